@@ -1,0 +1,183 @@
+"""Canonical JSON (RFC 8785) out; strict JSON and YAML in.
+
+The loaders take JSON's types only and refuse what `json` and PyYAML let pass: duplicate keys, NaN and infinities,
+integers that RFC 8785 cannot carry, deep nesting, YAML anchors, aliases, tags and merge keys, and YAML's dates and yes/no
+(a plain ``no`` stays the string "no").
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, TypeAlias
+
+import rfc8785
+
+from perunml.wire.codes import MALFORMED
+from perunml.wire.errors import PerunError, refuse
+
+Json: TypeAlias = "dict[str, Any] | list[Any] | str | int | float | bool | None"
+
+MAX_DOCUMENT = 4 * 1024 * 1024
+"""Largest document read, in bytes: an agreement of 50 assets has 30 KiB, a manifest of 100,000 files 15 MiB is sealed
+apart."""
+MAX_DEPTH = 64
+"""Deepest nesting read; our own documents need 9 levels."""
+MAX_SAFE_INTEGER = 2**53 - 1
+"""RFC 8785 section 3.2.2.3: greater integers travel as decimal strings."""
+
+
+def canonical(value: Any) -> bytes:
+    """RFC 8785 bytes of a JSON value. Raises `ValueError` for NaN, integers past 2^53-1 and types JSON has not."""
+    return rfc8785.dumps(value)
+
+
+def load_json(data: bytes, *, limit: int = MAX_DOCUMENT) -> Any:
+    """The value of strict JSON text in UTF-8. Raises `UsageError` (malformed)."""
+    _check_size(data, limit)
+    _check_depth(data)
+    try:
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_int=_safe_int
+        )
+    except PerunError:
+        raise
+    except (ValueError, RecursionError) as exc:
+        raise refuse(MALFORMED, f"not strict JSON: {exc}") from None
+    _check_strings(value)
+    return value
+
+
+def load_canonical(data: bytes, *, limit: int = MAX_DOCUMENT) -> Any:
+    """As `load_json`, and the bytes must be the canonical form: what was signed has one spelling."""
+    value = load_json(data, limit=limit)
+    try:
+        same = canonical(value) == data
+    except ValueError:
+        same = False
+    if not same:
+        raise refuse(MALFORMED, "JSON is not in canonical form (RFC 8785)")
+    return value
+
+
+def load_yaml(data: bytes, *, limit: int = MAX_DOCUMENT) -> Any:
+    """The value of YAML text that uses JSON's types only. Raises `UsageError` (malformed)."""
+    import yaml
+
+    _check_size(data, limit)
+    try:
+        text = data.decode("utf-8")
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                raise refuse(MALFORMED, f"YAML anchors and aliases are not read (line {event.start_mark.line + 1})")
+            if getattr(event, "tag", None):
+                raise refuse(MALFORMED, f"YAML tags are not read (line {event.start_mark.line + 1})")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except PerunError:
+        raise
+    except (ValueError, yaml.YAMLError, RecursionError) as exc:
+        raise refuse(MALFORMED, f"not YAML: {exc}") from None
+    value = _from_node(node, 0)
+    _check_strings(value)
+    return value
+
+
+def _from_node(node: Any, depth: int) -> Any:
+    import yaml
+
+    if depth > MAX_DEPTH:
+        raise refuse(MALFORMED, f"nested deeper than {MAX_DEPTH} levels")
+    if node is None:
+        return None
+    if isinstance(node, yaml.MappingNode):
+        pairs = []
+        for key, item in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                raise refuse(MALFORMED, f"keys must be plain strings (line {node.start_mark.line + 1})")
+            pairs.append((key.value, _from_node(item, depth + 1)))
+        return _no_duplicates(pairs)
+    if isinstance(node, yaml.SequenceNode):
+        return [_from_node(item, depth + 1) for item in node.value]
+    return _scalar(node)
+
+
+def _scalar(node: Any) -> Any:
+    text: str = node.value
+    if node.style is not None:  # quoted or block: a string whatever it looks like
+        return text
+    if text in ("", "null", "~"):
+        return None
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        return json.loads(text, parse_constant=_no_constant, parse_int=_safe_int)
+    except PerunError:
+        raise
+    except ValueError:
+        return text
+
+
+def _safe_int(text: str) -> int:
+    # The length is looked at first: int() of a million digits is slow, and Python refuses it in another voice.
+    if len(text) > 17 or abs(value := int(text)) > MAX_SAFE_INTEGER:
+        raise refuse(MALFORMED, "integers of 2^53 and more are written as decimal strings", seen=text[:40])
+    return value
+
+
+def _no_constant(text: str) -> Any:
+    raise refuse(MALFORMED, f"{text} is not a JSON number")
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in out:
+            raise refuse(MALFORMED, f"the key {key!r} stands twice in one object")
+        out[key] = value
+    return out
+
+
+def _check_size(data: bytes, limit: int) -> None:
+    if len(data) > limit:
+        raise refuse(MALFORMED, f"document of {len(data)} bytes; at most {limit} are read")
+
+
+def _check_depth(data: bytes) -> None:
+    # Counted on the bytes before json.loads: brackets inside strings may only make it stricter than need be.
+    depth = 0
+    in_string = escaped = False
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return
+    for byte in data:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                in_string = False
+        elif byte == 0x22:
+            in_string = True
+        elif byte in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise refuse(MALFORMED, f"nested deeper than {MAX_DEPTH} levels")
+        elif byte in b"]}":
+            depth -= 1
+
+
+def _check_strings(value: Any) -> None:
+    """Lone surrogates have no UTF-8 form, and 1e999 reads as infinity: neither has a canonical form."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            stack.extend(item.keys())
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+        elif isinstance(item, float):
+            if not math.isfinite(item):
+                raise refuse(MALFORMED, "a number is out of range")
+        elif isinstance(item, str) and any("\ud800" <= c <= "\udfff" for c in item):
+            raise refuse(MALFORMED, "a string holds a lone surrogate")

@@ -1,0 +1,28 @@
+"""base64url without padding, in one spelling only."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from perunml.wire.codes import MALFORMED
+from perunml.wire.errors import refuse
+
+
+def b64(data: bytes | bytearray | memoryview) -> str:
+    """base64url without padding (RFC 4648 section 5)."""
+    return base64.urlsafe_b64encode(bytes(data)).rstrip(b"=").decode("ascii")
+
+
+def unb64(text: str, *, size: int | None = None) -> bytes:
+    """The bytes of base64url text; `size` demands a length. Raises `UsageError` (malformed) for padding, other alphabets,
+    and stray low bits, so that each value has exactly one spelling."""
+    try:
+        data = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (ValueError, binascii.Error, AttributeError):
+        raise refuse(MALFORMED, "not base64url without padding", seen=str(text)[:40]) from None
+    if b64(data) != text:
+        raise refuse(MALFORMED, "not the one spelling of base64url", seen=text[:40])
+    if size is not None and len(data) != size:
+        raise refuse(MALFORMED, "value of a wrong length", expected=f"{size} bytes", seen=f"{len(data)} bytes")
+    return data
