@@ -1,1 +1,1 @@
-"""Ground floor: canonical JSON, DSSE envelopes, HPKE, identities, digests, signed requests, the tree of errors. No I/O."""
+"""Ground floor: canonical JSON, DSSE envelopes, HPKE, identities, digests, signed requests, errors. No I/O."""

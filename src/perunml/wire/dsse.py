@@ -132,5 +132,3 @@ def signed(kind: str, body: dict[str, Any], signer: Signer) -> Envelope:
     """A signed envelope around {apiVersion, kind, **body}."""
     made = unsigned(kind, body)
     return made.with_signature(signer.public, signer.sign(made.signing_bytes()))
-
-

@@ -57,7 +57,7 @@ def sign_request(method: str, url: str, body: bytes, signer: Signer, now: int) -
     digest = content_digest(body)
     key = signer.public
     params = (
-        f"{_COMPONENTS};created={now};expires={now + LIFETIME};nonce=\"{b64(os.urandom(16))}\";"
+        f'{_COMPONENTS};created={now};expires={now + LIFETIME};nonce="{b64(os.urandom(16))}";'
         f'keyid="{key.text}";alg="{_ALG[key.algorithm]}";tag="{TAG}"'
     )
     signature = signer.sign(_base(method, *_target(url), digest, params))

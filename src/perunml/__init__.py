@@ -1,0 +1,1 @@
+"""Perun: confidential machine learning between parties who do not trust each other."""

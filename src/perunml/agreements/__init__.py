@@ -1,0 +1,1 @@
+"""What may happen: documents, schema, boards, approvals, review. Pure."""

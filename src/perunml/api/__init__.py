@@ -1,0 +1,1 @@
+"""Request and response types that manager, host and client share. Types only."""

@@ -1,0 +1,1 @@
+"""Collects evidence from this machine's devices (`evidence` judges, `attesters` collect)."""

@@ -1,0 +1,1 @@
+"""One command, thin: a file per verb."""

@@ -1,0 +1,1 @@
+"""What a machine proves, in three steps: parse, verify, appraise. Pure."""

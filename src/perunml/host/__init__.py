@@ -1,0 +1,1 @@
+"""The machine's side: agent, sandbox, jobs."""

@@ -1,0 +1,1 @@
+"""What happened: Merkle log, checkpoints, proofs. Pure."""

@@ -1,0 +1,1 @@
+"""The trusted service: HTTP application, store, key custody, enrolment, leases."""

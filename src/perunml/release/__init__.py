@@ -1,0 +1,1 @@
+"""THE decision: `decide(...) -> Release | Refusal`. Pure."""

@@ -1,0 +1,1 @@
+"""How assets are kept: format, writer, reader, views, stores."""

@@ -1,0 +1,1 @@
+"""Confidential inference: gateway, engines, receipts."""

@@ -1,0 +1,1 @@
+"""The forge and the simulated machine. Imported by tests, demo and quickstart only."""
