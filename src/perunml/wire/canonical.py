@@ -69,9 +69,9 @@ def load_yaml(data: bytes, *, limit: int = MAX_DOCUMENT) -> Any:
         text = data.decode("utf-8")
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise refuse(MALFORMED, f"YAML anchors and aliases are not read (line {event.start_mark.line + 1})")
+                raise refuse(MALFORMED, f"YAML anchors and aliases are not read (line {_line(event)})")
             if getattr(event, "tag", None):
-                raise refuse(MALFORMED, f"YAML tags are not read (line {event.start_mark.line + 1})")
+                raise refuse(MALFORMED, f"YAML tags are not read (line {_line(event)})")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except PerunError:
         raise
@@ -93,7 +93,7 @@ def _from_node(node: Any, depth: int) -> Any:
         pairs = []
         for key, item in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-                raise refuse(MALFORMED, f"keys must be plain strings (line {node.start_mark.line + 1})")
+                raise refuse(MALFORMED, f"keys must be plain strings (line {_line(node)})")
             pairs.append((key.value, _from_node(item, depth + 1)))
         return _no_duplicates(pairs)
     if isinstance(node, yaml.SequenceNode):
@@ -115,6 +115,10 @@ def _scalar(node: Any) -> Any:
         raise
     except ValueError:
         return text
+
+
+def _line(at: Any) -> int:
+    return int(at.start_mark.line) + 1
 
 
 def _safe_int(text: str) -> int:
