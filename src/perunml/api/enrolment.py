@@ -1,0 +1,55 @@
+"""Enrolment of a host: POST /v1/enrolments, then POST /v1/enrolments/{enrolment}/answer. Both signed by the operator."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from perunml.api.base import B64, Message
+
+
+class EnrolTpm(Message):
+    """A machine with a TPM. Keys as TPM2B_PUBLIC, certificates DER, the chain from the host (never fetched)."""
+
+    kind: Literal["tpm"]
+    name: str
+    tls_key: str  # ed25519:… for the short client certificate
+    ek_certificate: B64
+    ek_chain: list[B64]
+    ek_public: B64
+    ak_public: B64
+
+
+class EnrolSimulated(Message):
+    """A machine without any root of trust: a key that says it is one machine."""
+
+    kind: Literal["simulated"]
+    name: str
+    tls_key: str
+    key: str  # ed25519:…
+
+
+class EnrolRequest(Message):
+    machine: EnrolTpm | EnrolSimulated
+
+
+class EnrolChallenge(Message):
+    """What the machine must answer: for a TPM the credential (the answer is the secret that ActivateCredential gives), for
+    a simulated one `nonce` (the answer is the key's signature over ``b"perunml/enrol" || nonce``)."""
+
+    enrolment: str
+    credential: B64  # TPM2B_ID_OBJECT, empty for simulated
+    encrypted_secret: B64  # TPM2B_ENCRYPTED_SECRET, empty for simulated
+    nonce: B64  # empty for TPM
+
+
+class EnrolAnswer(Message):
+    answer: B64
+
+
+class Enrolled(Message):
+    """The machine's name, its client certificate for challenge and release (PEM), and until when (RFC 3339)."""
+
+    machine: str
+    simulated: bool
+    certificate: str
+    expires: str
