@@ -1,0 +1,37 @@
+# `make demo` and `make test` are all that a newcomer needs; both set up what is missing.
+.PHONY: help setup demo test lint bench lock clean
+
+PY := .venv/bin/python
+
+help:
+	@echo "make demo [DATA=folder]  the whole story: five parties, one manager, two hosts, a model trained and served"
+	@echo "make test                all tests (under 10 minutes on 2 cores)"
+	@echo "make lint                ruff, mypy --strict, the import contract"
+	@echo "make bench               measure, and write bench/results"
+	@echo "make setup               Debian packages and .venv"
+	@echo "make lock                lock Python packages anew"
+
+setup:
+	@tools/setup.sh
+
+demo: setup
+	@$(PY) -m perunml quickstart $(if $(DATA),--data "$(DATA)")
+
+test: setup
+	@$(PY) -m pytest -q -n 2 --dist loadfile
+
+lint: setup
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+bench: setup
+	@$(PY) bench/run.py
+
+lock:
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    --no-emit-package perunml requirements/lock.in --output-file requirements/lock.txt
+
+clean:
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
