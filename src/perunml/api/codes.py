@@ -1,0 +1,10 @@
+"""The rules of the channel between a manager and those who pinned it."""
+
+from perunml.wire.rules import Kind, rule
+
+CHANNEL_MISMATCH = rule(
+    "channel_mismatch",
+    Kind.EVIDENCE,
+    "The other end of a TLS connection does not hold the key that was attested and pinned.",
+    "Somebody stands between, or the manager has a new key: ask its operator, then verify it again with `perunml trust`.",
+)
