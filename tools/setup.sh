@@ -31,6 +31,6 @@ echo "setup: installing Python packages (locked by hash)"
 $pip --require-hashes -r requirements/lock.txt
 $pip --no-deps --no-build-isolation -e .
 echo "setup: installing $(cat requirements/torch.txt)"
-sed -nE 's/^([A-Za-z0-9._-]+==[^ ;]+).*/\1/p' requirements/lock.txt > .venv/constraints.txt
+.venv/bin/python -m pip freeze --exclude-editable > .venv/constraints.txt
 $pip -c .venv/constraints.txt -r requirements/torch.txt
 echo "$wanted" > "$stamp"
