@@ -1,0 +1,24 @@
+"""What an attester is: whoever can make this machine's evidence for a binding."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from perunml.evidence.bundle import Bundle
+
+
+class Attester(Protocol):
+    """Collects evidence from this machine's devices; evidence is judged elsewhere."""
+
+    @property
+    def machine(self) -> str:
+        """The machine's id: ``ek:sha256:…`` or ``simulated:sha256:…``."""
+        ...
+
+    def collect(self, binding: bytes) -> Bundle:
+        """Fresh evidence bound to `binding` (48 bytes): the whole IMA log, or its new part since the last accepted one."""
+        ...
+
+    def accepted(self, bundle: Bundle) -> None:
+        """The judge accepted `bundle` and keeps its log: the next one carries only what is new in this boot."""
+        ...

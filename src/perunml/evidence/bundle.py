@@ -1,0 +1,159 @@
+"""What travels from a machine to whoever judges it: a bundle of parts, bounded, and nothing in it believed yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from perunml.wire.codes import MALFORMED
+from perunml.wire.encoding import b64, unb64
+from perunml.wire.errors import PerunError, refuse
+
+VERSION = 1
+MAX_PARTS = 4
+"""A TPM, a TEE, a GPU and one to spare."""
+MAX_ATTEST = 4096
+"""Bytes of a TPMS_ATTEST: a quote of two banks has about 150."""
+MAX_SIGNATURE = 2048
+"""Bytes of a TPMT_SIGNATURE: RSA-4096 has 518."""
+MAX_LOG = 24 * 1024 * 1024
+"""Bytes of an IMA log: 100,000 lines have about 15 MB."""
+MAX_EVENT_LOG = 1024 * 1024
+"""Bytes of a boot log: firmware reserves 64 KiB to 256 KiB."""
+BANK_SIZES = {"sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64}
+"""Banks that can be told, and the size of their values in bytes; which are trusted is for the appraisal to say."""
+MAX_PCR = 23
+
+
+@dataclass(frozen=True, slots=True)
+class TpmPart:
+    """A quote, the PCR values it digests, and the logs that explain them.
+
+    attest      TPMS_ATTEST (TPM 2.0 part 2, 10.12.8), without a length before it
+    signature   TPMT_SIGNATURE
+    pcrs        bank -> index -> value
+    ima_log     the kernel's binary_runtime_measurements from byte `ima_offset` on
+    ima_offset  bytes of this boot's log that were accepted before
+    event_log   the firmware's boot log, or empty
+    """
+
+    attest: bytes
+    signature: bytes
+    pcrs: Mapping[str, Mapping[int, bytes]]
+    ima_log: bytes = b""
+    ima_offset: int = 0
+    event_log: bytes = b""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "kind": "tpm",
+            "attest": b64(self.attest),
+            "signature": b64(self.signature),
+            "pcrs": {bank: {str(i): b64(v) for i, v in values.items()} for bank, values in self.pcrs.items()},
+            "ima_log": b64(self.ima_log),
+            "ima_offset": self.ima_offset,
+            "event_log": b64(self.event_log),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedPart:
+    """A bare key's signature over ``b"perunml/simulated" || binding``: it proves nothing but that the same key holder
+    is asked."""
+
+    key: str
+    binding: bytes
+    signature: bytes
+
+    def as_json(self) -> dict[str, Any]:
+        return {"kind": "simulated", "key": self.key, "binding": b64(self.binding), "signature": b64(self.signature)}
+
+
+Part = TpmPart | SimulatedPart
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """All that one machine sends for one binding."""
+
+    parts: tuple[Part, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"version": VERSION, "parts": [part.as_json() for part in self.parts]}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Bundle:
+        """Raises `UsageError` (malformed) for unknown, missing or oversized members."""
+        _members(data, {"version", "parts"})
+        if data["version"] != VERSION or isinstance(data["version"], bool):
+            raise refuse(MALFORMED, "evidence of another version", expected=str(VERSION), seen=str(data["version"]))
+        parts = data["parts"]
+        if not isinstance(parts, list) or not 1 <= len(parts) <= MAX_PARTS:
+            raise refuse(MALFORMED, f"evidence has 1 to {MAX_PARTS} parts")
+        return cls(tuple(_part(part) for part in parts))
+
+
+def _part(data: Any) -> Part:
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if kind == "tpm":
+        _members(data, {"kind", "attest", "signature", "pcrs", "ima_log", "ima_offset", "event_log"})
+        offset = data["ima_offset"]
+        if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset <= MAX_LOG:
+            raise refuse(MALFORMED, "ima_offset is a count of bytes", seen=str(offset))
+        return TpmPart(
+            _bytes(data, "attest", MAX_ATTEST),
+            _bytes(data, "signature", MAX_SIGNATURE),
+            _pcrs(data["pcrs"]),
+            _bytes(data, "ima_log", MAX_LOG),
+            offset,
+            _bytes(data, "event_log", MAX_EVENT_LOG),
+        )
+    if kind == "simulated":
+        _members(data, {"kind", "key", "binding", "signature"})
+        if not isinstance(data["key"], str) or len(data["key"]) > 200:
+            raise refuse(MALFORMED, "key is a text")
+        return SimulatedPart(data["key"], _bytes(data, "binding", 64), _bytes(data, "signature", 128))
+    raise refuse(MALFORMED, "a part of the evidence is of no known kind", expected="tpm or simulated", seen=str(kind))
+
+
+def _pcrs(data: Any) -> dict[str, dict[int, bytes]]:
+    if not isinstance(data, dict) or not set(data) <= set(BANK_SIZES):
+        raise refuse(MALFORMED, "pcrs is an object by bank", expected=", ".join(BANK_SIZES))
+    return {bank: read_bank(values, BANK_SIZES[bank], unb64) for bank, values in data.items()}
+
+
+def read_bank(values: Any, size: int, decode: Any) -> dict[int, bytes]:
+    """One bank's values by index; shared with the baseline's document, which writes them in hex (`decode`)."""
+    if not isinstance(values, dict):
+        raise refuse(MALFORMED, "a PCR bank is an object by index")
+    found: dict[int, bytes] = {}
+    for key, value in values.items():
+        # str(int(key)) == key: one spelling per index, so none comes twice
+        if not (key.isascii() and key.isdigit() and len(key) <= 2 and str(int(key)) == key and int(key) <= MAX_PCR):
+            raise refuse(MALFORMED, "not a PCR index", expected=f"0 to {MAX_PCR}", seen=key)
+        if not isinstance(value, str):
+            raise refuse(MALFORMED, "a PCR value is a text")
+        try:
+            raw: bytes = decode(value)
+        except PerunError:
+            raise
+        except ValueError:
+            raise refuse(MALFORMED, f"PCR {key}: not a value", seen=value) from None
+        if len(raw) != size:
+            raise refuse(MALFORMED, f"PCR {key}: value of a wrong length", expected=f"{size}", seen=f"{len(raw)}")
+        found[int(key)] = raw
+    return found
+
+
+def _members(data: Any, names: set[str]) -> None:
+    if not isinstance(data, dict) or set(data) != names:
+        seen = sorted(str(k) for k in data) if isinstance(data, dict) else type(data).__name__
+        raise refuse(MALFORMED, "evidence has other members", expected=", ".join(sorted(names)), seen=str(seen))
+
+
+def _bytes(data: dict[str, Any], name: str, limit: int) -> bytes:
+    text = data[name]
+    if not isinstance(text, str) or len(text) > (limit * 4 + 2) // 3:
+        raise refuse(MALFORMED, f"{name} is base64url of at most {limit} bytes")
+    return unb64(text)

@@ -1,0 +1,169 @@
+"""The rules of evidence: every way in which a machine fails to prove what it must."""
+
+from perunml.wire.rules import Kind, Rule, rule
+
+
+def _evidence(code: str, meaning: str, mend: str) -> Rule:
+    return rule(code, Kind.EVIDENCE, meaning, mend)
+
+
+_HOST = "The host's operator: quote again with the enrolled machine; if it repeats, enrol the machine anew."
+_BOOT = "The host's operator reboots the machine into the agreed state, or the parties agree on a new baseline."
+
+# What was sent at all
+WRONG_PROFILE = _evidence(
+    "wrong_profile",
+    "The evidence is of another kind than the profile asks for, or lacks a part of it.",
+    "The operator offers a machine of the agreed profile, or the parties agree on another profile.",
+)
+SIMULATED_NOT_ALLOWED = _evidence(
+    "simulated_not_allowed",
+    "The machine is simulated (a software TPM, or no root of trust at all) where the agreement does not say `simulated`.",
+    "The operator offers a real machine, or every party agrees to `simulated` in the agreement.",
+)
+WRONG_MACHINE = _evidence(
+    "wrong_machine", "The evidence is a genuine one of another machine than the enrolled one it was sent for.", _HOST
+)
+NO_BASELINE = _evidence(
+    "no_baseline",
+    "The profile demands a baseline (agreed PCR values and files) and there is none to judge by.",
+    "The parties name a baseline by digest in the agreement, and its document is given to the manager.",
+)
+NON_CANONICAL = _evidence(
+    "non_canonical",
+    "A structure of the evidence is not exactly of its form: truncated, trailing or padding bytes, a length out of "
+    "bounds, an unknown or duplicate member.",
+    _HOST,
+)
+
+# The quote
+NOT_TPM_GENERATED = _evidence(
+    "not_tpm_generated", "The attested structure does not start with TPM_GENERATED: no TPM made it.", _HOST
+)
+WRONG_ATTEST_TYPE = _evidence("wrong_attest_type", "The attested structure is not a quote.", _HOST)
+QUOTE_SIGNATURE = _evidence(
+    "quote_signature", "The quote's signature does not verify under the machine's attestation key.", _HOST
+)
+WEAK_SCHEME = _evidence(
+    "weak_scheme",
+    "A signature's scheme, hash, key size or exponent is not one that is accepted (RSASSA, RSAPSS with 2048 bits or "
+    "more, ECDSA on P-256 or P-384; SHA-256 or SHA-384), or not the key's own.",
+    "The operator makes an attestation key of an accepted scheme and enrols again.",
+)
+UNKNOWN_AK = _evidence(
+    "unknown_ak", "The quote is not by the enrolled attestation key, though perhaps by another key of a TPM.", _HOST
+)
+BINDING_MISMATCH = _evidence(
+    "binding_mismatch",
+    "The evidence is not bound to this very exchange: nonce, purpose, session keys, manager, agreement, run, host, "
+    "payload. It is old, relayed, or made for something else.",
+    "The host asks for a new challenge and collects evidence for it.",
+)
+PCR_SELECTION = _evidence(
+    "pcr_selection",
+    "The PCR values sent are not exactly those that the quote's signed selection names, or a PCR that must be quoted "
+    "is not.",
+    _HOST,
+)
+PCR_DIGEST = _evidence("pcr_digest", "The PCR values sent do not give the digest that the quote signs.", _HOST)
+WEAK_BANK = _evidence(
+    "weak_bank",
+    "No PCR bank of SHA-256 or stronger is quoted.",
+    "The operator enables the TPM's SHA-256 bank and quotes it.",
+)
+CLOCK_ROLLBACK = _evidence(
+    "clock_rollback",
+    "The TPM's reset count, restart count or clock is lower than it was: an old quote, a restored or a cleared TPM.",
+    "The operator enrols the machine anew; owners approve it again.",
+)
+CLOCK_UNSAFE = _evidence(
+    "clock_unsafe",
+    "The TPM says that its clock may have been shown a later value before (it lost power without a shutdown).",
+    "The operator waits until the TPM's clock is safe again (at most 70 minutes), or shuts down and boots in order.",
+)
+FIRMWARE_DENIED = _evidence(
+    "firmware_denied", "The TPM runs a firmware version that the policy denies.", "The operator updates the TPM."
+)
+
+# Keys and enrolment
+AK_ATTRIBUTES = _evidence(
+    "ak_attributes",
+    "The attestation key is not fixedTPM, fixedParent, sensitiveDataOrigin, restricted, for signing and not for "
+    "decryption: it may sign what no TPM made, or exist outside of one.",
+    "The operator makes the key with `perunml host enrol`, which asks for these attributes.",
+)
+EK_CHAIN = _evidence(
+    "ek_chain",
+    "The EK certificate does not lead to a root of a TPM vendor (or a simulated root given by name) that this manager "
+    "was given.",
+    "The operator sends the vendor's intermediate certificates; the manager's operator adds the vendor's root.",
+)
+EK_EXPIRED = _evidence(
+    "ek_expired", "A certificate of the EK's chain is not valid at this time.", "The TPM's vendor renews it."
+)
+EK_CERTIFICATE = _evidence(
+    "ek_certificate",
+    "The EK certificate is not one: wrong extended key usage, a CA, or a critical extension that is not known.",
+    "The operator sends the certificate that the vendor issued for the EK.",
+)
+EK_MISMATCH = _evidence(
+    "ek_mismatch",
+    "The EK's public key is not the one that its certificate names.",
+    "The operator sends both of one TPM.",
+)
+EK_TEMPLATE = _evidence(
+    "ek_template",
+    "The EK is not of a standard template of the TCG EK Credential Profile (attributes, policy, parameters).",
+    "The operator makes the EK from the standard template; `perunml host enrol` does.",
+)
+
+# What the machine measured
+PCR_MISMATCH = _evidence("pcr_mismatch", "A PCR has another value than the baseline allows.", _BOOT)
+PCR10_MISMATCH = _evidence(
+    "pcr10_mismatch",
+    "No prefix of the IMA log gives the quoted PCR 10, or a line seen before is gone: lines were cut, dropped, changed, "
+    "swapped, doubled, or something else extended the PCR.",
+    _BOOT,
+)
+IMA_NOT_EXTENDED = _evidence(
+    "ima_not_extended",
+    "The quoted PCR 10 is zero: IMA measured nothing into this TPM.",
+    "The operator boots with an IMA policy (`ima_policy=tcb` at least) and the TPM's driver built in.",
+)
+IMA_LAG = _evidence(
+    "ima_lag",
+    "The IMA log goes on for too many lines after the quoted prefix.",
+    "The host reads the log right after the quote, and quotes again.",
+)
+IMA_OFFSET = _evidence(
+    "ima_offset",
+    "An increment of the IMA log does not continue the part that the manager keeps of this boot.",
+    "The host sends the whole log.",
+)
+BOOT_AGGREGATE = _evidence(
+    "boot_aggregate",
+    "The IMA log's first line is not the boot_aggregate of the quoted PCRs 0 to 9, or there is a second one.",
+    _BOOT,
+)
+IMA_VIOLATION = _evidence(
+    "ima_violation", "The IMA log holds a violation: a file was written while it was measured.", _BOOT
+)
+IMA_TEMPLATE_HASH = _evidence(
+    "ima_template_hash", "A line of the IMA log has a template hash that its data does not give.", _HOST
+)
+IMA_TEMPLATE = _evidence(
+    "ima_template",
+    "A line of the IMA log is of a template that is not read (read are ima-ng, ima-sig, ima-ngv2, ima-sigv2).",
+    "The operator boots with `ima_template=ima-ng` or ima-sig.",
+)
+IMA_PCR = _evidence("ima_pcr", "A line of the IMA log is for another PCR than 10.", _BOOT)
+WEAK_DIGEST = _evidence(
+    "weak_digest",
+    "A file was measured with SHA-1, MD5 or an unknown hash, or its digest has a wrong size.",
+    "The operator boots with `ima_hash=sha256`.",
+)
+NOT_IN_POLICY = _evidence(
+    "not_in_policy",
+    "The machine loaded a file that the baseline does not list, or one with another digest.",
+    "The operator reboots without that file, or the parties agree on a baseline that lists it.",
+)

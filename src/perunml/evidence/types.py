@@ -1,0 +1,80 @@
+"""Types that carry proof: a `Verified` value is authentic, an `Appraisal` says what it is good for.
+
+Neither can be made by a caller: only modules named `verify` or `quote` make a `Verified`, only modules named `appraise`
+make an `Appraisal`. The constructor wants this module's token, and a test looks at who uses the two mints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass
+from types import MappingProxyType
+from typing import Generic, TypeVar
+
+from perunml.wire.canonical import Json
+from perunml.wire.rules import Reason
+
+T = TypeVar("T")
+
+_TOKEN = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Verified(Generic[T]):
+    """A value whose signature was checked under a key that was known beforehand."""
+
+    value: T
+    token: InitVar[object]
+
+    def __post_init__(self, token: object) -> None:
+        _check(token)
+
+
+@dataclass(frozen=True, slots=True)
+class Appraisal:
+    """What verified evidence is worth. `reasons` empty means: good enough for the policy it was appraised under.
+
+    profile   what was achieved: ``measured``, ``tee``, ``gpu-cc`` or ``simulated``
+    imitates  for ``simulated``, the profile whose checks were run (``measured`` for a software TPM, ``tee`` for a bare
+              key); else empty
+    machine   ``ek:sha256:…`` or ``simulated:sha256:…``
+    binding   the binding that was proven, 48 bytes; empty when none was
+    claims    for people and receipts, never for decisions
+    boot      names this boot: ``tpm:<reset>.<restart>``, or empty
+    """
+
+    profile: str
+    imitates: str
+    machine: str
+    binding: bytes
+    claims: Mapping[str, Json]
+    boot: str
+    reasons: tuple[Reason, ...]
+    token: InitVar[object]
+
+    def __post_init__(self, token: object) -> None:
+        _check(token)
+
+
+def mint_verified(value: T) -> Verified[T]:
+    """For `verify` and `quote` modules alone."""
+    return Verified(value, _TOKEN)
+
+
+def mint_appraisal(
+    *,
+    profile: str,
+    imitates: str,
+    machine: str,
+    binding: bytes,
+    claims: Mapping[str, Json],
+    boot: str,
+    reasons: tuple[Reason, ...],
+) -> Appraisal:
+    """For `appraise` modules alone."""
+    return Appraisal(profile, imitates, machine, binding, MappingProxyType(dict(claims)), boot, reasons, _TOKEN)
+
+
+def _check(token: object) -> None:
+    if token is not _TOKEN:
+        raise TypeError("made by verification and appraisal only")
