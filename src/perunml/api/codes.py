@@ -8,3 +8,10 @@ CHANNEL_MISMATCH = rule(
     "The other end of a TLS connection does not hold the key that was attested and pinned.",
     "Somebody stands between, or the manager has a new key: ask its operator, then verify it again with `perunml trust`.",
 )
+UNREACHABLE = rule(
+    "unreachable",
+    Kind.UNREACHABLE,
+    "Nobody answered at an address, the answer broke off, or it was not one of this protocol's answers.",
+    "Try again later; check the address in the pin and that the other side runs. Nothing was changed that was not "
+    "acknowledged.",
+)
