@@ -1,0 +1,112 @@
+"""The rules of the machine's side: what a host refuses, and how a job can fail."""
+
+from perunml.wire.rules import Kind, rule
+
+NOT_ENROLLED = rule(
+    "not_enrolled",
+    Kind.USAGE,
+    "The agent's folder holds no certificate of this manager for this machine, or it is over.",
+    "The operator enrols the machine: `perunml host enrol`.",
+)
+HOST_UNFIT = rule(
+    "host_unfit",
+    Kind.USAGE,
+    "This machine lacks something without which no job may run here: root, bubblewrap, user or mount namespaces, seccomp.",
+    "The operator mends it; `perunml host doctor` names each thing and its cure.",
+)
+MEMORY_CAN_SWAP = rule(
+    "memory_can_swap",
+    Kind.USAGE,
+    "Swap is on, and this kernel cannot keep a job's memory out of it.",
+    "The operator turns swap off (`swapoff -a`).",
+)
+MEMORY_SHORT = rule(
+    "memory_short",
+    Kind.LIMIT,
+    "What a job needs unsealed does not fit into this machine's memory.",
+    "Run it on a machine with more memory, or seal less.",
+)
+AGENT_BUSY = rule(
+    "agent_busy",
+    Kind.USAGE,
+    "Another agent works in the same folder.",
+    "Stop the other agent, or give each its own folder.",
+)
+AGENT_GONE = rule(
+    "agent_gone",
+    Kind.UNREACHABLE,
+    "The agent that holds this machine's TPM does not answer its runner, or refused to vouch for what it asked.",
+    "The operator looks at the agent's messages; the run can be taken again.",
+)
+DELIVERY_MISMATCH = rule(
+    "delivery_mismatch",
+    Kind.INTEGRITY,
+    "What the manager delivered is not what was asked for: another run, agreement, manager, asset or machine.",
+    "Nothing was used. The manager's operator looks into its log.",
+)
+LEASE_OVER = rule(
+    "lease_over",
+    Kind.SUSPENDED,
+    "No renewal was accepted before the lease's end, so the run was ended and its keys wiped.",
+    "The reasons beside this one say why the manager refused; without any, it did not answer.",
+)
+CODE_FAILED = rule(
+    "code_failed",
+    Kind.JOB,
+    "The job's own code ended with an error. More does not leave the machine.",
+    "The code's owner runs it on data of its own.",
+)
+OUT_OF_MEMORY = rule(
+    "out_of_memory",
+    Kind.JOB,
+    "The job's code wanted more memory than there is.",
+    "Use less memory (a smaller batch), or a machine with more.",
+)
+OUT_OF_TIME = rule(
+    "out_of_time",
+    Kind.JOB,
+    "The job ran longer than the agreement's `wall` limit.",
+    "Make it shorter, or agree on a longer limit.",
+)
+KILLED = rule(
+    "killed",
+    Kind.JOB,
+    "The job was ended from outside: its agent stopped, or its lease was over.",
+    "The reasons beside this one say why; the run can be asked for again.",
+)
+INTERNAL = rule(
+    "internal",
+    Kind.JOB,
+    "The host's own software failed.",
+    "The operator reports it with the agent's messages.",
+)
+OUTPUT_MISSING = rule(
+    "output_missing",
+    Kind.JOB,
+    "The job ended without an output that the agreement declares.",
+    "The code's owner writes it to PERUNML_OUT under the declared name.",
+)
+OUTPUT_UNDECLARED = rule(
+    "output_undeclared",
+    Kind.JOB,
+    "The job wrote something into PERUNML_OUT that the agreement does not declare.",
+    "The code's owner writes declared names only, and scratch files to /tmp.",
+)
+OUTPUT_TOO_LARGE = rule(
+    "output_too_large",
+    Kind.JOB,
+    "An output is larger than the agreement allows.",
+    "The code's owner writes less, or the parties agree on another max_size.",
+)
+OUTPUT_NOT_A_FILE = rule(
+    "output_not_a_file",
+    Kind.JOB,
+    "An output is a link, a device, a socket, or has more than one name, instead of a plain file.",
+    "The code's owner writes a plain file.",
+)
+METRICS_REFUSED = rule(
+    "metrics_refused",
+    Kind.JOB,
+    "Metrics are not what may leave: an undeclared field, something that is not a finite number, or too many values.",
+    "The code's owner writes the declared fields only, each a finite number or a list of them.",
+)
