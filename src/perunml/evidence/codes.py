@@ -29,6 +29,11 @@ NO_BASELINE = _evidence(
     "The profile demands a baseline (agreed PCR values and files) and there is none to judge by.",
     "The parties name a baseline by digest in the agreement, and its document is given to the manager.",
 )
+BASELINE_INCOMPLETE = _evidence(
+    "baseline_incomplete",
+    "The baseline leaves a boot PCR (0 to 9) open: anything could have been booted.",
+    "The parties agree on a baseline that names PCRs 0 to 9 of one bank.",
+)
 NON_CANONICAL = _evidence(
     "non_canonical",
     "A structure of the evidence is not exactly of its form: truncated, trailing or padding bytes, a length out of "

@@ -1,12 +1,27 @@
-"""`judge`: one bundle of evidence in, one appraisal out. Parse, verify and appraise stand in modules of their own."""
+"""`judge`: one bundle of evidence in, one appraisal out. Parse, verify and appraise stand in modules of their own.
+
+bundle -> tpm.quote.verify_quote        authentic, for this exchange, over these PCR values?
+       -> ima.appraise.appraise_log     does the log explain PCR 10, and is every line agreed?
+       -> appraise.appraise_measured    is it what the policy asks for?
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from perunml.evidence.bundle import Bundle
+from perunml.evidence.appraise import appraise_measured, appraise_statement, appraise_unverified
+from perunml.evidence.binding import tpm_extra_data
+from perunml.evidence.bundle import Bundle, SimulatedPart, TpmPart
+from perunml.evidence.codes import IMA_OFFSET, PCR10_MISMATCH, WRONG_PROFILE
+from perunml.evidence.ima.appraise import LogFindings, appraise_log
 from perunml.evidence.policy import Machine, Policy
+from perunml.evidence.simulated.verify import verify_statement
+from perunml.evidence.tpm.attest import Clock
+from perunml.evidence.tpm.keys import check_ak, qualified_names
+from perunml.evidence.tpm.public import parse_public
+from perunml.evidence.tpm.quote import verify_quote
 from perunml.evidence.types import Appraisal
+from perunml.wire.errors import PerunError, refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +37,61 @@ class Judgement:
 
 
 def judge(bundle: Bundle, *, machine: Machine, policy: Policy, binding: bytes, prior_log: bytes = b"") -> Judgement:
-    """Judge what `machine` sent for `binding` under `policy`; `prior_log` is what was kept of its newest accepted boot.
+    """Judge what `machine` sent for `binding` (48 bytes) under `policy`; `prior_log` is the log kept of its newest
+    accepted evidence, whose clock is `machine.last_clock`.
 
     Never raises for bad evidence: everything wrong with it is in the appraisal's reasons.
     """
-    raise AssertionError("comes with the next commit")
+    if prior_log and machine.last_clock is None:
+        raise ValueError("a log is kept with the clock of the quote that proved it")
+    try:
+        part = _only_part(bundle)
+        if isinstance(part, SimulatedPart):
+            statement = verify_statement(part, key=machine.key, binding=binding)
+            return Judgement(appraise_statement(statement, machine=machine, policy=policy, binding=binding), None, b"")
+        return _judge_tpm(part, machine, policy, binding, prior_log)
+    except PerunError as exc:
+        return Judgement(appraise_unverified(exc.reasons, machine=machine), None, b"")
+
+
+def _judge_tpm(part: TpmPart, machine: Machine, policy: Policy, binding: bytes, prior_log: bytes) -> Judgement:
+    if not machine.ak:
+        raise refuse(WRONG_PROFILE, "a TPM's evidence for a machine that was enrolled without one")
+    ak = check_ak(machine.ak)
+    signers = qualified_names(ak, parse_public(machine.ek) if machine.ek else None)
+    quote = verify_quote(part, ak, signers=signers, extra_data=tpm_extra_data(binding))
+    clock = quote.value.clock
+    same_boot = machine.last_clock is not None and machine.last_clock[:2] == (clock.reset, clock.restart)
+    kept = prior_log if same_boot else b""
+    try:
+        log = _whole_log(part, kept)
+        findings = appraise_log(log, len(kept), quote.value.pcrs, policy.baseline)
+    except PerunError as exc:
+        log, findings = b"", LogFindings(0, 0, exc.reasons)
+    appraisal = appraise_measured(quote, findings, machine=machine, policy=policy, binding=binding)
+    return Judgement(appraisal, _triple(clock), log)
+
+
+def _only_part(bundle: Bundle) -> TpmPart | SimulatedPart:
+    if len(bundle.parts) != 1:
+        raise refuse(WRONG_PROFILE, "the profile has one part", expected="1 part", seen=f"{len(bundle.parts)} parts")
+    return bundle.parts[0]
+
+
+def _whole_log(part: TpmPart, kept: bytes) -> bytes:
+    """This boot's whole log: what is kept of it up to the offset, and the new part. What was told before stays told."""
+    if part.ima_offset > len(kept):
+        raise refuse(
+            IMA_OFFSET,
+            "the increment does not continue the log that is kept of this boot",
+            expected=f"at most {len(kept)}",
+            seen=str(part.ima_offset),
+        )
+    log = kept[: part.ima_offset] + part.ima_log
+    if not log.startswith(kept):
+        raise refuse(PCR10_MISMATCH, "the IMA log lacks or changes lines that it told before")
+    return log
+
+
+def _triple(clock: Clock) -> tuple[int, int, int]:
+    return clock.reset, clock.restart, clock.clock

@@ -1,3 +1,261 @@
-"""Valid TPM evidence without a TPM, made with keys of our own, and then broken. Tests, demo and benches only."""
+"""A forged TPM: valid evidence without any TPM, made with keys of our own under a development CA, in well under a
+millisecond for ECC. Tests, demo and benches only; `testing.faults` breaks what it makes, one fault at a time."""
 
 from __future__ import annotations
+
+import functools
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cryptography.hazmat.decrepit.ciphers.modes import CFB
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+
+from perunml.evidence.binding import tpm_extra_data
+from perunml.evidence.bundle import BANK_SIZES, Bundle, TpmPart
+from perunml.evidence.policy import Baseline, Machine
+from perunml.evidence.tpm.algorithms import CRYPTOGRAPHY, CURVE_WIDTHS, ECDSA, HASH_IDS, RSAPSS, RSASSA
+from perunml.evidence.tpm.attest import ST_ATTEST_QUOTE, TPM_GENERATED
+from perunml.evidence.tpm.credential import kdfa, kdfe
+from perunml.evidence.tpm.ek import ek_machine
+from perunml.evidence.tpm.keys import check_ak, qualified_names
+from perunml.evidence.tpm.public import parse_public
+from perunml.testing.ca import DevelopmentCa
+from perunml.testing.imalog import ImaLine, boot_aggregate, ima_line
+from perunml.testing.structures import (
+    AK_ATTRIBUTES,
+    EK_ATTRIBUTES,
+    EK_POLICY,
+    Private,
+    attest,
+    curve_of,
+    public_area,
+    selection,
+    sized,
+)
+
+QUOTED = tuple(range(15))
+"""PCRs that a forged quote selects, as the attester's does."""
+FILES = {"/usr/bin/python3": b"an interpreter", "/usr/lib/libc.so.6": b"a library", "/opt/a path/run me": b"a script"}
+"""What a forged machine has loaded after boot: path -> content."""
+_CURVES: dict[str, type[ec.EllipticCurve]] = {"p256": ec.SECP256R1, "p384": ec.SECP384R1}
+
+
+@dataclass(slots=True)
+class Quoting:
+    """What goes into a forged quote; a fault changes one thing of it. None means what is right."""
+
+    magic: int = TPM_GENERATED
+    kind: int = ST_ATTEST_QUOTE
+    extra_data: bytes | None = None
+    signer: bytes | None = None
+    banks: Sequence[tuple[str, Sequence[int]]] | None = None
+    selected: bytes | None = None
+    values: Mapping[str, Mapping[int, bytes]] | None = None
+    pcr_digest: bytes | None = None
+    clock: tuple[int, int, int, int] | None = None
+    firmware: int | None = None
+    trailing: bytes = b""
+    key: Private | None = None
+    hash: str = ""
+    scheme: int = 0
+    log: bytes | None = None
+    offset: int = 0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class ForgedTpm:
+    """A machine with a TPM, as far as its evidence shows. It is an `attesters.base.Attester` too.
+
+    ak      ``p256``, ``p384``, ``rsa`` (RSASSA) or ``rsapss``
+    ek      ``p256`` or ``rsa``
+    banks   PCR banks allocated and quoted
+    """
+
+    def __init__(
+        self,
+        *,
+        ak: str = "p256",
+        ek: str = "p256",
+        banks: Sequence[str] = ("sha256",),
+        hash: str = "",
+        template: str = "ima-ng",
+        files: Mapping[str, bytes] = FILES,
+        ca: DevelopmentCa | None = None,
+        attributes: int = AK_ATTRIBUTES,
+    ) -> None:
+        self.ca = ca or default_ca()
+        self.banks = tuple(banks)
+        self.template = template
+        self._files = dict(files)
+        self._hash = hash or ("sha384" if ak == "p384" else "sha256")
+        self._scheme = {"rsa": RSASSA, "rsapss": RSAPSS}.get(ak, ECDSA)
+        self._ak = new_key(ak)
+        self._ek = new_key(ek)
+        self.ak_public = sized(
+            public_area(self._ak, attributes=attributes, scheme=(self._scheme, self._hash), name_hash="sha256")
+        )
+        self.ek_public = sized(public_area(self._ek, attributes=EK_ATTRIBUTES, policy=EK_POLICY, storage=True))
+        self.machine = ek_machine(parse_public(self.ek_public))
+        self.firmware = 0x2020_0101_0000_0000
+        self.reset, self.restart, self.clock = 1, 0, 10_000
+        self._accepted = 0
+        self._boot()
+
+    # the machine
+
+    def _boot(self) -> None:
+        self.pcrs: dict[str, list[bytes]] = {bank: [bytes(BANK_SIZES[bank])] * 24 for bank in self.banks}
+        self.lines: list[ImaLine] = []
+        self._accepted = 0
+        for index in range(10):
+            self.extend(index, b"boot %d" % index)
+        first = next((bank for bank in self.banks if bank != "sha1"), "sha1")
+        self._log(boot_aggregate(self.pcrs[first], first, template=self.template))
+        for path, content in self._files.items():
+            self.measure(path, content)
+
+    def reboot(self) -> None:
+        """One more reset: PCRs and log begin anew, and the clock goes on."""
+        self.reset, self.restart, self.clock = self.reset + 1, 0, self.clock + 1000
+        self._boot()
+
+    def extend(self, index: int, data: bytes) -> None:
+        """Extend a PCR in every bank by the bank's hash of `data`."""
+        for bank, values in self.pcrs.items():
+            values[index] = hashlib.new(bank, values[index] + hashlib.new(bank, data).digest()).digest()
+
+    def measure(self, path: str | bytes, content: bytes, **options: Any) -> None:
+        """One more line in the IMA log, as if the file had been loaded; `options` as of `imalog.ima_line`."""
+        raw = path if isinstance(path, bytes) else path.encode()
+        algorithm = options.pop("algorithm", "sha256")
+        digest = options.pop("digest", None) or hashlib.new(algorithm, content).digest()
+        self._log(ima_line(raw, digest, algorithm=algorithm, **{"template": self.template, **options}))
+
+    def _log(self, line: ImaLine) -> None:
+        self.lines.append(line)
+        for bank, values in self.pcrs.items():
+            values[10] = hashlib.new(bank, values[10] + line.extend_value(bank)).digest()
+
+    @property
+    def ima_log(self) -> bytes:
+        return b"".join(line.encoded for line in self.lines)
+
+    def baseline(self) -> Baseline:
+        """The state in which it booted, as the parties would agree on it."""
+        strong = [bank for bank in self.banks if bank != "sha1"]
+        return Baseline(
+            {bank: dict(enumerate(self.pcrs[bank][:10])) for bank in strong},
+            {
+                path: frozenset(["sha256:" + hashlib.sha256(content).hexdigest()])
+                for path, content in self._files.items()
+            },
+        )
+
+    def enrolled(self, last_clock: tuple[int, int, int] | None = None, *, simulated: bool = True) -> Machine:
+        """What a manager would have recorded at enrolment."""
+        return Machine(self.machine, simulated, self.ak_public, "", last_clock, self.ek_public)
+
+    # what it can be asked for
+
+    def enrolment(self) -> dict[str, Any]:
+        """ek_certificate, ek_chain, ek_public, ak_public."""
+        return {
+            "ek_certificate": self.ca.certify(self._ek.public_key()),
+            "ek_chain": self.ca.chain,
+            "ek_public": self.ek_public,
+            "ak_public": self.ak_public,
+        }
+
+    def activate(self, credential: bytes, encrypted_secret: bytes) -> bytes:
+        """TPM2_ActivateCredential. Raises `ValueError` when the credential is not for this EK and this key."""
+        seed = self._open_seed(encrypted_secret[2:])
+        name = check_ak(self.ak_public).name
+        mac, identity = credential[4:36], credential[36:]
+        mac_key = kdfa("sha256", seed, b"INTEGRITY", b"", b"", 256)
+        if not hmac.compare_digest(mac, hmac.new(mac_key, identity + name, "sha256").digest()):
+            raise ValueError("TPM_RC_INTEGRITY")
+        key = kdfa("sha256", seed, b"STORAGE", name, b"", 128)
+        decryptor = Cipher(algorithms.AES(key), CFB(bytes(16))).decryptor()
+        return (decryptor.update(identity) + decryptor.finalize())[2:]
+
+    def _open_seed(self, encrypted: bytes) -> bytes:
+        if isinstance(self._ek, rsa.RSAPrivateKey):
+            algorithm = CRYPTOGRAPHY["sha256"]
+            return self._ek.decrypt(encrypted, padding.OAEP(padding.MGF1(algorithm), algorithm, b"IDENTITY\0"))
+        x, y = encrypted[2:34], encrypted[36:68]
+        point = ec.EllipticCurvePublicNumbers(int.from_bytes(x), int.from_bytes(y), ec.SECP256R1()).public_key()
+        own = self._ek.public_key().public_numbers().x.to_bytes(32)
+        return kdfe("sha256", self._ek.exchange(ec.ECDH(), point), b"IDENTITY", x, own)
+
+    def collect(self, binding: bytes) -> Bundle:
+        """As an attester: the whole log, or what is new since the last accepted bundle."""
+        return self.bundle(binding, Quoting(offset=self._accepted))
+
+    def accepted(self, bundle: Bundle) -> None:
+        part = bundle.parts[0]
+        assert isinstance(part, TpmPart)
+        self._accepted = part.ima_offset + len(part.ima_log)
+
+    def bundle(self, binding: bytes, quoting: Quoting | None = None) -> Bundle:
+        """Evidence for a binding, right unless `quoting` says otherwise."""
+        return Bundle((self.quote(binding, quoting),))
+
+    def quote(self, binding: bytes, quoting: Quoting | None = None) -> TpmPart:
+        how = quoting or Quoting()
+        self.clock += 10
+        banks = how.banks if how.banks is not None else [(bank, QUOTED) for bank in self.banks]
+        signed = [self.pcrs[bank][i] for bank, indices in banks for i in sorted(indices)]
+        hash_name = how.hash or self._hash
+        ak = check_ak(self.ak_public) if how.signer is None else None
+        message = attest(
+            magic=how.magic,
+            kind=how.kind,
+            signer=qualified_names(ak, None)[0] if ak else how.signer or b"",
+            extra_data=tpm_extra_data(binding) if how.extra_data is None else how.extra_data,
+            clock=how.clock or (self.clock, self.reset, self.restart, 1),
+            firmware=self.firmware if how.firmware is None else how.firmware,
+            selected=selection([(b, list(i)) for b, i in banks]) if how.selected is None else how.selected,
+            pcr_digest=hashlib.new(self._hash, b"".join(signed)).digest() if how.pcr_digest is None else how.pcr_digest,
+            trailing=how.trailing,
+        )
+        values = how.values or {bank: {i: self.pcrs[bank][i] for i in indices} for bank, indices in banks}
+        signature = sign(how.key or self._ak, how.scheme or self._scheme, hash_name, message)
+        log = self.ima_log if how.log is None else how.log
+        return TpmPart(message, signature, values, log[how.offset :], how.offset, b"")
+
+
+def sign(key: Private, scheme: int, hash_name: str, message: bytes) -> bytes:
+    """TPMT_SIGNATURE."""
+    head = scheme.to_bytes(2) + HASH_IDS[hash_name].to_bytes(2)
+    algorithm = CRYPTOGRAPHY[hash_name]
+    if isinstance(key, rsa.RSAPrivateKey):
+        pss = padding.PSS(padding.MGF1(algorithm), padding.PSS.DIGEST_LENGTH)
+        return head + sized(key.sign(message, pss if scheme == RSAPSS else padding.PKCS1v15(), algorithm))
+    width = CURVE_WIDTHS[curve_of(key)]
+    r, s = decode_dss_signature(key.sign(message, ec.ECDSA(algorithm)))
+    return head + sized(r.to_bytes(width)) + sized(s.to_bytes(width))
+
+
+def new_key(kind: str) -> Private:
+    """A fresh key: ``p256``, ``p384``, or RSA-2048."""
+    if kind in _CURVES:
+        return ec.generate_private_key(_CURVES[kind]())
+    return rsa.generate_private_key(65537, 2048)
+
+
+@functools.cache
+def default_ca() -> DevelopmentCa:
+    """One development CA for this process, so that machines can share a root."""
+    return DevelopmentCa()
+
+
+def with_part(bundle: Bundle, **changes: Any) -> Bundle:
+    """The bundle with its TPM part changed, its signature as it was."""
+    part = bundle.parts[0]
+    assert isinstance(part, TpmPart)
+    return Bundle((replace(part, **changes),))

@@ -1,0 +1,146 @@
+"""Appraises an IMA log against quoted PCRs and a baseline.
+
+Only lines inside the prefix that the quoted PCR 10 proves admit anything; later lines were told but not proven, and may
+only refuse. There may be a few, because the log is read after the quote, and the next quote must prove them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from perunml.evidence.codes import (
+    BOOT_AGGREGATE,
+    IMA_LAG,
+    IMA_PCR,
+    IMA_VIOLATION,
+    NOT_IN_POLICY,
+    PCR10_MISMATCH,
+    WEAK_DIGEST,
+)
+from perunml.evidence.ima.parse import Line, parse_log
+from perunml.evidence.ima.replay import VIOLATION, check_template_hashes, replay
+from perunml.evidence.policy import STRONG_BANKS, Baseline
+from perunml.wire.errors import PerunError
+from perunml.wire.rules import Reason, printable
+
+PCR = 10
+MAX_LAG = 256
+"""Lines that may follow the proven prefix: a busy machine measures some dozens while a quote is made."""
+MAX_REASONS = 24
+"""Reasons told about lines, a machine out of its baseline has thousands; the rest is counted."""
+AGGREGATE = b"boot_aggregate"
+
+_SIZES = {b"sha256:": 32, b"sha384:": 48, b"sha512:": 64}
+
+
+@dataclass(frozen=True, slots=True)
+class LogFindings:
+    """`lines` in the log, of them `proven` by the quote, and every reason why they are not good enough."""
+
+    lines: int
+    proven: int
+    reasons: tuple[Reason, ...]
+
+
+def appraise_log(
+    log: bytes, accepted: int, pcrs: Mapping[str, Mapping[int, bytes]], baseline: Baseline | None
+) -> LogFindings:
+    """Judge this boot's whole `log`, of which the first `accepted` bytes were accepted before, by the quoted `pcrs`.
+
+    Never raises for a bad log: a log that does not parse, or that the quote does not prove, has that as its reason.
+    """
+    try:
+        lines, before = parse_log(log, accepted)
+        proven = replay(lines, {bank: values[PCR] for bank, values in pcrs.items() if PCR in values})
+    except PerunError as exc:
+        return LogFindings(0, 0, exc.reasons)
+    reasons = check_template_hashes(lines)
+    if proven < before:
+        reasons.append(
+            Reason(
+                PCR10_MISMATCH,
+                "the quote does not prove lines that were told before",
+                expected=f"at least {before} lines",
+                seen=f"{proven} lines",
+            )
+        )
+    if len(lines) - proven > MAX_LAG:
+        reasons.append(
+            Reason(
+                IMA_LAG,
+                "too many lines follow the quoted prefix",
+                expected=f"at most {MAX_LAG}",
+                seen=str(len(lines) - proven),
+            )
+        )
+    reasons.extend(_aggregate(lines, pcrs))
+    reasons.extend(_bounded(_line_reasons(lines, baseline.allowed if baseline else {})))
+    return LogFindings(len(lines), proven, tuple(reasons))
+
+
+def _aggregate(lines: Sequence[Line], pcrs: Mapping[str, Mapping[int, bytes]]) -> Iterator[Reason]:
+    first = lines[0]
+    if first.path != AGGREGATE:
+        yield Reason(BOOT_AGGREGATE, "the IMA log does not begin with boot_aggregate", seen=_shown(first.path))
+        return
+    algorithm, _, value = first.digest.partition(b":\0")
+    bank = algorithm.decode("ascii", "backslashreplace")
+    values = pcrs.get(bank, {}) if bank in STRONG_BANKS else {}
+    if any(index not in values for index in range(10)):
+        yield Reason(BOOT_AGGREGATE, "boot_aggregate is of a bank whose PCRs 0 to 9 are not quoted", seen=bank)
+        return
+    expected = hashlib.new(bank, b"".join(values[index] for index in range(10))).digest()
+    if expected != value:
+        yield Reason(
+            BOOT_AGGREGATE,
+            "boot_aggregate is not that of the quoted PCRs 0 to 9",
+            expected=f"{bank}:{expected.hex()}",
+            seen=f"{bank}:{value.hex()}",
+        )
+
+
+def _line_reasons(lines: Sequence[Line], allowed: Mapping[bytes, frozenset[bytes]]) -> Iterator[Reason]:
+    nothing: frozenset[bytes] = frozenset()
+    for number, (pcr, template_hash, _, digest, path) in enumerate(lines, 1):
+        if pcr != PCR:
+            yield Reason(IMA_PCR, f"line {number} of the IMA log is for another PCR", expected="10", seen=str(pcr))
+        if template_hash == VIOLATION:
+            yield Reason(IMA_VIOLATION, f"line {number} of the IMA log is a violation", seen=_shown(path))
+        elif digest not in allowed.get(path, nothing):
+            if number == 1 and path == AGGREGATE:
+                continue
+            yield _refused(number, digest, path, allowed)
+
+
+def _refused(number: int, digest: bytes, path: bytes, allowed: Mapping[bytes, frozenset[bytes]]) -> Reason:
+    algorithm, _, value = digest.partition(b"\0")
+    if _SIZES.get(algorithm) != len(value):
+        seen = f"{_shown(algorithm)} with {len(value)} bytes, {_shown(path)}"
+        return Reason(WEAK_DIGEST, f"line {number} of the IMA log has a digest that is not accepted", seen=seen)
+    if path == AGGREGATE:
+        return Reason(BOOT_AGGREGATE, f"line {number} of the IMA log is another boot_aggregate")
+    listed = [_shown(d.partition(b"\0")[0]) + d.partition(b"\0")[2].hex() for d in sorted(allowed.get(path, ()))]
+    return Reason(
+        NOT_IN_POLICY,
+        f"{_shown(path)} was loaded" + (" with another digest than agreed" if listed else " and is not agreed"),
+        expected=", ".join(listed[:2]),
+        seen=_shown(algorithm) + value.hex(),
+    )
+
+
+def _bounded(reasons: Iterator[Reason]) -> Iterator[Reason]:
+    left = 0
+    last: Reason | None = None
+    for count, reason in enumerate(reasons, 1):
+        if count <= MAX_REASONS:
+            yield reason
+        else:
+            left, last = left + 1, reason
+    if last is not None:
+        yield Reason(last.rule, f"and {left} more lines of the IMA log are refused")
+
+
+def _shown(text: bytes) -> str:
+    return printable(text.decode("utf-8", "backslashreplace"), 200)

@@ -1,0 +1,67 @@
+"""Replays an IMA log: how many of its lines does the quoted PCR 10 prove?
+
+Linux 5.8 and later extend each bank with that bank's own hash of the template data; a violation, whose template hash
+column is zero, extends all ones (security/integrity/ima/ima_queue.c).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from perunml.evidence.bundle import BANK_SIZES
+from perunml.evidence.codes import IMA_NOT_EXTENDED, IMA_TEMPLATE_HASH, PCR10_MISMATCH
+from perunml.evidence.ima.parse import HASH_SIZE, Line
+from perunml.wire.errors import error, refuse
+from perunml.wire.rules import Reason
+
+VIOLATION = bytes(HASH_SIZE)
+
+
+def replay(lines: Sequence[Line], quoted: Mapping[str, bytes]) -> int:
+    """The number of lines that every quoted bank's PCR 10 proves; lines after these are told, not proven.
+
+    Raises `EvidenceRefusal`: ima_not_extended, pcr10_mismatch.
+    """
+    for bank, value in quoted.items():
+        if not any(value):
+            raise refuse(IMA_NOT_EXTENDED, "IMA measured nothing into this TPM", seen=f"{bank}:10 is zero")
+    covered = {bank: _covered(lines, bank, value) for bank, value in quoted.items()}
+    if len(set(covered.values())) != 1:
+        raise error(
+            [
+                Reason(
+                    PCR10_MISMATCH, "the banks prove different parts of the IMA log", seen=str(sorted(covered.items()))
+                )
+            ]
+        )
+    return next(iter(covered.values()))
+
+
+def check_template_hashes(lines: Sequence[Line]) -> list[Reason]:
+    """A reason when a line's template hash is not its data's (the first such line; violations have none)."""
+    sha1 = hashlib.sha1
+    for number, line in enumerate(lines, 1):
+        found = line[1]
+        # SHA-1 is the column's form; what proves the line is the replay in a strong bank
+        if found != sha1(line[2], usedforsecurity=False).digest() and found != VIOLATION:
+            return [Reason(IMA_TEMPLATE_HASH, f"line {number} of the IMA log has another template hash than its data")]
+    return []
+
+
+def _covered(lines: Sequence[Line], bank: str, quoted: bytes) -> int:
+    hash_of = getattr(hashlib, bank)
+    value = bytes(BANK_SIZES[bank])
+    ones = b"\xff" * BANK_SIZES[bank]
+    count = 0
+    for line in lines:
+        count += 1
+        value = hash_of(value + (ones if line[1] == VIOLATION else hash_of(line[2]).digest())).digest()
+        if value == quoted:
+            return count
+    raise refuse(
+        PCR10_MISMATCH,
+        f"no prefix of the {count} lines of the IMA log gives the quoted PCR 10",
+        expected=f"{bank}:{quoted.hex()}",
+        seen=f"{bank}:{value.hex()} after all",
+    )

@@ -1,0 +1,1 @@
+"""Evidence of a machine without any root of trust: a bare key."""

@@ -1,0 +1,91 @@
+"""Appraises a verified quote: is the TPM's clock one that goes forward, is its state the agreed one?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from perunml.evidence.codes import (
+    BASELINE_INCOMPLETE,
+    CLOCK_ROLLBACK,
+    CLOCK_UNSAFE,
+    FIRMWARE_DENIED,
+    NO_BASELINE,
+    PCR_MISMATCH,
+    PCR_SELECTION,
+    WEAK_BANK,
+)
+from perunml.evidence.policy import STRONG_BANKS, Baseline, Policy
+from perunml.evidence.tpm.attest import Clock
+from perunml.evidence.tpm.quote import Quote
+from perunml.evidence.types import Verified
+from perunml.wire.rules import Reason
+
+BOOT_PCRS = range(10)
+"""Firmware, boot loader, kernel and its command line (PC Client Platform Firmware Profile; Linux IMA's boot_aggregate)."""
+IMA_PCR = 10
+
+
+def appraise_quote(
+    verified: Verified[Quote], policy: Policy, last_clock: tuple[int, int, int] | None
+) -> tuple[Reason, ...]:
+    """Every reason why the quote is not good enough; `last_clock` is (reset, restart, clock in ms) last accepted."""
+    quote = verified.value
+    return (
+        *_clock(quote.clock, last_clock, policy.allow_unsafe_clock),
+        *_firmware(quote.firmware, policy),
+        *_selection(quote),
+        *_baseline(quote, policy.baseline),
+    )
+
+
+def _clock(clock: Clock, last: tuple[int, int, int] | None, allow_unsafe: bool) -> Iterator[Reason]:
+    if not clock.safe and not allow_unsafe:
+        yield Reason(CLOCK_UNSAFE, "the TPM lost power without a shutdown", expected="safe", seen="not safe")
+    if last is None:
+        return
+    reset, restart, ticks = last
+    # An unorderly loss of power may set the clock back a little; the TPM then counts a reset and says "not safe".
+    excused = allow_unsafe and not clock.safe and clock.reset > reset
+    if (clock.reset, clock.restart) < (reset, restart) or (clock.clock < ticks and not excused):
+        yield Reason(
+            CLOCK_ROLLBACK,
+            "the TPM's counters went back",
+            expected=f"at least reset {reset}, restart {restart}, clock {ticks} ms",
+            seen=f"reset {clock.reset}, restart {clock.restart}, clock {clock.clock} ms",
+        )
+
+
+def _firmware(version: int, policy: Policy) -> Iterator[Reason]:
+    if version in policy.denied_firmware:
+        yield Reason(FIRMWARE_DENIED, "the policy denies the TPM's firmware", seen=f"{version:016x}")
+
+
+def _selection(quote: Quote) -> Iterator[Reason]:
+    strong = [bank for bank in STRONG_BANKS if bank in quote.pcrs]
+    if not strong:
+        yield Reason(WEAK_BANK, "no strong bank", expected=", ".join(STRONG_BANKS), seen=", ".join(quote.pcrs))
+        return
+    needed = {*BOOT_PCRS, IMA_PCR}
+    if not any(needed <= set(quote.pcrs[bank]) for bank in strong):
+        missing = sorted(needed - set(quote.pcrs[strong[0]]))
+        yield Reason(PCR_SELECTION, "PCRs that must be quoted are not", expected="0 to 10", seen=f"without {missing}")
+
+
+def _baseline(quote: Quote, baseline: Baseline | None) -> Iterator[Reason]:
+    if baseline is None:
+        yield Reason(NO_BASELINE, "there is no baseline to judge this machine by")
+        return
+    if not any(set(BOOT_PCRS) <= set(values) for values in baseline.pcrs.values()):
+        yield Reason(BASELINE_INCOMPLETE, "the baseline leaves boot PCRs open", expected="PCRs 0 to 9 of one bank")
+    for bank, values in baseline.pcrs.items():
+        for index, expected in values.items():
+            seen = quote.pcrs.get(bank, {}).get(index)
+            if seen is None:
+                yield Reason(PCR_SELECTION, "a PCR of the baseline is not quoted", expected=f"{bank}:{index}")
+            elif seen != expected:
+                yield Reason(
+                    PCR_MISMATCH,
+                    f"PCR {index} ({bank}) has another value than agreed",
+                    expected=expected.hex(),
+                    seen=seen.hex(),
+                )
