@@ -1,0 +1,49 @@
+"""The rules of agreements: form beyond single fields, versions, approvals, suspensions."""
+
+from perunml.wire.rules import Kind, rule
+
+INCONSISTENT = rule(
+    "agreement_inconsistent",
+    Kind.USAGE,
+    "Parts of an agreement do not fit together: an unknown party, asset, host or job is named, a key stands twice, a "
+    "recipient has no receiving key, outputs feed each other in a circle.",
+    "Whoever writes the agreement corrects it; `perunml agreement check FILE` names each place.",
+)
+FORMAT_REFUSED = rule(
+    "format_refused",
+    Kind.USAGE,
+    "An output is declared in a format that is not read safely (pickle and all that contain it) or not known.",
+    "Declare pt2, safetensors, onnx, json or csv.",
+)
+VERSION_ROLLBACK = rule(
+    "version_rollback",
+    Kind.AGREEMENT,
+    "A version of an agreement does not follow the newest one: an older version, the same number again, or another "
+    "predecessor.",
+    "The proposer starts from the newest version: `version` one higher, `predecessor` its digest.",
+)
+APPROVAL_MISMATCH = rule(
+    "approval_mismatch",
+    Kind.AGREEMENT,
+    "An approval is for another agreement, another predecessor, another manager, or a party that the agreement does not "
+    "name.",
+    "The party approves the very document that is proposed: `perunml agreement approve`.",
+)
+APPROVAL_EXPIRED = rule(
+    "approval_expired",
+    Kind.PENDING,
+    "An approval is past its own end.",
+    "The party approves again: `perunml agreement approve`.",
+)
+NOT_ON_BOARD = rule(
+    "not_on_board",
+    Kind.AGREEMENT,
+    "The key that signed is not one that decides for this party, or the signatures do not make up its board.",
+    "Keys of the party's board sign; the agreement's `approve` names them.",
+)
+CHANGE_OUT_OF_ORDER = rule(
+    "change_out_of_order",
+    Kind.AGREEMENT,
+    "A suspension or its lifting does not follow the newest change of that asset: it is old, or was made for another time.",
+    "The signer fetches the newest state and signs a change that names it as `previous`.",
+)

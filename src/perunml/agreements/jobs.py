@@ -1,0 +1,209 @@
+"""Jobs: a training or a service, with its parameters, limits and outputs."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+
+from perunml.agreements.forms import (
+    AssetRef,
+    Count,
+    Duration,
+    FieldName,
+    MountPath,
+    Name,
+    Number,
+    Part,
+    Rate,
+    Scalar,
+    Size,
+    Table,
+    Time,
+    Unique,
+    same,
+)
+
+FORMATS = ("pt2", "safetensors", "onnx", "json", "csv")
+"""Formats that are read without running code in them."""
+DEFAULT_LEASE = 30
+"""Seconds for which released keys may be held without fresh evidence (DESIGN's example)."""
+MIN_LEASE, MAX_LEASE = 1, 3600
+"""Seconds. A quote takes some milliseconds; an hour without evidence is no lease."""
+FIELDS_SIZE = 64 * 1024
+"""Largest output of named fields that says no max_size, in bytes."""
+MAX_RESUMES = 1000
+
+
+def _format(value: Any) -> str:
+    if isinstance(value, str) and value in FORMATS:
+        return value
+    raise PydanticCustomError(
+        "format_refused",
+        "the format {seen} is refused, known are {known}",
+        {"seen": repr(value)[:40], "known": ", ".join(FORMATS)},
+    )
+
+
+Format = Annotated[str, BeforeValidator(_format), WithJsonSchema({"enum": list(FORMATS)})]
+
+
+class Range(Part):
+    """A number within bounds, both included. `type` is by default ``integer`` where the bounds are whole: canonical JSON
+    writes 1.0 as 1, so a bound's spelling cannot say it."""
+
+    min: Number | None = None
+    max: Number | None = None
+    type: Literal["integer", "number"] | None = None
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Range:
+        if self.min is None and self.max is None:
+            raise PydanticCustomError("malformed", "a range has min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise PydanticCustomError("malformed", "min is greater than max")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        if self.type is not None:
+            return self.type == "integer"
+        return all(float(bound).is_integer() for bound in (self.min, self.max) if bound is not None)
+
+    def allows(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        if not math.isfinite(value) or (self.whole and not float(value).is_integer()):
+            return False
+        return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+
+    def in_words(self) -> str:
+        what = "a whole number" if self.whole else "a number"
+        if self.min is None:
+            return f"{what}, at most {self.max}"
+        return f"{what}, at least {self.min}" if self.max is None else f"{what} from {self.min} to {self.max}"
+
+
+class Choice(Part):
+    """One of the values listed."""
+
+    one_of: Annotated[Unique[Scalar], Field(alias="in")]
+
+    def allows(self, value: object) -> bool:
+        return any(same(value, choice) for choice in self.one_of)
+
+    def in_words(self) -> str:
+        return "one of " + ", ".join(map(str, self.one_of))
+
+
+class Fixed(Part):
+    """One value; a run may leave it out and gets it all the same."""
+
+    value: Scalar
+
+    def allows(self, value: object) -> bool:
+        return same(value, self.value)
+
+    def in_words(self) -> str:
+        return f"always {self.value}"
+
+
+def _parameter(value: Any) -> str:
+    if isinstance(value, dict):
+        return "<in>" if "in" in value else "<value>" if "value" in value else "<range>"
+    return "<in>" if isinstance(value, Choice) else "<value>" if isinstance(value, Fixed) else "<range>"
+
+
+Parameter = Annotated[
+    Annotated[Range, Tag("<range>")] | Annotated[Choice, Tag("<in>")] | Annotated[Fixed, Tag("<value>")],
+    Discriminator(_parameter),
+]
+Lease = Annotated[Duration, Field(ge=MIN_LEASE, le=MAX_LEASE)]
+Tenancy = Literal["exclusive", "shared"]
+
+
+class TrainingLimits(Part):
+    """`runs` releases in all, none at or after `until`, none longer than `wall` seconds."""
+
+    runs: Count
+    until: Time
+    wall: Annotated[Duration, Field(ge=1)]
+    resumes: Annotated[int, Field(ge=0, le=MAX_RESUMES)] = 0
+
+
+class ServiceLimits(Part):
+    """`requests`: (count, window in seconds) over all replicas."""
+
+    requests: Rate
+    until: Time
+
+
+class ReleaseRule(Part):
+    """Parties whose boards must approve each output before it leaves."""
+
+    approve: Unique[Name]
+
+
+class Output(Part):
+    """What a training may put into PERUNML_OUT under this name, and who gets it."""
+
+    to: Annotated[Unique[Name], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
+    format: Format = "json"
+    max_size: Annotated[Size, Field(ge=1)] = FIELDS_SIZE
+    use: Annotated[Unique[Name], Field(min_length=1)] = ()
+    release: ReleaseRule | None = None
+    fields: Annotated[Unique[FieldName], Field(min_length=1)] = ()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Output:
+        if self.fields and self.format != "json":
+            raise PydanticCustomError("malformed", "an output of named fields has the format json")
+        if not self.fields and not {"format", "max_size"} <= self.model_fields_set:
+            raise PydanticCustomError("malformed", "an output says its format and max_size, or its fields")
+        return self
+
+    @property
+    def approvers(self) -> tuple[str, ...]:
+        return self.release.approve if self.release else ()
+
+
+class TrainingJob(Part):
+    """Code and inputs on one host, outputs sealed."""
+
+    code: Name
+    inputs: Table[AssetRef, MountPath]
+    hosts: Name
+    operator: Name
+    parameters: Table[FieldName, Parameter] = Field(default_factory=dict)
+    limits: TrainingLimits
+    network: Literal["none"] = "none"
+    lease: Lease = DEFAULT_LEASE
+    tenancy: Tenancy = "exclusive"
+    outputs: Table[Name, Output]
+
+
+class ServiceJob(Part):
+    """A model served to clients."""
+
+    model: AssetRef
+    engine: Literal["torch-export"]
+    hosts: Name
+    operator: Name
+    clients: Unique[Name]
+    limits: ServiceLimits
+    lease: Lease = DEFAULT_LEASE
+    tenancy: Tenancy = "exclusive"
+
+
+def _job(value: Any) -> str:
+    if isinstance(value, dict):
+        return "<service>" if "model" in value or "engine" in value else "<training>"
+    return "<service>" if isinstance(value, ServiceJob) else "<training>"
+
+
+Job = Annotated[
+    Annotated[TrainingJob, Tag("<training>")] | Annotated[ServiceJob, Tag("<service>")], Discriminator(_job)
+]
+AnyJob = TrainingJob | ServiceJob
