@@ -41,6 +41,7 @@ class Appraisal:
     binding   the binding that was proven, 48 bytes; empty when none was
     claims    for people and receipts, never for decisions
     boot      names this boot: ``tpm:<reset>.<restart>``, or empty
+    baseline  digest of the baseline that it was appraised under, or empty; `decide` compares it with the agreement's
     """
 
     profile: str
@@ -50,6 +51,7 @@ class Appraisal:
     claims: Mapping[str, Json]
     boot: str
     reasons: tuple[Reason, ...]
+    baseline: str
     token: InitVar[object]
 
     def __post_init__(self, token: object) -> None:
@@ -70,9 +72,10 @@ def mint_appraisal(
     claims: Mapping[str, Json],
     boot: str,
     reasons: tuple[Reason, ...],
+    baseline: str = "",
 ) -> Appraisal:
     """For `appraise` modules alone."""
-    return Appraisal(profile, imitates, machine, binding, MappingProxyType(dict(claims)), boot, reasons, _TOKEN)
+    return Appraisal(profile, imitates, machine, binding, MappingProxyType(dict(claims)), boot, reasons, baseline, _TOKEN)
 
 
 def _check(token: object) -> None:
