@@ -75,6 +75,8 @@ def open_checkpoint(note: str, manager: PublicKey) -> Checkpoint:
 def read_checkpoint(note: Note, manager: PublicKey) -> Checkpoint:
     """As `open_checkpoint`, of a note already parsed."""
     name = origin(manager)
+    if manager.algorithm != "ed25519":
+        raise refuse(BAD_CHECKPOINT, "a ledger's key is Ed25519", seen=manager.text)
     found = parse_checkpoint(note.text)
     if found.origin != name:
         raise refuse(BAD_CHECKPOINT, "the checkpoint is another ledger's", expected=name, seen=found.origin)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from perunml.ledger.checkpoint import parse_checkpoint
 from perunml.ledger.codes import BAD_CHECKPOINT
 from perunml.ledger.notes import Note, NoteKey, SignatureType
 from perunml.wire.errors import refuse
@@ -18,7 +19,9 @@ MAX_TIME = 2**53 - 1
 
 
 def cosign(note: Note, name: str, signer: Signer, time: int) -> Note:
-    """`note` with the witness's cosignature; `time` in seconds since the epoch."""
+    """`note` with the witness's cosignature; `time` in seconds since the epoch. Raises `IntegrityError` (bad_checkpoint)
+    for a note that is not a checkpoint."""
+    parse_checkpoint(note.text)
     if not 0 < time <= MAX_TIME:
         raise ValueError("time out of range")
     key = NoteKey(name, signer.public, SignatureType.COSIGNATURE_V1)

@@ -21,7 +21,7 @@ from perunml.wire.identity import PublicKey, Signer
 MAX_NOTE = 64 * 1024
 """Longest note read, in bytes. Our own have a kilobyte; 100 witnesses make 12."""
 MAX_SIGNATURES = 100
-"""C2SP signed-note, "Verifying": implementations may limit; this is Go's limit."""
+"""C2SP signed-note, "Format": a verifier limits them, and accepts at least 16."""
 _LINE = re.compile(r"— (?P<name>[^\s+]+) (?P<data>[A-Za-z0-9+/=]+)")
 
 
