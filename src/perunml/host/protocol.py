@@ -106,19 +106,16 @@ class ManagerLink:
         """`size` bytes (at most PART_SIZE) of a blob's ciphertext from `offset`."""
         if not 0 < size <= PART_SIZE:
             raise ValueError("a part has 1 byte to PART_SIZE")
-        headers = {"range": f"bytes={offset}-{offset + size - 1}"}
-        part = self._send("GET", f"/v1/assets/{asset}/blobs/{blob}", headers=headers)
+        part = self._send("GET", f"/v1/assets/{asset}/blobs/{blob}?offset={offset}&length={size}")
         if len(part) != size:
             raise refuse(UNREACHABLE, "a part of a blob came short or long", expected=str(size), seen=str(len(part)))
         return part
 
-    def write_blob(self, asset: str, blob: str, offset: int, part: bytes | memoryview, total: int) -> AssetView:
-        """Send the part of a blob of `total` bytes of ciphertext that begins at `offset`."""
-        headers = {
-            "content-range": f"bytes {offset}-{offset + len(part) - 1}/{total}",
-            "content-type": "application/octet-stream",
-        }
-        return self._read(self._send("PUT", f"/v1/assets/{asset}/blobs/{blob}", bytes(part), headers), AssetView)
+    def write_blob(self, asset: str, blob: str, offset: int, part: bytes | memoryview) -> AssetView:
+        """Send the part of a blob's ciphertext that begins at `offset`; parts go in order."""
+        path = f"/v1/assets/{asset}/blobs/{blob}?offset={offset}"
+        headers = {"content-type": "application/octet-stream"}
+        return self._read(self._send("PUT", path, bytes(part), headers), AssetView)
 
     def _post(self, path: str, body: Message, answer: type[A], signer: Signer | None = None) -> A:
         return self._read(self._send("POST", path, body.encode(), {"content-type": "application/json"}, signer), answer)
