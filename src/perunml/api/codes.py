@@ -15,3 +15,9 @@ UNREACHABLE = rule(
     "Try again later; check the address in the pin and that the other side runs. Nothing was changed that was not "
     "acknowledged.",
 )
+RECEIPT_MISMATCH = rule(
+    "receipt_mismatch",
+    Kind.INTEGRITY,
+    "A receipt is not about the service, request or answer it came with.",
+    "The client keeps both and tells the manager's operator: a service signed something that did not happen.",
+)

@@ -40,3 +40,9 @@ REQUEST_STALE = rule(
     "A signed request is outside its time window, or its nonce was seen before.",
     "The caller sends it again, newly signed; check that both clocks are right.",
 )
+ANSWER_INCOMPLETE = rule(
+    "answer_incomplete",
+    Kind.INTEGRITY,
+    "A service's answer lacks its last chunk, or has chunks after it.",
+    "The client asks again; when it happens twice, somebody on the way cuts answers.",
+)

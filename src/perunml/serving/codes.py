@@ -1,0 +1,71 @@
+"""The rules of a service: its model, its requests, its time."""
+
+from perunml.wire.rules import Kind, rule
+
+MODEL_REFUSED = rule(
+    "model_refused",
+    Kind.INTEGRITY,
+    "A served model is not an archive that is safe to load: pickled parts, native code, operators outside PyTorch's ATen, "
+    "expressions that would be evaluated, or a broken form.",
+    "The model's owner exports it again with torch.export from plain tensor code.",
+)
+ENGINE_UNKNOWN = rule(
+    "engine_unknown",
+    Kind.AGREEMENT,
+    "The agreement names an engine that this version does not have.",
+    "The parties name `torch-export`, or the operator updates.",
+)
+INPUTS_REFUSED = rule(
+    "inputs_refused",
+    Kind.USAGE,
+    "The inputs of a request are not those of the model: names, shape, type, or a number that is not finite.",
+    "The client sends what the message names.",
+)
+INFERENCE_FAILED = rule(
+    "inference_failed",
+    Kind.JOB,
+    "The model failed on inputs of the right form, or gave a result that cannot be written as JSON.",
+    "The model's owner looks at it with these inputs; nothing of the failure leaves the service.",
+)
+CLIENT_NOT_IN_AGREEMENT = rule(
+    "client_not_in_agreement",
+    Kind.AGREEMENT,
+    "A request is not signed by a key of a party that the service job names as client.",
+    "The parties name it under `clients` in a new version of the agreement.",
+)
+REQUEST_REPLAYED = rule(
+    "request_replayed",
+    Kind.AGREEMENT,
+    "A request's id was seen before.",
+    "The client makes a new request; a relay that repeats old ones gains nothing.",
+)
+REQUEST_NOT_FOR_THIS_SERVICE = rule(
+    "request_not_for_this_service",
+    Kind.AGREEMENT,
+    "A request names another manager, agreement, run or session than the one that opened it, or a certificate that is over.",
+    "The client fetches the service's certificate anew and asks again.",
+)
+REQUEST_TOO_LARGE = rule(
+    "request_too_large",
+    Kind.LIMIT,
+    "A request's body is larger than a service reads.",
+    "The client sends fewer rows at once.",
+)
+QUOTA_EXHAUSTED = rule(
+    "quota_exhausted",
+    Kind.LIMIT,
+    "The requests that the agreement allows in this window are used up.",
+    "Wait for the next window, or the parties agree on a higher limit.",
+)
+SERVICE_BUSY = rule(
+    "service_busy",
+    Kind.LIMIT,
+    "More requests came at once, or in the life of one certificate, than the service keeps account of.",
+    "Try again in a moment.",
+)
+SERVICE_OVER = rule(
+    "service_over",
+    Kind.SUSPENDED,
+    "The service's lease is over: its keys are wiped and it answers nobody.",
+    "Its operator looks at the run's reasons at the manager; an owner may have suspended an asset.",
+)

@@ -1,0 +1,62 @@
+"""The story's data: the Wisconsin breast-cancer table that scikit-learn bundles, as CSV files of a hospital.
+
+Each row is one patient: 30 measurements of cell nuclei, and the label (0 malignant, 1 benign) last.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+FILES = 3
+"""The table is split into so many files, as a hospital's export by year would be."""
+HIDDEN = 32
+"""Width of train.py's hidden layer."""
+
+
+def write_scans(folder: Path) -> list[Path]:
+    """Write the table under `folder` (made when missing); the same bytes each time. Returns the files."""
+    names, rows = _table()
+    folder.mkdir(parents=True, exist_ok=True)
+    step = -(-len(rows) // FILES)
+    paths = []
+    for part in range(FILES):
+        path = folder / f"scans-{part + 1}.csv"
+        with path.open("w", newline="", encoding="utf-8") as out:
+            table = csv.writer(out, lineterminator="\n")
+            table.writerow([*names, "benign"])
+            table.writerows(rows[part * step : (part + 1) * step])
+        paths.append(path)
+    return paths
+
+
+def initial_weights(path: Path, seed: int = 7) -> Path:
+    """Write weights to start from, of the shapes that `code/train.py` has for this table, as safetensors."""
+    import torch
+    from safetensors.torch import save_file
+
+    made = torch.Generator().manual_seed(seed)
+    columns = len(_table()[0])
+    tensors = {
+        "0.weight": torch.randn(HIDDEN, columns, generator=made) / columns**0.5,
+        "0.bias": torch.zeros(HIDDEN),
+        "2.weight": torch.randn(2, HIDDEN, generator=made) / HIDDEN**0.5,
+        "2.bias": torch.zeros(2),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path)
+    return path
+
+
+def patient(row: int = 19) -> dict[str, list[list[float]]]:
+    """The inputs of one inference: the measurements of one patient, as the served model takes them."""
+    return {"features": [[float(value) for value in _table()[1][row][:-1]]]}
+
+
+def _table() -> tuple[list[str], list[list[float]]]:
+    from sklearn.datasets import load_breast_cancer
+
+    found = load_breast_cancer()
+    names = [str(name).replace(" ", "_") for name in found.feature_names]
+    rows = [[*map(float, values), int(label)] for values, label in zip(found.data, found.target, strict=True)]
+    return names, rows

@@ -1,0 +1,89 @@
+"""Answers sealed to a request: what is cut, moved, altered or of another request does not open."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perunml.wire.answers import CHUNK_SIZE, MAX_ANSWER, NONCE_SIZE, open_answer, seal_answer
+from perunml.wire.digests import digest
+from perunml.wire.errors import IntegrityError, PerunError
+
+SECRET = bytes(range(32))
+REQUEST = digest(b"request")
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_SIZE - 1, CHUNK_SIZE, CHUNK_SIZE + 1, 3 * CHUNK_SIZE])
+def test_round_trip(size: int) -> None:
+    """Answers of every size around a chunk's come back whole."""
+    plaintext = bytes(i % 251 for i in range(size))
+    nonce, chunks = seal_answer(plaintext, SECRET, REQUEST)
+    assert open_answer(nonce, chunks, SECRET, REQUEST) == plaintext
+    assert len(chunks) == max(1, -(-size // CHUNK_SIZE))
+
+
+@given(st.binary(max_size=300), st.integers(min_value=0))
+@settings(max_examples=60, deadline=None)
+def test_any_bit_flipped_is_refused(plaintext: bytes, where: int) -> None:
+    """One bit of nonce or chunk, anywhere, and nothing opens."""
+    nonce, chunks = seal_answer(plaintext, SECRET, REQUEST)
+    whole = bytearray(nonce + chunks[0])
+    bit = where % (8 * len(whole))
+    whole[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(IntegrityError) as refused:
+        open_answer(bytes(whole[:NONCE_SIZE]), [bytes(whole[NONCE_SIZE:])], SECRET, REQUEST)
+    assert refused.value.code == "unseal_failed"
+
+
+def _three() -> tuple[bytes, tuple[bytes, ...]]:
+    return seal_answer(bytes(2 * CHUNK_SIZE + 5), SECRET, REQUEST)
+
+
+def test_a_stream_without_its_last_chunk_is_refused() -> None:
+    """Cut after any chunk, an answer says that it is cut."""
+    nonce, chunks = _three()
+    for end in (1, 2):
+        with pytest.raises(IntegrityError) as refused:
+            open_answer(nonce, chunks[:end], SECRET, REQUEST)
+        assert refused.value.code == "answer_incomplete"
+    with pytest.raises(IntegrityError) as refused:
+        open_answer(nonce, (), SECRET, REQUEST)
+    assert refused.value.code == "answer_incomplete"
+
+
+def test_a_chunk_after_the_last_is_refused() -> None:
+    """An answer whose end is followed by a further chunk is refused, although each chunk is genuine."""
+    nonce, chunks = seal_answer(bytes(CHUNK_SIZE), SECRET, REQUEST)
+    with pytest.raises(IntegrityError) as refused:
+        open_answer(nonce, (*chunks, chunks[0]), SECRET, REQUEST)
+    assert refused.value.code == "answer_incomplete"
+
+
+def test_chunks_in_another_order_are_refused() -> None:
+    """Swapped, doubled or dropped chunks do not open."""
+    nonce, (a, b, c) = _three()
+    for wrong in ((b, a, c), (a, a, c), (a, c), (b, c), (a, b, b, c)):
+        with pytest.raises(PerunError):
+            open_answer(nonce, wrong, SECRET, REQUEST)
+
+
+def test_an_answer_to_another_request_is_refused() -> None:
+    """Neither another request's digest, nor another secret, nor another nonce opens an answer."""
+    nonce, chunks = _three()
+    for arguments in (
+        (nonce, chunks, SECRET, digest(b"other")),
+        (nonce, chunks, bytes(32), REQUEST),
+        (bytes(NONCE_SIZE), chunks, SECRET, REQUEST),
+    ):
+        with pytest.raises(IntegrityError):
+            open_answer(*arguments)
+
+
+def test_an_answer_past_the_limit_is_not_made() -> None:
+    """The bound on answers is the writer's as well as the reader's."""
+    with pytest.raises(ValueError):
+        seal_answer(bytes(MAX_ANSWER + 1), SECRET, REQUEST)
+    nonce, chunks = seal_answer(b"", SECRET, REQUEST)
+    with pytest.raises(IntegrityError):
+        open_answer(nonce, [chunks[0]] * 257, SECRET, REQUEST)
