@@ -13,10 +13,14 @@ from pydantic import Discriminator, Field, StringConstraints, Tag, model_validat
 from pydantic_core import PydanticCustomError
 
 from perunml.agreements.forms import Digest, FieldName, Items, MachineName, Part, Table, Unique
+from perunml.wire.digests import digest_of
 
 Measurement = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 Measurements = Table[FieldName, Measurement]
 """A TEE's measurements by name, as text; which names count is the business of that TEE's appraisal."""
+
+
+_KINDS = ("sgx", "tdx", "snp", "gpu")
 
 
 class _Profile(Part):
@@ -27,6 +31,13 @@ class _Profile(Part):
     def baseline_digest(self) -> str:
         """Digest of the Baseline that a host is appraised under; empty where the profile has none."""
         return getattr(self, "baseline", None) or ""
+
+    @property
+    def judged_by(self) -> str:
+        """What an appraisal must say it was made under (`Appraisal.baseline`): the baseline's digest, or the digest of the
+        measurements that a TEE's profile writes out; empty for a bare ``simulated``."""
+        written = {kind: dict(found) for kind in _KINDS if (found := getattr(self, kind, None)) is not None}
+        return digest_of(written) if written else self.baseline_digest
 
     @property
     def imitated(self) -> str:

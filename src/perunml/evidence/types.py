@@ -75,7 +75,9 @@ def mint_appraisal(
     baseline: str = "",
 ) -> Appraisal:
     """For `appraise` modules alone."""
-    return Appraisal(profile, imitates, machine, binding, MappingProxyType(dict(claims)), boot, reasons, baseline, _TOKEN)
+    return Appraisal(
+        profile, imitates, machine, binding, MappingProxyType(dict(claims)), boot, reasons, baseline, _TOKEN
+    )
 
 
 def _check(token: object) -> None:

@@ -49,7 +49,7 @@ class Usage:
     runs           by training job's name: runs whose keys were released, without this one. A missing job is refused, it is
                    not zero; `Usage.none` gives zeros
     resumes        how often this very run was released before; 0 for its first release
-    started        when this run's keys were first released (seconds since 1970); None when never
+    started        when the keys of this session were released (seconds since 1970); None before that. `wall` counts from it
     other_agreement_this_boot  digest of another agreement that this machine served since it booted, or None
     other_agreement_shares     that agreement's job says ``tenancy: shared``
     """

@@ -1,0 +1,140 @@
+"""Approvals: when an agreement is in force.
+
+An approval is a DSSE document of kind "Approval" that names manager, agreement by digest, the agreement's predecessor and the
+party, so it counts nowhere else and never later (P5, P8). Each key of a board may sign an approval of its own, or several
+one together; all that have not expired are counted. An agreement is in force when the board of every party agrees to it;
+a later version also needs every board of its predecessor: stricter than DESIGN section 5 asks (only whom the change
+touches), until changes are ordered into narrowing and widening.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from perunml.agreements.boards import lacking, members, satisfied
+from perunml.agreements.codes import APPROVAL_EXPIRED, APPROVAL_MISMATCH, NOT_ON_BOARD, VERSION_ROLLBACK
+from perunml.agreements.schema import Agreement, Party
+from perunml.wire.codes import MALFORMED
+from perunml.wire.dsse import Envelope
+from perunml.wire.errors import PerunError, refuse
+from perunml.wire.identity import PublicKey
+from perunml.wire.rules import Reason
+from perunml.wire.timestamps import format_time, parse_time
+
+KIND = "Approval"
+_FIELDS = frozenset({"apiVersion", "kind", "manager", "agreement", "predecessor", "party", "expires"})
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What a checked approval says: these keys (texts) of `party` agree until `expires` (seconds since 1970)."""
+
+    party: str
+    keys: frozenset[str]
+    expires: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far an agreement is. `missing` says in words, party by party, who has still to sign; `ignored` why approvals
+    were not counted."""
+
+    in_force: bool
+    approved: frozenset[str]
+    missing: Mapping[str, str]
+    ignored: tuple[Reason, ...] = ()
+
+
+def approval(agreement: Agreement, party: str, expires: int) -> dict[str, Any]:
+    """The body of a party's approval, to be signed as kind "Approval". `expires` in seconds since 1970: after it the
+    approval counts no more, so a standing agreement wants one no earlier than `agreement.ends`."""
+    return {
+        "manager": agreement.manager.key,
+        "agreement": agreement.digest,
+        "predecessor": agreement.metadata.predecessor or "",
+        "party": party,
+        "expires": format_time(expires),
+    }
+
+
+def check_approval(agreement: Agreement, envelope: Envelope, now: int, *, predecessor: Agreement | None = None) -> Vote:
+    """The vote of an approval of exactly this agreement. Raises `UsageError` (malformed), `AgreementRefusal`
+    (approval_mismatch, not_on_board), `ApprovalPending` (approval_expired), `IntegrityError` (bad_signature)."""
+    _check_predecessor(agreement, predecessor)
+    body = envelope.unverified(KIND)
+    if set(body) != _FIELDS or not all(isinstance(value, str) for value in body.values()):
+        raise refuse(MALFORMED, "not an approval", expected=", ".join(sorted(_FIELDS)), seen=", ".join(sorted(body)))
+    party = body["party"]
+    wanted = approval(agreement, party, parse_time(body["expires"]))
+    for field, value in wanted.items():
+        if body[field] != value:
+            raise refuse(APPROVAL_MISMATCH, f"the approval is for another {field}", expected=value, seen=body[field])
+    sides = [a.parties[party] for a in (agreement, predecessor) if a is not None and party in a.parties]
+    if not sides:
+        raise refuse(APPROVAL_MISMATCH, f"{party!r} is no party of this agreement")
+    signed = envelope.verify(KIND, [PublicKey(key) for side in sides for key in side.keys.values()])
+    keys = frozenset(key.text for key in signed)
+    if not any(_board_keys(side) & keys for side in sides):
+        raise refuse(
+            NOT_ON_BOARD, f"who signed does not decide for {party}", expected=" or ".join(members(sides[0].board))
+        )
+    expires = parse_time(body["expires"])
+    if now >= expires:
+        raise refuse(
+            APPROVAL_EXPIRED, f"the approval of {party} has ended", expected="a later end", seen=body["expires"]
+        )
+    return Vote(party, keys, expires)
+
+
+def standing(
+    agreement: Agreement, approvals: Iterable[Envelope], now: int, *, predecessor: Agreement | None = None
+) -> Standing:
+    """Whether the agreement is in force at `now` (seconds since 1970). An approval that does not count is ignored, with
+    its reason. Raises `AgreementRefusal` (version_rollback) when `predecessor` is not the one that the agreement names."""
+    _check_predecessor(agreement, predecessor)
+    votes: dict[str, set[str]] = {}
+    ignored: list[Reason] = []
+    for envelope in approvals:
+        try:
+            vote = check_approval(agreement, envelope, now, predecessor=predecessor)
+        except PerunError as exc:
+            ignored.extend(exc.reasons)
+        else:
+            votes.setdefault(vote.party, set()).update(vote.keys)
+    missing: dict[str, str] = {}
+    for label, side in (("", agreement), ("the board of the version before: ", predecessor)):
+        for name, party in side.parties.items() if side else ():
+            agreed = {key for key, text in party.keys.items() if text in votes.get(name, set())}
+            if not satisfied(party.board, agreed):
+                missing.setdefault(name, f"{label}{lacking(party.board, agreed)}")
+    names = set(agreement.parties) | set(predecessor.parties if predecessor else ())
+    return Standing(not missing, frozenset(names - set(missing)), missing, tuple(ignored))
+
+
+def check_successor(fresh: Agreement, newest: Agreement) -> None:
+    """Raises `AgreementRefusal` (version_rollback) unless `fresh` is the version right after `newest` (P6, P11)."""
+    expected = f"{newest.name} version {newest.metadata.version + 1} after {newest.digest}"
+    seen = f"{fresh.name} version {fresh.metadata.version} after {fresh.metadata.predecessor or 'nothing'}"
+    if expected != seen:
+        raise refuse(VERSION_ROLLBACK, "the agreement does not follow the newest version", expected=expected, seen=seen)
+    if fresh.manager.key != newest.manager.key:
+        raise refuse(
+            VERSION_ROLLBACK, "a version keeps its manager", expected=newest.manager.key, seen=fresh.manager.key
+        )
+
+
+def _check_predecessor(agreement: Agreement, predecessor: Agreement | None) -> None:
+    given = predecessor.digest if predecessor else None
+    if agreement.metadata.predecessor != given:
+        raise refuse(
+            VERSION_ROLLBACK,
+            "the version before this one is needed to judge its approvals",
+            expected=agreement.metadata.predecessor or "none",
+            seen=given or "none",
+        )
+
+
+def _board_keys(party: Party) -> frozenset[str]:
+    return frozenset(party.keys[name] for name in members(party.board))

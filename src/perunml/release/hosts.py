@@ -1,0 +1,101 @@
+"""The rules about the host: what it proved, which machine it is, who runs it, what it served before."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterator
+
+from perunml.agreements.jobs import AnyJob
+from perunml.agreements.profiles import AnyOf, AnyProfile, Simulated, alternatives
+from perunml.agreements.schema import Agreement
+from perunml.evidence.codes import BINDING_MISMATCH
+from perunml.evidence.types import Appraisal
+from perunml.release import codes
+from perunml.release.types import Run, Usage
+from perunml.wire.rules import Reason
+
+BINDING_SIZE = 48
+"""Bytes of a binding (SHA-384, DESIGN section 6)."""
+
+
+def bound(run: Run, appraisal: Appraisal) -> Iterator[Reason]:
+    """The evidence was made for this very exchange. An empty binding on both sides is not a match."""
+    if len(run.binding) != BINDING_SIZE or not hmac.compare_digest(run.binding, appraisal.binding):
+        yield Reason(
+            BINDING_MISMATCH,
+            "the evidence is not bound to this exchange",
+            run.binding.hex() or "a binding",
+            appraisal.binding.hex() or "none",
+        )
+
+
+def good_enough(role: AnyProfile | AnyOf, role_name: str, appraisal: Appraisal) -> Iterator[Reason]:
+    """The appraisal has no reasons of its own, and one of the role's profiles is met on a machine that it names."""
+    yield from appraisal.reasons
+    profiles = alternatives(role)
+    met = [profile for profile in profiles if _meets(profile, appraisal)]
+    if not met:
+        yield Reason(
+            codes.PROFILE_NOT_MET,
+            f"the host did not prove what {role_name} asks for",
+            " or ".join(_wanted(profile) for profile in profiles),
+            _proved(appraisal),
+        )
+        # Which machines would do is still said, so that both faults are mended at once.
+        met = [profile for profile in profiles if profile.profile == appraisal.profile] or list(profiles)
+    if not any(_names(profile, appraisal.machine) for profile in met):
+        machines = sorted({machine for profile in met for machine in profile.machines})
+        yield Reason(
+            codes.MACHINE_NOT_AGREED,
+            f"the agreement does not name this machine for {role_name}",
+            ", ".join(machines),
+            appraisal.machine or "no machine",
+        )
+
+
+def right_operator(agreement: Agreement, run: Run, job: AnyJob) -> Iterator[Reason]:
+    party = agreement.parties[job.operator]
+    if run.operator not in party.keys.values():
+        yield Reason(
+            codes.WRONG_OPERATOR,
+            f"the host was not enrolled by {job.operator}",
+            " or ".join(party.keys.values()),
+            run.operator or "nobody",
+        )
+
+
+def fresh_boot(agreement: Agreement, job: AnyJob, usage: Usage) -> Iterator[Reason]:
+    other = usage.other_agreement_this_boot
+    if other is None or other == agreement.digest:
+        return
+    if not (job.tenancy == "shared" and usage.other_agreement_shares):
+        yield Reason(codes.BOOT_USED, "the machine has served another agreement since it booted", "a fresh boot", other)
+
+
+def _meets(profile: AnyProfile, appraisal: Appraisal) -> bool:
+    """What was achieved is what this profile names: never another profile, never another baseline. A simulated profile
+    that imitates nothing takes any simulated host."""
+    if profile.profile != appraisal.profile or profile.judged_by != appraisal.baseline:
+        return False
+    if isinstance(profile, Simulated):
+        return profile.imitated in ("", appraisal.imitates)
+    return not appraisal.imitates
+
+
+def _names(profile: AnyProfile, machine: str) -> bool:
+    """`measured` always names machines; a profile without a list takes every enrolled machine of its operator."""
+    return bool(machine) and (machine in profile.machines or not profile.machines)
+
+
+def _wanted(profile: AnyProfile) -> str:
+    text: str = profile.profile
+    if profile.imitated:
+        text += f" (imitating {profile.imitated})"
+    return f"{text} under {profile.judged_by}" if profile.judged_by else text
+
+
+def _proved(appraisal: Appraisal) -> str:
+    text = appraisal.profile or "nothing"
+    if appraisal.imitates:
+        text += f" (imitating {appraisal.imitates})"
+    return f"{text} under {appraisal.baseline}" if appraisal.baseline else text
