@@ -22,3 +22,7 @@ class Attester(Protocol):
     def accepted(self, bundle: Bundle) -> None:
         """The judge accepted `bundle` and keeps its log: the next one carries only what is new in this boot."""
         ...
+
+    def forget(self) -> None:
+        """The judge does not know the part before (`ima_offset`): the next bundle carries the whole log."""
+        ...

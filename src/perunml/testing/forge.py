@@ -201,6 +201,9 @@ class ForgedTpm:
         assert isinstance(part, TpmPart)
         self._accepted = part.ima_offset + len(part.ima_log)
 
+    def forget(self) -> None:
+        self._accepted = 0
+
     def bundle(self, binding: bytes, quoting: Quoting | None = None) -> Bundle:
         """Evidence for a binding, right unless `quoting` says otherwise."""
         return Bundle((self.quote(binding, quoting),))

@@ -47,7 +47,7 @@ MAX_CHAIN = 8
 EK_USAGE = ObjectIdentifier("2.23.133.8.1")
 """tcg-kp-EKCertificate."""
 
-_POLICY_A_SHA256 = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
+POLICY_A_SHA256 = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
 _POLICY_B_SHA256 = bytes.fromhex("ca3d0a99a2b93906f7a3342414efcfb3a385d44cd1fd459089d19b5071c0b7a0")
 _POLICY_B_SHA384 = bytes.fromhex(
     "b26e7d28d11a50bc53d882bcf5fd3a1a074148bb35d3b4e4cb1c0ad9bde419cacb47ba09699646150f9fc000f3f80e12"
@@ -56,8 +56,8 @@ _LOW = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | ADMIN_WITH_POLICY | RE
 _HIGH = _LOW | USER_WITH_AUTH
 _STANDARD = {
     # (key, name hash): attributes and policy of templates L-1, L-2 and H-1 to H-3 (profile, annex B.3 and B.4)
-    ("rsa2048", "sha256", 128): ((_LOW, _POLICY_A_SHA256), (_HIGH, _POLICY_B_SHA256)),
-    ("p256", "sha256", 128): ((_LOW, _POLICY_A_SHA256), (_HIGH, _POLICY_B_SHA256)),
+    ("rsa2048", "sha256", 128): ((_LOW, POLICY_A_SHA256), (_HIGH, _POLICY_B_SHA256)),
+    ("p256", "sha256", 128): ((_LOW, POLICY_A_SHA256), (_HIGH, _POLICY_B_SHA256)),
     ("p384", "sha384", 256): ((_HIGH, _POLICY_B_SHA384),),
 }
 _KNOWN_EXTENSIONS = {

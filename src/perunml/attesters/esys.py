@@ -1,0 +1,144 @@
+"""A thin layer over tpm2-pytss: one connection per use, handles flushed, errors as Perun's.
+
+A connection is opened for each use and closed after it: a software TPM serves one client at a time, and a resource
+manager frees what a closed connection left. Objects are persisted, because three transient slots are all there may be.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+# the library writes its own errors to stderr, in its own voice; ours carry the code
+os.environ.setdefault("TSS2_LOG", "all+NONE")
+
+from tpm2_pytss import (
+    ESAPI,
+    ESYS_TR,
+    TPM2_ALG,
+    TPM2_CAP,
+    TPM2_SE,
+    TPM2B_ENCRYPTED_SECRET,
+    TPM2B_ID_OBJECT,
+    TPM2B_PUBLIC,
+    TPMT_SYM_DEF,
+    TSS2_Exception,
+)
+
+from perunml.attesters.codes import TPM_UNAVAILABLE
+from perunml.wire.errors import refuse
+
+NV_CHUNK = 512
+"""Bytes per NV_Read: every TPM allows it (TPM2_PT_NV_BUFFER_MAX)."""
+PCRS_PER_READ = 8
+"""Digests that one PCR_Read answers (TPML_DIGEST)."""
+
+
+@contextmanager
+def open_tpm(tcti: str) -> Iterator[Tpm]:
+    """A connection to the TPM. Raises `Unreachable` (tpm_unavailable) for whatever the TPM or its transport refuses."""
+    try:
+        with ESAPI(tcti) as esys:
+            yield Tpm(esys)
+    except TSS2_Exception as exc:
+        raise refuse(TPM_UNAVAILABLE, f"the TPM refuses: {exc}", seen=tcti) from None
+    except RuntimeError as exc:  # the transport could not be loaded or opened
+        raise refuse(TPM_UNAVAILABLE, f"no TPM there: {exc}", seen=tcti) from None
+
+
+class Tpm:
+    """The few commands that are needed, bytes in and out."""
+
+    def __init__(self, esys: Any) -> None:
+        self._esys = esys
+
+    def has(self, handle: int) -> bool:
+        """Whether a persistent object or an NV index is there."""
+        _, found = self._esys.get_capability(TPM2_CAP.HANDLES, handle, 1)
+        handles = found.data.handles
+        return bool(handles.count) and int(handles.handle[0]) == handle
+
+    def read_public(self, handle: int) -> bytes:
+        """TPM2B_PUBLIC of a persistent object."""
+        public, _, _ = self._esys.read_public(self._esys.tr_from_tpmpublic(handle))
+        return bytes(public.marshal())
+
+    def create_endorsement_key(self, public: bytes, handle: int) -> None:
+        """Make a primary key of the endorsement hierarchy from a TPM2B_PUBLIC template, and persist it at `handle`."""
+        template, _ = TPM2B_PUBLIC.unmarshal(public)
+        made, *_ = self._esys.create_primary(None, template, primary_handle=ESYS_TR.ENDORSEMENT)
+        try:
+            self._esys.evict_control(ESYS_TR.OWNER, made, handle)
+        finally:
+            self._esys.flush_context(made)
+
+    def evict(self, handle: int) -> None:
+        """Remove a persistent object."""
+        self._esys.evict_control(ESYS_TR.OWNER, self._esys.tr_from_tpmpublic(handle), handle)
+
+    def nv_read(self, index: int) -> bytes:
+        """All bytes of an NV index that its own empty authorization opens."""
+        nv = self._esys.tr_from_tpmpublic(index)
+        public, _ = self._esys.nv_read_public(nv)
+        size, found = int(public.nvPublic.dataSize), b""
+        while len(found) < size:
+            found += bytes(self._esys.nv_read(nv, min(NV_CHUNK, size - len(found)), len(found), auth_handle=nv))
+        return found
+
+    def activate(self, ak: int, ek: int, credential: bytes, encrypted_secret: bytes) -> bytes:
+        """TPM2_ActivateCredential, with the EK's standard policy: PolicySecret of the endorsement hierarchy."""
+        blob, _ = TPM2B_ID_OBJECT.unmarshal(credential)
+        secret, _ = TPM2B_ENCRYPTED_SECRET.unmarshal(encrypted_secret)
+        session = self._esys.start_auth_session(
+            ESYS_TR.NONE, ESYS_TR.NONE, TPM2_SE.POLICY, TPMT_SYM_DEF(algorithm=TPM2_ALG.NULL), TPM2_ALG.SHA256
+        )
+        try:
+            self._esys.policy_secret(ESYS_TR.ENDORSEMENT, session, expiration=0)
+            found = self._esys.activate_credential(
+                self._esys.tr_from_tpmpublic(ak),
+                self._esys.tr_from_tpmpublic(ek),
+                blob,
+                secret,
+                session1=ESYS_TR.PASSWORD,
+                session2=session,
+            )
+        finally:
+            self._esys.flush_context(session)
+        return bytes(found)
+
+    def quote(self, ak: int, banks: Mapping[str, Sequence[int]], extra_data: bytes) -> tuple[bytes, bytes]:
+        """(TPMS_ATTEST, TPMT_SIGNATURE) by the key's own scheme."""
+        attest, signature = self._esys.quote(self._esys.tr_from_tpmpublic(ak), _selection(banks), extra_data)
+        return bytes(attest), bytes(signature.marshal())
+
+    def read_pcrs(self, bank: str, indices: Sequence[int]) -> dict[int, bytes]:
+        """Values by index; empty when the bank is not allocated."""
+        found: dict[int, bytes] = {}
+        for start in range(0, len(indices), PCRS_PER_READ):
+            part = indices[start : start + PCRS_PER_READ]
+            _, _, digests = self._esys.pcr_read(_selection({bank: part}))
+            if len(digests) != len(part):
+                return {}
+            found.update(zip(part, (bytes(digest) for digest in digests), strict=True))
+        return found
+
+    def extend(self, index: int, digests: Mapping[str, bytes]) -> None:
+        """Extend a PCR in several banks at once."""
+        from tpm2_pytss import TPML_DIGEST_VALUES, TPMT_HA, TPMU_HA
+
+        values = [
+            TPMT_HA(hashAlg=TPM2_ALG.parse(bank), digest=TPMU_HA(**{bank: digest})) for bank, digest in digests.items()
+        ]
+        self._esys.pcr_extend(ESYS_TR.parse(f"PCR{index}"), TPML_DIGEST_VALUES(values))
+
+    def shutdown(self) -> None:
+        """TPM2_Shutdown(CLEAR): the orderly end, after which the clock is safe."""
+        from tpm2_pytss import TPM2_SU
+
+        self._esys.shutdown(TPM2_SU.CLEAR)
+
+
+def _selection(banks: Mapping[str, Sequence[int]]) -> str:
+    return "+".join(f"{bank}:{','.join(map(str, indices))}" for bank, indices in banks.items())

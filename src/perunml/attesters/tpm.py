@@ -1,0 +1,216 @@
+"""The attester of a machine with a TPM 2.0: enrolment, activation, and quotes with the IMA log.
+
+The attestation key is a primary key of the endorsement hierarchy (ECC P-256, ECDSA with SHA-256; a quote takes half a
+millisecond): restricted, fixedTPM, fixedParent, sensitiveDataOrigin. The TPM can make the same one again at any time, so
+nothing of it is kept but its persistent handle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from perunml.attesters.codes import EK_CERTIFICATE_MISSING, IMA_LOG_UNREADABLE, TPM_BUSY, TPM_CHANGED
+from perunml.attesters.esys import Tpm, open_tpm
+from perunml.evidence.binding import tpm_extra_data
+from perunml.evidence.bundle import Bundle, TpmPart
+from perunml.evidence.tpm.algorithms import AES, CFB, CURVE_IDS, ECC, ECDSA, HASH_IDS, NULL, RSA
+from perunml.evidence.tpm.attest import parse_attest
+from perunml.evidence.tpm.ek import POLICY_A_SHA256, check_ek_template, ek_machine
+from perunml.evidence.tpm.keys import (
+    ADMIN_WITH_POLICY,
+    DECRYPT,
+    FIXED_PARENT,
+    FIXED_TPM,
+    RESTRICTED,
+    SENSITIVE_DATA_ORIGIN,
+    SIGN,
+    USER_WITH_AUTH,
+    check_ak,
+)
+from perunml.wire.errors import PerunError, refuse
+
+KERNEL_IMA_LOG = Path("/sys/kernel/security/ima/binary_runtime_measurements")
+KERNEL_EVENT_LOG = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
+BANK = "sha256"
+QUOTED = tuple(range(15))
+"""PCRs quoted: firmware to shim (0 to 14); 15 and above belong to others or can be reset."""
+AK_HANDLE = 0x81015001
+EK_RSA_HANDLE, EK_ECC_HANDLE = 0x81010001, 0x81010002
+EK_RSA_CERTIFICATE, EK_ECC_CERTIFICATE = 0x01C00002, 0x01C0000A
+"""TCG EK Credential Profile 2.5, 2.2.1.4; RSA-2048 EK's handle as in TCG Provisioning Guidance, 7.8."""
+ATTEMPTS = 20
+"""Times to read and quote again when a PCR changed in between."""
+
+_TPM = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | RESTRICTED
+
+
+def _sized(data: bytes) -> bytes:
+    return len(data).to_bytes(2) + data
+
+
+_AK_TEMPLATE = _sized(
+    struct.pack(">HHIH", ECC, HASH_IDS["sha256"], _TPM | USER_WITH_AUTH | SIGN, 0)
+    + struct.pack(">HHHHH", NULL, ECDSA, HASH_IDS["sha256"], CURVE_IDS["p256"], NULL)
+    + struct.pack(">HH", 0, 0)
+)
+_EK_HEAD = struct.pack(">HI", HASH_IDS["sha256"], _TPM | ADMIN_WITH_POLICY | DECRYPT)
+_STORAGE = struct.pack(">HHHH", AES, 128, CFB, NULL)
+_EK_RSA_TEMPLATE = _sized(
+    RSA.to_bytes(2) + _EK_HEAD + _sized(POLICY_A_SHA256) + _STORAGE + struct.pack(">HI", 2048, 0) + _sized(bytes(256))
+)
+_EK_ECC_TEMPLATE = _sized(
+    ECC.to_bytes(2)
+    + _EK_HEAD
+    + _sized(POLICY_A_SHA256)
+    + _STORAGE
+    + struct.pack(">HH", CURVE_IDS["p256"], NULL)
+    + _sized(bytes(32))
+    + _sized(bytes(32))
+)
+"""Templates L-1 and L-2 of the EK Credential Profile, annex B.3."""
+
+
+class TpmAttester:
+    """This machine's TPM, as an `Attester`. Thread-safe; several may exist, for a connection lasts one call.
+
+    tcti       the TPM2 Software Stack's name of the transport: ``device:/dev/tpmrm0``, ``swtpm:host=127.0.0.1,port=2321``
+    state      a folder that remembers which TPM it was made for
+    ima_log    the kernel's by default
+    event_log  the firmware's boot log to send along, or None
+    ek_chain   certificates between the EK's and its root, DER or PEM files
+    """
+
+    def __init__(
+        self,
+        tcti: str,
+        state: Path,
+        ima_log: Path | None = None,
+        event_log: Path | None = None,
+        ek_chain: Sequence[Path] = (),
+    ) -> None:
+        self._tcti, self._state = tcti, state
+        self._ima_log = ima_log or KERNEL_IMA_LOG
+        self._event_log = event_log
+        self._ek_chain = tuple(ek_chain)
+        self._lock = threading.Lock()
+        self._accepted: tuple[tuple[int, int], int] | None = None  # boot, bytes of the log
+        with self._lock, open_tpm(tcti) as tpm:
+            self._ek_handle, self._ek_certificate = _endorsement_key(tpm)
+            self._ek_public = tpm.read_public(self._ek_handle)
+            self._ak_public = _attestation_key(tpm)
+        self._machine = ek_machine(check_ek_template(self._ek_public))
+        self._remember()
+
+    @property
+    def machine(self) -> str:
+        return self._machine
+
+    def enrolment(self) -> dict[str, bytes | list[bytes]]:
+        """What a manager needs to know this machine: ek_certificate, ek_chain (DER), ek_public, ak_public."""
+        return {
+            "ek_certificate": self._ek_certificate,
+            "ek_chain": [path.read_bytes() for path in self._ek_chain],
+            "ek_public": self._ek_public,
+            "ak_public": self._ak_public,
+        }
+
+    def activate(self, credential: bytes, encrypted_secret: bytes) -> bytes:
+        """The credential's secret: only the TPM that holds both keys can tell it."""
+        with self._lock, open_tpm(self._tcti) as tpm:
+            return tpm.activate(AK_HANDLE, self._ek_handle, credential, encrypted_secret)
+
+    def collect(self, binding: bytes) -> Bundle:
+        """A fresh quote bound to `binding`, and the IMA log's part since the last accepted one of this boot."""
+        with self._lock:
+            attest, signature, values = self._quote(tpm_extra_data(binding))
+            # after the quote, so that the log holds at least the lines that the quoted PCR 10 proves
+            log = self._read_log()
+            clock = parse_attest(attest).clock
+            boot, offset = (clock.reset, clock.restart), 0
+            if self._accepted is not None and self._accepted[0] == boot and self._accepted[1] <= len(log):
+                offset = self._accepted[1]
+        event_log = self._event_log.read_bytes() if self._event_log else b""
+        return Bundle((TpmPart(attest, signature, {BANK: values}, log[offset:], offset, event_log),))
+
+    def accepted(self, bundle: Bundle) -> None:
+        """The judge keeps the log up to here: later bundles of this boot leave it out."""
+        for part in bundle.parts:
+            if isinstance(part, TpmPart):
+                clock = parse_attest(part.attest).clock
+                with self._lock:
+                    self._accepted = ((clock.reset, clock.restart), part.ima_offset + len(part.ima_log))
+
+    def forget(self) -> None:
+        """Send the whole log next time: the judge did not know the part before."""
+        with self._lock:
+            self._accepted = None
+
+    def _quote(self, extra_data: bytes) -> tuple[bytes, bytes, dict[int, bytes]]:
+        with open_tpm(self._tcti) as tpm:
+            for _ in range(ATTEMPTS):
+                values = tpm.read_pcrs(BANK, QUOTED)
+                attest, signature = tpm.quote(AK_HANDLE, {BANK: QUOTED}, extra_data)
+                expected = hashlib.sha256(b"".join(values[i] for i in sorted(values))).digest()
+                if parse_attest(attest).pcr_digest == expected:
+                    return attest, signature, values
+        raise refuse(TPM_BUSY, f"PCRs changed {ATTEMPTS} times while they were quoted")
+
+    def _read_log(self) -> bytes:
+        try:
+            return self._ima_log.read_bytes()
+        except OSError as exc:
+            raise refuse(IMA_LOG_UNREADABLE, f"no IMA log: {exc.strerror}", seen=str(self._ima_log)) from None
+
+    def _remember(self) -> None:
+        path = self._state / "tpm.json"
+        now = {"machine": self._machine, "ak": check_ak(self._ak_public).name.hex()}
+        if path.exists():
+            if json.loads(path.read_text()) != now:
+                raise refuse(TPM_CHANGED, "this folder was made for another TPM", seen=self._machine)
+            return
+        self._state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        new = path.with_suffix(".new")
+        with new.open("w") as file:
+            json.dump(now, file)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+
+
+def _endorsement_key(tpm: Tpm) -> tuple[int, bytes]:
+    """The persistent EK that the TPM has a certificate for, and the certificate."""
+    for index, handle, template in (
+        (EK_ECC_CERTIFICATE, EK_ECC_HANDLE, _EK_ECC_TEMPLATE),
+        (EK_RSA_CERTIFICATE, EK_RSA_HANDLE, _EK_RSA_TEMPLATE),
+    ):
+        if tpm.has(index):
+            if not tpm.has(handle):
+                tpm.create_endorsement_key(template, handle)
+            return handle, _der(tpm.nv_read(index))
+    raise refuse(EK_CERTIFICATE_MISSING, "the TPM has no EK certificate for RSA-2048 or ECC P-256")
+
+
+def _attestation_key(tpm: Tpm) -> bytes:
+    """TPM2B_PUBLIC of the attestation key at our handle, made when it is not there or is not one."""
+    if tpm.has(AK_HANDLE):
+        public = tpm.read_public(AK_HANDLE)
+        try:
+            check_ak(public)
+            return public
+        except PerunError:
+            tpm.evict(AK_HANDLE)
+    tpm.create_endorsement_key(_AK_TEMPLATE, AK_HANDLE)
+    return tpm.read_public(AK_HANDLE)
+
+
+def _der(data: bytes) -> bytes:
+    """The certificate at the start of an NV index, which may be larger than it."""
+    if len(data) < 4 or data[0] != 0x30 or data[1] != 0x82:
+        raise refuse(EK_CERTIFICATE_MISSING, "the NV index for the EK certificate holds none")
+    return data[: 4 + int.from_bytes(data[2:4])]
