@@ -1,0 +1,91 @@
+"""The sealed index: which files an asset has and where each lies. Names and sizes are secrets too, so it is a blob."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from perunml.sealing.codes import MANIFEST_INVALID, PATH_REFUSED
+from perunml.wire.canonical import canonical, load_json
+from perunml.wire.errors import PerunError, refuse
+
+MAX_INDEX = 64 * 2**20
+"""Largest index, in bytes: some 600,000 files."""
+MAX_PATH = 1024
+MAX_PART = 255
+"""Linux's NAME_MAX, in bytes."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A file: `size` bytes in blob number `blob` from byte `offset` of its plaintext."""
+
+    size: int
+    blob: int
+    offset: int
+
+
+def check_path(path: str) -> str:
+    """`path` again. Raises `UsageError` (path_refused) unless it is relative, in plain parts, portable, and cannot leave
+    the folder that it is unpacked into."""
+    parts = path.split("/")
+    if _CONTROL.search(path) or "\\" in path or any(part in ("", ".", "..") for part in parts):
+        raise refuse(PATH_REFUSED, "a file's name could lead astray", seen=path)
+    try:
+        size, longest = len(path.encode()), max(len(part.encode()) for part in parts)
+    except UnicodeEncodeError:
+        raise refuse(PATH_REFUSED, "a file's name is not UTF-8", seen=ascii(path)) from None
+    if size > MAX_PATH or longest > MAX_PART:
+        raise refuse(
+            PATH_REFUSED, f"a file's name is longer than {MAX_PATH} bytes, or a part than {MAX_PART}", seen=path
+        )
+    return path
+
+
+def encode_index(files: Mapping[str, Place]) -> bytes:
+    rows = [[path, place.size, place.blob, place.offset] for path, place in files.items()]
+    return canonical({"files": rows})
+
+
+def decode_index(data: bytes, blob_sizes: Sequence[int]) -> dict[str, Place]:
+    """Raises `IntegrityError` (manifest_invalid): not of its form, a file outside its blob, a name twice, or one that is a folder of
+    another."""
+    try:
+        value = load_json(data, limit=MAX_INDEX)
+        if set(value) != {"files"}:
+            raise TypeError
+        found: dict[str, Place] = {}
+        for row in value["files"]:
+            path, place = _row(row, blob_sizes)
+            if path in found:
+                raise refuse(MANIFEST_INVALID, "a file stands twice in the index", seen=path)
+            found[path] = place
+    except (TypeError, ValueError, KeyError, IndexError):
+        raise refuse(MANIFEST_INVALID, "the sealed index is not of its form") from None
+    except PerunError as exc:
+        raise refuse(MANIFEST_INVALID, exc.reasons[0].message, seen=exc.reasons[0].seen) from None
+    check_tree(found)
+    return found
+
+
+def check_tree(files: Mapping[str, Any]) -> None:
+    """Raises `IntegrityError` (manifest_invalid) when one file's name is another's folder."""
+    for path in files:
+        folder = path.rpartition("/")[0]
+        while folder:
+            if folder in files:
+                raise refuse(MANIFEST_INVALID, "a name is both a file and a folder", seen=folder)
+            folder = folder.rpartition("/")[0]
+
+
+def _row(row: Any, blob_sizes: Sequence[int]) -> tuple[str, Place]:
+    path, size, blob, offset = row
+    if not isinstance(path, str) or any(type(n) is not int or n < 0 for n in (size, blob, offset)):
+        raise TypeError
+    check_path(path)
+    if offset + size > blob_sizes[blob]:
+        raise refuse(MANIFEST_INVALID, "a file reaches beyond its blob", seen=path)
+    return path, Place(size, blob, offset)

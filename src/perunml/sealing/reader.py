@@ -1,0 +1,119 @@
+"""Reading sealed assets: random access, each chunk opened into a buffer that is used again."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from perunml.sealing.chunks import TAG, BlobCipher
+from perunml.sealing.codes import MANIFEST_INVALID, TREE_MISMATCH
+from perunml.sealing.index import MAX_INDEX, Place, decode_index
+from perunml.sealing.keys import wipe
+from perunml.sealing.manifest import BlobEntry, Manifest
+from perunml.sealing.merkle import RootHasher
+from perunml.sealing.store import BlobSource
+from perunml.wire.errors import refuse
+
+
+class SealedReader:
+    """An open asset. Not for several threads at once: each wants a reader of its own (they share nothing)."""
+
+    def __init__(self, manifest: Manifest, data_key: bytes | bytearray, source: BlobSource) -> None:
+        """Opens the index. Raises `IntegrityError` for a wrong key and for anything altered."""
+        self.manifest = manifest
+        self._source = source
+        self._key = bytearray(data_key)
+        self._ciphers: dict[str, BlobCipher] = {}
+        self._sealed = bytearray(manifest.chunk_size + TAG)
+        self._plain = bytearray(manifest.chunk_size)
+        self._held: tuple[str, int] | None = None
+        if manifest.index.size > MAX_INDEX:
+            raise refuse(MANIFEST_INVALID, f"the index is larger than {MAX_INDEX} bytes")
+        index = bytearray(manifest.index.size)
+        self._read_blob(manifest.index, 0, memoryview(index))
+        self._places = decode_index(bytes(index), [blob.size for blob in manifest.blobs])
+        wipe(index)
+
+    def __enter__(self) -> SealedReader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def files(self) -> dict[str, int]:
+        """Path -> size in bytes, in the order of the index."""
+        return {path: place.size for path, place in self._places.items()}
+
+    def read_into(self, path: str, offset: int, buffer: memoryview | bytearray) -> int:
+        """Fills `buffer` from byte `offset` of a file and returns how many bytes there were (fewer only at its end).
+        Raises `KeyError` for an unknown path, `ValueError` for a negative offset, `IntegrityError`."""
+        place = self._places[path]
+        if offset < 0:
+            raise ValueError("negative offset")
+        view = memoryview(buffer).cast("B")
+        count = max(0, min(len(view), place.size - offset))
+        if count:
+            self._read_blob(self.manifest.blobs[place.blob], place.offset + offset, view[:count])
+        return count
+
+    def read_file(self, path: str) -> bytes:
+        """A whole file."""
+        data = bytearray(self._places[path].size)
+        self.read_into(path, 0, data)
+        return bytes(data)
+
+    def verify_tree(self) -> None:
+        """Reads all ciphertext once and compares its Merkle root with the manifest's. Raises `IntegrityError`
+        (tree_mismatch, blob_missing, blob_truncated). To be called where an asset is first fetched to a machine."""
+        verify_tree(self.manifest, self._source)
+
+    def place(self, path: str) -> Place:
+        return self._places[path]
+
+    def close(self) -> None:
+        """Wipes the key and the buffers."""
+        wipe(self._key)
+        wipe(self._plain)
+        self._ciphers.clear()
+        self._held = None
+
+    def _read_blob(self, blob: BlobEntry, offset: int, out: memoryview) -> None:
+        chunk_size = self.manifest.chunk_size
+        while out:
+            index, within = divmod(offset, chunk_size)
+            size = min(chunk_size, blob.size - index * chunk_size)
+            count = min(size - within, len(out))
+            if count == size:  # a whole chunk: straight into the caller's buffer, no copy more
+                self._open(blob, index, size, out[:count])
+            else:
+                if self._held != (blob.id, index):
+                    self._held = None
+                    self._open(blob, index, size, memoryview(self._plain)[:size])
+                    self._held = (blob.id, index)
+                out[:count] = memoryview(self._plain)[within : within + count]
+            out, offset = out[count:], offset + count
+        if blob.size == 0 and self._held != (blob.id, 0):
+            self._open(blob, 0, 0, memoryview(self._plain)[:0])  # even an empty blob's end is sealed
+
+    def _open(self, blob: BlobEntry, index: int, size: int, out: memoryview) -> None:
+        cipher = self._ciphers.get(blob.id)
+        if cipher is None:
+            cipher = self._ciphers[blob.id] = BlobCipher(self._key, self.manifest.asset_id, blob.id, blob.salt)
+        sealed = memoryview(self._sealed)[: size + TAG]
+        self._source.read(blob.id, index * (self.manifest.chunk_size + TAG), sealed)
+        cipher.open_into(index, index == self.manifest.chunks(blob) - 1, sealed, out)
+
+
+def verify_tree(manifest: Manifest, source: BlobSource) -> None:
+    """The manifest's Merkle root over the store's ciphertext; needs no key. Raises `IntegrityError`."""
+    tree = RootHasher()
+    buffer = bytearray(manifest.chunk_size + TAG)
+    for blob in manifest.all_blobs:
+        left, offset = manifest.sealed_size(blob), 0
+        while left:
+            part = memoryview(buffer)[: min(left, len(buffer))]
+            source.read(blob.id, offset, part)
+            tree.add(part)
+            left, offset = left - len(part), offset + len(part)
+    if (root := "sha256:" + tree.root().hex()) != manifest.merkle_root:
+        raise refuse(TREE_MISMATCH, "the ciphertext is not what was sealed", expected=manifest.merkle_root, seen=root)
