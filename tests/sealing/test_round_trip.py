@@ -43,9 +43,7 @@ def opened(store: FolderStore, envelope: Envelope, key: bytearray) -> SealedRead
     ),
     st.integers(0, 2**32),
 )
-def test_random_folders_come_back(
-    tmp_path_factory: pytest.TempPathFactory, sizes: dict[str, int], rng: random.Random
-) -> None:
+def test_random_folders_come_back(tmp_path_factory: pytest.TempPathFactory, sizes: dict[str, int], seed: int) -> None:
     """Any files, read whole and at random places, equal what was sealed."""
     rng = random.Random(seed)
     files = {path: rng.randbytes(size) for path, size in sizes.items()}
