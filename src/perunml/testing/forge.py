@@ -7,7 +7,7 @@ import functools
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cryptography.hazmat.decrepit.ciphers.modes import CFB
@@ -65,7 +65,6 @@ class Quoting:
     scheme: int = 0
     log: bytes | None = None
     offset: int = 0
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class ForgedTpm:
@@ -115,7 +114,7 @@ class ForgedTpm:
         for index in range(10):
             self.extend(index, b"boot %d" % index)
         first = next((bank for bank in self.banks if bank != "sha1"), "sha1")
-        self._log(boot_aggregate(self.pcrs[first], first, template=self.template))
+        self.log(boot_aggregate(self.pcrs[first], first, template=self.template))
         for path, content in self._files.items():
             self.measure(path, content)
 
@@ -134,9 +133,10 @@ class ForgedTpm:
         raw = path if isinstance(path, bytes) else path.encode()
         algorithm = options.pop("algorithm", "sha256")
         digest = options.pop("digest", None) or hashlib.new(algorithm, content).digest()
-        self._log(ima_line(raw, digest, algorithm=algorithm, **{"template": self.template, **options}))
+        self.log(ima_line(raw, digest, algorithm=algorithm, **{"template": self.template, **options}))
 
-    def _log(self, line: ImaLine) -> None:
+    def log(self, line: ImaLine) -> None:
+        """The kernel's part: the line goes into the log, its hash into PCR 10 of every bank."""
         self.lines.append(line)
         for bank, values in self.pcrs.items():
             values[10] = hashlib.new(bank, values[10] + line.extend_value(bank)).digest()
