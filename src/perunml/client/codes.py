@@ -1,0 +1,94 @@
+"""The rules of the parties' side: the home folder, the pinned manager, what was pulled, the ledger as this party saw it."""
+
+from perunml.wire.rules import Kind, rule
+
+UNREACHABLE = rule(
+    "unreachable",
+    Kind.UNREACHABLE,
+    "A manager or a service did not answer, or answered with something that is no message of the protocol.",
+    "Its operator starts it, or the caller mends the address or the network; then the same command again.",
+)
+NO_IDENTITY = rule(
+    "no_identity",
+    Kind.USAGE,
+    "The home folder holds no identity, or not the one that is needed.",
+    "The party makes one with `perunml id create`, or names another folder with `--home`.",
+)
+ALREADY_EXISTS = rule(
+    "already_exists",
+    Kind.USAGE,
+    "A file or folder that would be written is there already.",
+    "The caller names another one, or moves the old one away; nothing is overwritten.",
+)
+NOT_FOUND = rule(
+    "not_found",
+    Kind.USAGE,
+    "A file, asset, agreement or pinned manager that a command names is not there.",
+    "The caller mends the name; the `list` and `show` verbs print what there is.",
+)
+NOT_PINNED = rule(
+    "not_pinned",
+    Kind.USAGE,
+    "No manager is pinned, or several are and none was chosen.",
+    "The party verifies and pins one with `perunml trust URL --profile FILE`, or chooses with `--manager`.",
+)
+WRONG_MANAGER = rule(
+    "wrong_manager",
+    Kind.EVIDENCE,
+    "A manager's identity is not the one that the profile or the agreement names.",
+    "The party asks the manager's operator which key is right, out of band.",
+)
+PASSPHRASE_MISSING = rule(
+    "passphrase_missing",
+    Kind.USAGE,
+    "A secret is to be opened, and no passphrase was given.",
+    "The caller types it at the terminal, or passes an open file descriptor with `--passphrase-fd`.",
+)
+NOT_A_PARTY = rule(
+    "not_a_party",
+    Kind.AGREEMENT,
+    "The identity's key is no key of a party of the agreement, or may not do what was asked for its party.",
+    "The party uses the home folder whose key the agreement names, or proposes an agreement that names this one.",
+)
+NOT_CONFIRMED = rule(
+    "not_confirmed",
+    Kind.USAGE,
+    "What would be signed was not confirmed, or is not what was confirmed.",
+    "The party reviews it, then answers yes or names the digest with `--digest`.",
+)
+NOT_FINISHED = rule(
+    "not_finished",
+    Kind.PENDING,
+    "A run has not finished in the time that was waited.",
+    "The caller waits on with `perunml job wait`.",
+)
+RUN_FAILED = rule(
+    "run_failed",
+    Kind.JOB,
+    "A run ended without its outputs: failed, lost its lease, or was refused.",
+    "The run's reasons say who mends what; `perunml job show` prints them.",
+)
+NO_OUTPUT = rule(
+    "no_output",
+    Kind.HELD,
+    "A run has no output of that name, or none that may leave to this party yet.",
+    "The parties that the agreement names approve its release; `perunml output list` shows who it waits for.",
+)
+DELIVERY_MISMATCH = rule(
+    "delivery_mismatch",
+    Kind.INTEGRITY,
+    "An output, its manifest and its receipt do not belong together.",
+    "The manager's operator explains it; nothing was unpacked.",
+)
+LEDGER_ROLLED_BACK = rule(
+    "ledger_rolled_back",
+    Kind.INTEGRITY,
+    "A manager's ledger is shorter than, or another than, the one it showed before.",
+    "The party trusts nothing that this manager says from then on, keeps its last checkpoint as proof, and tells the other parties.",
+)
+LEDGER_MISMATCH = rule(
+    "ledger_mismatch",
+    Kind.INTEGRITY,
+    "An entry, a proof and a checkpoint of a manager's ledger do not fit together.",
+    "The manager's operator explains it; the party keeps the checkpoint as proof.",
+)
