@@ -2,12 +2,6 @@
 
 from perunml.wire.rules import Kind, rule
 
-UNREACHABLE = rule(
-    "unreachable",
-    Kind.UNREACHABLE,
-    "A manager or a service did not answer, or answered with something that is no message of the protocol.",
-    "Its operator starts it, or the caller mends the address or the network; then the same command again.",
-)
 NO_IDENTITY = rule(
     "no_identity",
     Kind.USAGE,
@@ -91,4 +85,16 @@ LEDGER_MISMATCH = rule(
     Kind.INTEGRITY,
     "An entry, a proof and a checkpoint of a manager's ledger do not fit together.",
     "The manager's operator explains it; the party keeps the checkpoint as proof.",
+)
+LOCAL_FILE = rule(
+    "local_file",
+    Kind.USAGE,
+    "A local file or folder cannot be read or written.",
+    "The caller mends its path or its permissions.",
+)
+NO_SPACE = rule(
+    "no_space",
+    Kind.LIMIT,
+    "There is no room left on this party's disk.",
+    "The party makes room and gives the same command again; nothing half-written is left.",
 )

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from perunml.api.base import MAX_MESSAGE, Message
-from perunml.api.codes import CHANNEL_MISMATCH
+from perunml.api.codes import CHANNEL_MISMATCH, UNREACHABLE
 from perunml.api.pin import Pin, pinned_context
 from perunml.api.refusal import RefusalBody
-from perunml.client.codes import UNREACHABLE
 from perunml.wire.errors import PerunError, refuse
 from perunml.wire.httpsig import sign_request
 
@@ -24,15 +23,33 @@ TIMEOUT = 30.0
 M = TypeVar("M", bound=Message)
 
 
+class WouldSend(Exception):
+    """Raised instead of sending, where a dry run was asked for: what would have gone out."""
+
+    def __init__(self, method: str, url: str, body: bytes) -> None:
+        super().__init__(f"{method} {url}")
+        self.method, self.url, self.body = method, url, body
+
+
 class Connection:
-    """One party's connection to one manager. Not thread-safe; close it, or use it in ``with``."""
+    """One party's connection to one manager. Not thread-safe; close it, or use it in ``with``.
+
+    With `dry_run` what only reads is still asked; the first request that would change something raises `WouldSend`.
+    """
 
     def __init__(
-        self, pin: Pin, signer: Signer, *, clock: Callable[[], float] = time.time, timeout: float = TIMEOUT
+        self,
+        pin: Pin,
+        signer: Signer,
+        *,
+        dry_run: bool = False,
+        clock: Callable[[], float] = time.time,
+        timeout: float = TIMEOUT,
     ) -> None:
         import httpx
 
         self.pin = pin
+        self._dry_run = dry_run
         self._signer = signer
         self._clock = clock
         # trust_env=False: a proxy or a CA bundle from the environment has no say in whom we talk to.
@@ -58,6 +75,8 @@ class Connection:
     def raw(self, method: str, path: str, data: bytes = b"", *, limit: int = MAX_MESSAGE) -> bytes:
         """As `call`, bytes in and bytes out; answers longer than `limit` are refused unread."""
         url = self.pin.url + path
+        if self._dry_run and method != "GET":
+            raise WouldSend(method, url, data)
         kind = "application/json" if data[:1] == b"{" else "application/octet-stream"
         headers = {**sign_request(method, url, data, self._signer, int(self._clock())), "content-type": kind}
         return exchange(self._http, method, url, data, headers, limit)
