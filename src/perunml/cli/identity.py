@@ -38,5 +38,5 @@ def show(settings: Settings) -> None:
 
 
 def _show(settings: Settings, public: dict[str, str]) -> None:
-    rows = [("name", public["name"]), ("key", public["key"]), ("receive", public["receive"])]
+    rows = [("name", public["name"]), ("identity", public["identity"]), ("receive", public["receive"])]
     settings.voice.answer(public, table(rows))

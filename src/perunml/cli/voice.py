@@ -70,7 +70,7 @@ class Voice:
     def refusal(self, reasons: Iterable[Reason], exit_code: int) -> None:
         """An error in four parts."""
         if self.as_json:
-            body = {"error": {"exit": exit_code, "reasons": [reason.as_json() for reason in reasons]}}
+            body = {"exit": exit_code, "reasons": [reason.as_json() for reason in reasons]}
             print(_dumps(body), file=sys.stderr, flush=True)
             return
         for reason in reasons:
@@ -119,7 +119,7 @@ def _usage(exc: Any, voice: Voice) -> int:
         reason = {"code": "usage", "kind": "usage", "message": clean(exc.format_message()), "expected": "", "seen": ""}
         help_command = f"{exc.ctx.command_path} --help" if getattr(exc, "ctx", None) else "perunml --help"
         reason |= {"mend": "The caller corrects the command line.", "command": help_command}
-        print(_dumps({"error": {"exit": 2, "reasons": [reason]}}), file=sys.stderr, flush=True)
+        print(_dumps({"exit": 2, "reasons": [reason]}), file=sys.stderr, flush=True)
     else:
         exc.show(sys.stderr)
     return 2
@@ -156,7 +156,7 @@ def _bug(exc: BaseException, voice: Voice) -> int:
 
     places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(exc.__traceback__)]
     if voice.as_json:
-        body: Mapping[str, Any] = {"error": {"exit": INTERNAL, "internal": type(exc).__name__, "at": places}}
+        body: Mapping[str, Any] = {"exit": INTERNAL, "reasons": [], "defect": type(exc).__name__, "at": places}
         print(_dumps(body), file=sys.stderr, flush=True)
     else:
         print(f"perunml: a defect of its own: {type(exc).__name__}", file=sys.stderr)

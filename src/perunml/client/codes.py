@@ -74,18 +74,6 @@ DELIVERY_MISMATCH = rule(
     "An output, its manifest and its receipt do not belong together.",
     "The manager's operator explains it; nothing was unpacked.",
 )
-LEDGER_ROLLED_BACK = rule(
-    "ledger_rolled_back",
-    Kind.INTEGRITY,
-    "A manager's ledger is shorter than, or another than, the one it showed before.",
-    "The party trusts nothing that this manager says from then on, keeps its last checkpoint as proof, and tells the other parties.",
-)
-LEDGER_MISMATCH = rule(
-    "ledger_mismatch",
-    Kind.INTEGRITY,
-    "An entry, a proof and a checkpoint of a manager's ledger do not fit together.",
-    "The manager's operator explains it; the party keeps the checkpoint as proof.",
-)
 LOCAL_FILE = rule(
     "local_file",
     Kind.USAGE,

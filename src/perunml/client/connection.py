@@ -66,18 +66,25 @@ class Connection:
 
     def call(self, method: str, path: str, answer: type[M], body: Message | None = None) -> M:
         """Send `body` (or nothing) and read the answer. Raises whatever the manager refused with, or `Unreachable`."""
-        data = self.raw(method, path, body.encode() if body is not None else b"")
+        data = self.raw(method, path, body.encode() if body is not None else b"", kind="application/json")
         try:
             return answer.decode(data)
         except PerunError as exc:
             raise _strange(self.pin.url, f"its answer to {method} {path.partition('?')[0]}: {exc}") from None
 
-    def raw(self, method: str, path: str, data: bytes = b"", *, limit: int = MAX_MESSAGE) -> bytes:
+    def raw(
+        self,
+        method: str,
+        path: str,
+        data: bytes = b"",
+        *,
+        kind: str = "application/octet-stream",
+        limit: int = MAX_MESSAGE,
+    ) -> bytes:
         """As `call`, bytes in and bytes out; answers longer than `limit` are refused unread."""
         url = self.pin.url + path
         if self._dry_run and method != "GET":
             raise WouldSend(method, url, data)
-        kind = "application/json" if data[:1] == b"{" else "application/octet-stream"
         headers = {**sign_request(method, url, data, self._signer, int(self._clock())), "content-type": kind}
         return exchange(self._http, method, url, data, headers, limit)
 

@@ -21,14 +21,14 @@ KIND = "Identity"
 
 @dataclass(frozen=True, slots=True)
 class PublicIdentity:
-    """What others may know: `key` is the name that agreements use, `receive` what is sealed to."""
+    """What others may know: `identity` is the key that agreements name, `receive` what is sealed to."""
 
     name: str
-    key: str
+    identity: str
     receive: str
 
     def as_json(self) -> dict[str, str]:
-        return {"apiVersion": API_VERSION, "kind": KIND, "name": self.name, "key": self.key, "receive": self.receive}
+        return {"apiVersion": API_VERSION, "kind": KIND, "name": self.name, "identity": self.identity, "receive": self.receive}
 
     @classmethod
     def load(cls, home: Home) -> PublicIdentity:
@@ -37,10 +37,10 @@ class PublicIdentity:
             value = load_json(home.public.read_bytes())
         except FileNotFoundError:
             raise _missing(home) from None
-        if not isinstance(value, dict) or set(value) != {"apiVersion", "kind", "name", "key", "receive"}:
+        if not isinstance(value, dict) or set(value) != {"apiVersion", "kind", "name", "identity", "receive"}:
             raise refuse(MALFORMED, f"{home.public.name} is not an {KIND}")
-        made = cls(checked_name(value["name"]), str(value["key"]), str(value["receive"]))
-        PublicKey(made.key)
+        made = cls(checked_name(value["name"]), str(value["identity"]), str(value["receive"]))
+        PublicKey(made.identity)
         HpkePublicKey(made.receive)
         return made
 

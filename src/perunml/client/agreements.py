@@ -1,0 +1,148 @@
+"""Agreements from a party's side: propose, read what the manager holds, approve, suspend.
+
+What is approved is what was read: the digest is computed here from the very bytes that are shown, and the approval names that
+digest. The manager's word about a document counts for nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from urllib.parse import quote
+
+from perunml.agreements.approvals import approval
+from perunml.agreements.changes import suspension
+from perunml.agreements.document import agreement_envelope, load_agreement, open_agreement
+from perunml.agreements.schema import Agreement
+from perunml.api.agreements import (
+    AgreementList,
+    AgreementView,
+    ApproveAgreement,
+    ProposeAgreement,
+    SuspendAsset,
+    SuspensionView,
+)
+from perunml.client.codes import DELIVERY_MISMATCH, NOT_A_PARTY, NOT_FOUND, WRONG_MANAGER
+from perunml.client.connection import Connection
+from perunml.client.home import Home, write_file
+from perunml.client.identity import Identity
+from perunml.wire.digests import parse_digest
+from perunml.wire.dsse import Envelope, signed
+from perunml.wire.errors import PerunError, refuse
+
+APPROVAL_DAYS = 30
+"""Days for which an approval may wait for the others'."""
+DAY = 86400
+
+
+def read_agreement(data: bytes) -> Agreement:
+    """An agreement from a file: YAML or JSON as people write it, or the envelope that the home folder keeps."""
+    if data.lstrip()[:1] == b"{":
+        try:
+            envelope = Envelope.decode(data)
+        except PerunError:
+            return load_agreement(data)
+        return open_agreement(envelope)
+    return load_agreement(data)
+
+
+def party_of(agreement: Agreement, identity: Identity) -> str:
+    """What the agreement calls this identity's party. Raises `AgreementRefusal` (not_a_party)."""
+    key = identity.signing.public.text
+    party = agreement.party_of(key)
+    if party is None:
+        raise refuse(
+            NOT_A_PARTY,
+            "this key is no party's key in the agreement",
+            expected=", ".join(agreement.parties),
+            seen=key,
+            command="perunml id show",
+        )
+    return party
+
+
+def propose(connection: Connection, home: Home, identity: Identity, agreement: Agreement) -> AgreementView:
+    """Sign the document as its proposer and send it. That approves nothing yet."""
+    _check_manager(connection, agreement)
+    party_of(agreement, identity)
+    envelope = agreement_envelope(agreement)
+    envelope = envelope.with_signature(identity.signing.public, identity.signing.sign(envelope.signing_bytes()))
+    view = connection.call("POST", "/v1/agreements", AgreementView, ProposeAgreement(agreement=envelope))
+    write_file(home.agreement_path(agreement.digest), envelope.encode())
+    return view
+
+
+def listed(connection: Connection) -> list[AgreementView]:
+    """The agreements that the manager shows this party."""
+    return connection.call("GET", "/v1/agreements", AgreementList).agreements
+
+
+def resolve(connection: Connection, wanted: str) -> str:
+    """The digest of an agreement given by digest or by name; by name the one in force, else the newest version. Raises
+    `UsageError` (not_found)."""
+    if wanted.startswith("sha256:"):
+        parse_digest(wanted)
+        return wanted
+    named = [view for view in listed(connection) if view.name == wanted]
+    if not named:
+        raise refuse(NOT_FOUND, "no agreement of this name", seen=wanted, command="perunml agreement list")
+    return max(named, key=lambda view: (view.state == "in_force", view.version)).digest
+
+
+def show(connection: Connection, wanted: str) -> tuple[AgreementView, Agreement]:
+    """What the manager holds, and the document itself, read from the bytes whose digest was asked for."""
+    digest = resolve(connection, wanted)
+    view = connection.call("GET", f"/v1/agreements/{quote(digest)}", AgreementView)
+    if view.agreement.digest != digest:
+        raise refuse(DELIVERY_MISMATCH, "another document came", expected=digest, seen=view.agreement.digest)
+    agreement = open_agreement(view.agreement)
+    _check_manager(connection, agreement)
+    return view, agreement
+
+
+def approve(
+    connection: Connection,
+    home: Home,
+    identity: Identity,
+    agreement: Agreement,
+    envelope: Envelope,
+    *,
+    days: int = APPROVAL_DAYS,
+    now: float | None = None,
+) -> AgreementView:
+    """Sign for this party that exactly this document may come into force, before `days` have passed."""
+    _check_manager(connection, agreement)
+    party = party_of(agreement, identity)
+    expires = int(time.time() if now is None else now) + days * DAY
+    message = ApproveAgreement(approval=signed("Approval", approval(agreement, party, expires), identity.signing))
+    view = connection.call("POST", f"/v1/agreements/{quote(agreement.digest)}/approvals", AgreementView, message)
+    write_file(home.agreement_path(agreement.digest), envelope.encode())
+    return view
+
+
+def suspension_state(connection: Connection, asset: str) -> SuspensionView:
+    """Whether an asset (by digest) is suspended, and its newest change."""
+    return connection.call("GET", f"/v1/suspensions?subject={quote(asset)}", SuspensionView)
+
+
+def suspend(connection: Connection, identity: Identity, asset: str, party: str, *, lift: bool = False) -> SuspensionView:
+    """Stop every use of an asset and of all that was derived from it, at once; or lift that again."""
+    state = suspension_state(connection, asset)
+    body = suspension(
+        manager=connection.pin.identity,
+        subject=asset,
+        party=party,
+        action="lift" if lift else "suspend",
+        previous=state.digest,
+    )
+    message = SuspendAsset(change=signed("Suspension", body, identity.signing))
+    return connection.call("POST", "/v1/suspensions", SuspensionView, message)
+
+
+def _check_manager(connection: Connection, agreement: Agreement) -> None:
+    if agreement.manager.key != connection.pin.identity:
+        raise refuse(
+            WRONG_MANAGER,
+            "the agreement names another manager than the pinned one",
+            expected=agreement.manager.key,
+            seen=connection.pin.identity,
+        )

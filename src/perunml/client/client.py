@@ -1,0 +1,254 @@
+"""`Client`: all that the command line does, from Python.
+
+    from perunml import Client
+
+    with Client.open("~/.perunml", passphrase) as client:
+        sealed = client.seal("scans/", name="scans", kind="dataset")
+        client.push("scans")
+        run = client.submit("brain-mri-2027", "train", {"epochs": 10})
+        client.wait(run.run)
+        client.pull(run.run, "model", "model/")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perunml.client.codes import NO_OUTPUT
+from perunml.client.connection import Connection
+from perunml.client.home import Home, default_home
+from perunml.client.identity import Identity
+from perunml.wire.errors import refuse
+
+if TYPE_CHECKING:
+    from perunml.agreements.schema import Agreement
+    from perunml.api.agreements import AgreementView, SuspensionView
+    from perunml.api.assets import AssetView, DocumentView
+    from perunml.api.inference import ReceiptFile
+    from perunml.api.pin import Pin
+    from perunml.api.runs import OutputView, RunView
+    from perunml.client.assets import Progress, SealedAsset
+    from perunml.client.audit import Audit
+    from perunml.client.outputs import Pulled
+
+PathLike = str | Path
+
+
+class Client:
+    """One party: its home folder, its open keys, and one pinned manager. Not thread-safe; use it in ``with``."""
+
+    def __init__(self, home: Home, identity: Identity, *, manager: str = "", dry_run: bool = False) -> None:
+        self.home = home
+        self.identity = identity
+        self._manager = manager
+        self._dry_run = dry_run
+        self._connection: Connection | None = None
+
+    @classmethod
+    def open(
+        cls, home: PathLike | None = None, passphrase: bytes = b"", *, manager: str = "", dry_run: bool = False
+    ) -> Client:
+        """The party of a home folder (default ``$PERUNML_HOME``, then ``~/.perunml``). `manager` chooses among several
+        pins; with `dry_run` what would be sent is raised as `client.connection.WouldSend`. Raises `UsageError`
+        (no_identity), `IntegrityError` (unseal_failed)."""
+        found = Home(Path(home).expanduser() if home is not None else default_home())
+        return cls(found, Identity.open(found, passphrase), manager=manager, dry_run=dry_run)
+
+    @classmethod
+    def create(cls, home: PathLike, name: str, passphrase: bytes, *, algorithm: str = "ed25519") -> Client:
+        """A new party, in a folder that has no identity yet."""
+        made = Home(Path(home).expanduser())
+        return cls(made, Identity.create(made, name, passphrase, algorithm=algorithm))
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __repr__(self) -> str:
+        return f"<Client {self.identity.name} at {self.home.folder}>"
+
+    @property
+    def pin(self) -> Pin:
+        """The pinned manager. Raises `UsageError` (not_pinned)."""
+        return self.home.pin(self._manager)
+
+    @property
+    def connection(self) -> Connection:
+        """Signed requests to the pinned manager; made when first needed."""
+        if self._connection is None:
+            self._connection = Connection(self.pin, self.identity.signing, dry_run=self._dry_run)
+        return self._connection
+
+    def trust(self, url: str, profile: PathLike) -> Pin:
+        """Verify the manager's evidence against a profile document, and pin it."""
+        from perunml.client.profile import ManagerProfile
+        from perunml.client.trust import trust_and_pin
+
+        return trust_and_pin(self.home, url, ManagerProfile.load(Path(profile).read_bytes()))
+
+    # Assets
+
+    def seal(self, source: PathLike, *, name: str, kind: str, progress: Progress | None = None) -> SealedAsset:
+        """Seal a folder or file into the home folder; nothing is sent."""
+        from perunml.client import assets
+
+        return assets.seal(self.home, self.identity, Path(source), name=name, kind=kind, progress=progress)
+
+    def push(self, name: str, *, version: int | None = None, progress: Progress | None = None) -> AssetView:
+        """Send a sealed asset; goes on where an interrupted push stopped."""
+        from perunml.client import assets
+
+        return assets.push(self.connection, self.home, self.identity, name, version=version, progress=progress)
+
+    def asset(self, name: str) -> AssetView:
+        """An asset as the manager holds it; by digest, or by its name in the home folder."""
+        from perunml.client import assets
+
+        return assets.show(self.connection, self.asset_digest(name))
+
+    def asset_digest(self, name: str) -> str:
+        """The digest of an asset given by digest, or by its name in the home folder."""
+        from perunml.client import assets
+
+        if name.startswith("sha256:"):
+            return name
+        return assets.load_sealed(self.home, self.identity, name)[0].asset
+
+    def push_document(self, kind: str, body: Mapping[str, Any]) -> DocumentView:
+        """Sign and send a document that agreements name by digest (a Baseline)."""
+        from perunml.client import assets
+
+        return assets.push_document(self.connection, self.identity, kind, dict(body))
+
+    # Agreements
+
+    def propose(self, agreement: Agreement | bytes | PathLike) -> AgreementView:
+        """Sign an agreement as its proposer and send it; approves nothing yet."""
+        from perunml.client import agreements
+
+        document = self._agreement(agreement)
+        return agreements.propose(self.connection, self.home, self.identity, document)
+
+    def agreements(self) -> list[AgreementView]:
+        from perunml.client import agreements
+
+        return agreements.listed(self.connection)
+
+    def agreement(self, wanted: str) -> tuple[AgreementView, Agreement]:
+        """An agreement by digest or name: the manager's view, and the document itself."""
+        from perunml.client import agreements
+
+        return agreements.show(self.connection, wanted)
+
+    def approve(self, digest: str) -> AgreementView:
+        """Approve exactly the document of this digest, for this party."""
+        from perunml.client import agreements
+
+        view, document = agreements.show(self.connection, digest)
+        return agreements.approve(self.connection, self.home, self.identity, document, view.agreement)
+
+    def party_in(self, agreement: Agreement) -> str:
+        """What an agreement calls this party. Raises `AgreementRefusal` (not_a_party)."""
+        from perunml.client import agreements
+
+        return agreements.party_of(agreement, self.identity)
+
+    def suspend(self, asset: str, party: str, *, lift: bool = False) -> SuspensionView:
+        """Stop every use of an asset and of what was derived from it, at once; or lift that."""
+        from perunml.client import agreements
+
+        digest = self.asset_digest(asset)
+        return agreements.suspend(self.connection, self.identity, digest, party, lift=lift)
+
+    # Runs
+
+    def submit(
+        self,
+        agreement: str,
+        job: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        assets: Mapping[str, str] | None = None,
+    ) -> RunView:
+        """Ask for one run of a job; `assets` pins digests by name."""
+        from perunml.client import agreements, runs
+
+        digest = agreements.resolve(self.connection, agreement)
+        return runs.submit(self.connection, self.identity, digest, job, parameters or {}, assets=assets)
+
+    def run(self, run: str) -> RunView:
+        from perunml.client import runs
+
+        return runs.show(self.connection, run)
+
+    def runs(self, agreement: str = "") -> list[RunView]:
+        """The runs that this party may see, of one agreement or of all."""
+        from perunml.client import agreements, runs
+
+        return runs.listed(self.connection, agreements.resolve(self.connection, agreement) if agreement else "")
+
+    def wait(
+        self, run: str, *, timeout: float | None = None, watch: Callable[[RunView], None] | None = None
+    ) -> RunView:
+        """The run once it ended, or once it is a service that answers. `client.runs.failure` says what went wrong."""
+        from perunml.client import runs
+
+        return runs.wait(self.connection, run, timeout=timeout, watch=watch)
+
+    # Outputs
+
+    def approve_output(self, run: str, output: str) -> OutputView:
+        """Sign that an output may leave as the agreement says."""
+        from perunml.client import agreements, outputs
+
+        view = self.run(run)
+        _, document = agreements.show(self.connection, view.agreement)
+        return outputs.approve(self.connection, self.identity, view.run, output, self.party_in(document))
+
+    def pull(self, run: str, output: str, target: PathLike, *, progress: Progress | None = None) -> Pulled:
+        """Unpack an output into a new folder, after checking that receipt, manifest and bytes belong together."""
+        from perunml.client import outputs
+
+        return outputs.pull(
+            self.connection, self.home, self.identity, run, output, Path(target), progress=progress
+        )
+
+    def infer(self, run: str, inputs: Any, *, endpoint: str = "") -> tuple[Any, ReceiptFile]:
+        """Ask the service of `run`; the answer, and a receipt that anybody can check offline."""
+        from perunml.client.infer import infer
+
+        view = self.run(run)
+        if view.state != "running" and not endpoint:
+            raise refuse(NO_OUTPUT, "this service does not run", expected="a running service", seen=view.state)
+        return infer(self.identity, self.pin, view, inputs, endpoint=endpoint)
+
+    # Auditing
+
+    def verify_ledger(self) -> Audit:
+        """The manager's ledger only grew since this party last saw it, and holds its agreements' entries."""
+        from perunml.client import agreements, audit
+
+        known = [view.digest for view in agreements.listed(self.connection)]
+        return audit.verify_ledger(self.connection, self.home, known)
+
+    def verify_receipt(self, data: bytes) -> dict[str, Any]:
+        """A receipt's body, every signature checked against the pinned manager; offline."""
+        from perunml.client import audit
+
+        return audit.verify_receipt_file(data, self.pin)
+
+    def _agreement(self, source: Agreement | bytes | PathLike) -> Agreement:
+        from perunml.client.agreements import read_agreement
+
+        if isinstance(source, (str, Path)):
+            source = Path(source).read_bytes()
+        return read_agreement(source) if isinstance(source, bytes) else source
