@@ -124,7 +124,9 @@ def suspension_state(connection: Connection, asset: str) -> SuspensionView:
     return connection.call("GET", f"/v1/suspensions?subject={quote(asset)}", SuspensionView)
 
 
-def suspend(connection: Connection, identity: Identity, asset: str, party: str, *, lift: bool = False) -> SuspensionView:
+def suspend(
+    connection: Connection, identity: Identity, asset: str, party: str, *, lift: bool = False
+) -> SuspensionView:
     """Stop every use of an asset and of all that was derived from it, at once; or lift that again."""
     state = suspension_state(connection, asset)
     body = suspension(

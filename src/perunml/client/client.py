@@ -1,13 +1,13 @@
 """`Client`: all that the command line does, from Python.
 
-    from perunml import Client
+from perunml import Client
 
-    with Client.open("~/.perunml", passphrase) as client:
-        sealed = client.seal("scans/", name="scans", kind="dataset")
-        client.push("scans")
-        run = client.submit("brain-mri-2027", "train", {"epochs": 10})
-        client.wait(run.run)
-        client.pull(run.run, "model", "model/")
+with Client.open("~/.perunml", passphrase) as client:
+    sealed = client.seal("scans/", name="scans", kind="dataset")
+    client.push("scans")
+    run = client.submit("brain-mri-2027", "train", {"epochs": 10})
+    client.wait(run.run)
+    client.pull(run.run, "model", "model/")
 """
 
 from __future__ import annotations
@@ -218,9 +218,7 @@ class Client:
         """Unpack an output into a new folder, after checking that receipt, manifest and bytes belong together."""
         from perunml.client import outputs
 
-        return outputs.pull(
-            self.connection, self.home, self.identity, run, output, Path(target), progress=progress
-        )
+        return outputs.pull(self.connection, self.home, self.identity, run, output, Path(target), progress=progress)
 
     def infer(self, run: str, inputs: Any, *, endpoint: str = "") -> tuple[Any, ReceiptFile]:
         """Ask the service of `run`; the answer, and a receipt that anybody can check offline."""

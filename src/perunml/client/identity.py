@@ -28,7 +28,13 @@ class PublicIdentity:
     receive: str
 
     def as_json(self) -> dict[str, str]:
-        return {"apiVersion": API_VERSION, "kind": KIND, "name": self.name, "identity": self.identity, "receive": self.receive}
+        return {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "name": self.name,
+            "identity": self.identity,
+            "receive": self.receive,
+        }
 
     @classmethod
     def load(cls, home: Home) -> PublicIdentity:

@@ -73,9 +73,7 @@ def trust(
             seen=shown.peer,
         )
     if profile.key and profile.key != said.identity:
-        raise refuse(
-            WRONG_MANAGER, "another manager than the profile names", expected=profile.key, seen=said.identity
-        )
+        raise refuse(WRONG_MANAGER, "another manager than the profile names", expected=profile.key, seen=said.identity)
     appraisal = _appraise(said, nonce, profile.policies)
     return Pin(
         url=url,

@@ -1,0 +1,42 @@
+"""`perunml document`: sign and send a document that agreements name by digest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from perunml.cli.settings import Settings, dry_run_option, group, manager_option
+from perunml.cli.voice import table
+
+command = group(
+    "Sign and send documents that agreements name by digest: a baseline, what a host's machine must measure."
+)
+
+
+@command.command("push")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@manager_option
+@dry_run_option
+@click.pass_obj
+def push(settings: Settings, file: Path, manager: str, dry_run: bool) -> None:
+    """Sign the YAML or JSON document in FILE (its `kind` says which: Baseline) and send it."""
+    from perunml.client.documents import read_document
+
+    kind, body = read_document(file.read_bytes())
+    with settings.client(manager=manager, dry_run=dry_run) as client:
+        view = client.push_document(kind, body)
+    settings.voice.answer(view.model_dump(mode="json"), table([("digest", view.digest), ("kind", view.kind)]))
+
+
+@command.command("digest")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.pass_obj
+def digest(settings: Settings, file: Path) -> None:
+    """Print the digest by which an agreement names the document in FILE. Sends nothing."""
+    from perunml.client.documents import read_document
+    from perunml.wire.dsse import unsigned
+
+    kind, body = read_document(file.read_bytes())
+    found = unsigned(kind, body).digest
+    settings.voice.answer({"digest": found, "kind": kind}, [found])
