@@ -163,22 +163,21 @@ def _read(settings: Settings, agreement: str, party: str | None, manager: str) -
         with settings.client(manager=manager) as client:
             _, found = client.agreement(agreement)
             key = client.identity.signing.public.text
-    if party is None:
-        party = found.party_of(key)
-    if party not in found.parties:
-        from perunml.client.codes import NOT_A_PARTY
+    party = party or found.party_of(key)
+    if party is None or party not in found.parties:
+        from perunml.client.codes import NO_KEY_OF_A_PARTY
         from perunml.wire.errors import refuse
 
         expected = ", ".join(found.parties)
-        raise refuse(NOT_A_PARTY, "no party of this agreement", expected=expected, seen=party or key)
+        raise refuse(NO_KEY_OF_A_PARTY, "no party of this agreement", expected=expected, seen=party or key)
     return found, party
 
 
 def _show_review(settings: Settings, agreement: Agreement, party: str, *, beside: bool = False) -> None:
     """The review as the command's answer, or beside it (on stderr) before a question."""
-    from perunml.agreements.review import review as review_for
+    import importlib
 
-    sections = review_for(agreement, party)
+    sections = importlib.import_module("perunml.agreements.review").review(agreement, party)
     lines = [f"{agreement.name}, version {agreement.metadata.version}, for {party}", ""]
     for section in sections:
         lines += [section.title, *(f"  {sentence}" for sentence in section.sentences), ""]

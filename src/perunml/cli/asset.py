@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from perunml.api.agreements import SuspensionView
 
 command = group("Sealed assets: show them; suspend one at once, or lift that.")
-party_option = click.option(
-    "--party", help="What agreements call this party; found by its key in this party's agreements when left out."
-)
+agreement_option = click.option("--agreement", default="", help="The agreement in which the asset has this name.")
 
 
 @command.command("show")
@@ -51,30 +49,30 @@ def list_(settings: Settings) -> None:
 
 @command.command("suspend")
 @click.argument("asset")
-@party_option
+@agreement_option
 @manager_option
 @dry_run_option
 @click.pass_obj
-def suspend(settings: Settings, asset: str, party: str | None, manager: str, dry_run: bool) -> None:
-    """Stop every use of ASSET (a digest, or its name in this home) and of all that was derived from it, at once.
+def suspend(settings: Settings, asset: str, agreement: str, manager: str, dry_run: bool) -> None:
+    """Stop every use of ASSET (a digest, or its name in an agreement) and of all that was derived from it, at once.
 
     Running jobs get no renewal: their keys are wiped when the lease ends.
     """
     with settings.client(manager=manager, dry_run=dry_run) as client:
-        view = client.suspend(asset, party or "")
+        view = client.suspend(asset, agreement=agreement)
     _show(settings, view)
 
 
 @command.command("lift")
 @click.argument("asset")
-@party_option
+@agreement_option
 @manager_option
 @dry_run_option
 @click.pass_obj
-def lift(settings: Settings, asset: str, party: str | None, manager: str, dry_run: bool) -> None:
+def lift(settings: Settings, asset: str, agreement: str, manager: str, dry_run: bool) -> None:
     """Allow the use of a suspended ASSET again. This takes the owner's board, where suspending takes one key."""
     with settings.client(manager=manager, dry_run=dry_run) as client:
-        view = client.suspend(asset, party or "", lift=True)
+        view = client.suspend(asset, agreement=agreement, lift=True)
     _show(settings, view)
 
 

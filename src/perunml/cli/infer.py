@@ -43,7 +43,7 @@ def command(
             raise WouldSend("POST", f"{where}/v1/infer", data)
         outputs, kept = client.infer(run, inputs, endpoint=endpoint)
         body = client.verify_receipt(kept.encode())
-    path = receipt or settings.home.receipt_path(f"{run}-{body['id']}")
+    path = receipt or settings.home.receipt_path(str(body["id"]))
     write_file(path, kept.encode())
     value = {"outputs": outputs, "receipt": str(path), "simulated": body["simulated"], "model": body["model"]}
     import json

@@ -85,7 +85,7 @@ def run(argv: Sequence[str]) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has gone (`perunml … | head`): nothing more to say, not even at exit.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 0
     except (Exception, KeyboardInterrupt) as exc:
         as_json = settings.output == "json" or _asks_for_json(argv)

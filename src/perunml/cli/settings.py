@@ -128,8 +128,8 @@ def common_options() -> list[click.Parameter]:
 class Command(click.Command):
     """A verb, with the options that all verbs take."""
 
-    def __init__(self, *args: Any, params: Sequence[click.Parameter] | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, params=[*(params or ()), *common_options()], **kwargs)
+    def __init__(self, name: str | None, *, params: Sequence[click.Parameter] | None = None, **kwargs: Any) -> None:
+        super().__init__(name, params=[*(params or ()), *common_options()], **kwargs)
 
 
 class Group(click.Group):

@@ -132,9 +132,9 @@ def _local(exc: OSError) -> PerunError:
     from perunml.wire.errors import refuse
 
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        from perunml.client.codes import NO_SPACE
+        from perunml.sealing.codes import DISK_FULL
 
-        return refuse(NO_SPACE, "there is no room left on the disk", seen=str(exc.filename or ""))
+        return refuse(DISK_FULL, "there is no room left on the disk", seen=str(exc.filename or ""))
     return refuse(LOCAL_FILE, exc.strerror or type(exc).__name__, seen=str(exc.filename or ""))
 
 

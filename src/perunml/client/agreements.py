@@ -6,7 +6,6 @@ digest. The manager's word about a document counts for nothing.
 
 from __future__ import annotations
 
-import time
 from urllib.parse import quote
 
 from perunml.agreements.approvals import approval
@@ -21,17 +20,13 @@ from perunml.api.agreements import (
     SuspendAsset,
     SuspensionView,
 )
-from perunml.client.codes import DELIVERY_MISMATCH, NOT_A_PARTY, NOT_FOUND, WRONG_MANAGER
+from perunml.client.codes import AMBIGUOUS, NO_KEY_OF_A_PARTY, NOT_FOUND, WRONG_DOCUMENT, WRONG_MANAGER
 from perunml.client.connection import Connection
 from perunml.client.home import Home, write_file
 from perunml.client.identity import Identity
 from perunml.wire.digests import parse_digest
 from perunml.wire.dsse import Envelope, signed
 from perunml.wire.errors import PerunError, refuse
-
-APPROVAL_DAYS = 30
-"""Days for which an approval may wait for the others'."""
-DAY = 86400
 
 
 def read_agreement(data: bytes) -> Agreement:
@@ -46,12 +41,12 @@ def read_agreement(data: bytes) -> Agreement:
 
 
 def party_of(agreement: Agreement, identity: Identity) -> str:
-    """What the agreement calls this identity's party. Raises `AgreementRefusal` (not_a_party)."""
+    """What the agreement calls this identity's party. Raises `AgreementRefusal` (no_key_of_a_party)."""
     key = identity.signing.public.text
     party = agreement.party_of(key)
     if party is None:
         raise refuse(
-            NOT_A_PARTY,
+            NO_KEY_OF_A_PARTY,
             "this key is no party's key in the agreement",
             expected=", ".join(agreement.parties),
             seen=key,
@@ -93,7 +88,7 @@ def show(connection: Connection, wanted: str) -> tuple[AgreementView, Agreement]
     digest = resolve(connection, wanted)
     view = connection.call("GET", f"/v1/agreements/{quote(digest)}", AgreementView)
     if view.agreement.digest != digest:
-        raise refuse(DELIVERY_MISMATCH, "another document came", expected=digest, seen=view.agreement.digest)
+        raise refuse(WRONG_DOCUMENT, "another document came", expected=digest, seen=view.agreement.digest)
     agreement = open_agreement(view.agreement)
     _check_manager(connection, agreement)
     return view, agreement
@@ -106,14 +101,14 @@ def approve(
     agreement: Agreement,
     envelope: Envelope,
     *,
-    days: int = APPROVAL_DAYS,
-    now: float | None = None,
+    expires: int | None = None,
 ) -> AgreementView:
-    """Sign for this party that exactly this document may come into force, before `days` have passed."""
+    """Sign for this party that exactly this document may be in force until `expires` (seconds since 1970; default: as
+    long as any of its jobs may run)."""
     _check_manager(connection, agreement)
     party = party_of(agreement, identity)
-    expires = int(time.time() if now is None else now) + days * DAY
-    message = ApproveAgreement(approval=signed("Approval", approval(agreement, party, expires), identity.signing))
+    body = approval(agreement, party, agreement.ends if expires is None else expires)
+    message = ApproveAgreement(approval=signed("Approval", body, identity.signing))
     view = connection.call("POST", f"/v1/agreements/{quote(agreement.digest)}/approvals", AgreementView, message)
     write_file(home.agreement_path(agreement.digest), envelope.encode())
     return view
@@ -124,18 +119,34 @@ def suspension_state(connection: Connection, asset: str) -> SuspensionView:
     return connection.call("GET", f"/v1/suspensions?subject={quote(asset)}", SuspensionView)
 
 
-def suspend(
-    connection: Connection, identity: Identity, asset: str, party: str, *, lift: bool = False
-) -> SuspensionView:
-    """Stop every use of an asset and of all that was derived from it, at once; or lift that again."""
-    state = suspension_state(connection, asset)
-    body = suspension(
-        manager=connection.pin.identity,
-        subject=asset,
-        party=party,
-        action="lift" if lift else "suspend",
-        previous=state.digest,
+def owned_asset(connection: Connection, identity: Identity, wanted: str, agreement: str = "") -> tuple[Agreement, str]:
+    """The agreement and the name in it of this party's own asset, given by digest or by that name. Raises `UsageError`
+    (not_found, ambiguous)."""
+    found: dict[str, tuple[Agreement, str]] = {}
+    views = [show(connection, agreement)[0]] if agreement else listed(connection)
+    for view in sorted(views, key=lambda view: (view.state == "in_force", view.version)):
+        document = open_agreement(view.agreement)
+        own = document.party_of(identity.signing.public.text)
+        for name, asset in document.assets.items():
+            if asset.owner == own and wanted in (name, asset.digest):
+                found[asset.digest] = (document, name)
+    if len(found) == 1:
+        return next(iter(found.values()))
+    seen = ", ".join(found) or wanted
+    if found:
+        raise refuse(AMBIGUOUS, "several assets have this name", expected="a digest", seen=seen)
+    raise refuse(
+        NOT_FOUND, "no agreement names such an asset of this party", seen=seen, command="perunml agreement list"
     )
+
+
+def suspend(
+    connection: Connection, identity: Identity, asset: str, *, agreement: str = "", lift: bool = False
+) -> SuspensionView:
+    """Stop every use of an own asset and of all that was derived from it, at once; or lift that again."""
+    document, name = owned_asset(connection, identity, asset, agreement)
+    state = suspension_state(connection, document.assets[name].digest)
+    body = suspension(document, name, "lift" if lift else "suspend", state.digest)
     message = SuspendAsset(change=signed("Suspension", body, identity.signing))
     return connection.call("POST", "/v1/suspensions", SuspensionView, message)
 

@@ -157,17 +157,17 @@ class Client:
         return agreements.approve(self.connection, self.home, self.identity, document, view.agreement)
 
     def party_in(self, agreement: Agreement) -> str:
-        """What an agreement calls this party. Raises `AgreementRefusal` (not_a_party)."""
+        """What an agreement calls this party. Raises `AgreementRefusal` (no_key_of_a_party)."""
         from perunml.client import agreements
 
         return agreements.party_of(agreement, self.identity)
 
-    def suspend(self, asset: str, party: str, *, lift: bool = False) -> SuspensionView:
-        """Stop every use of an asset and of what was derived from it, at once; or lift that."""
+    def suspend(self, asset: str, *, agreement: str = "", lift: bool = False) -> SuspensionView:
+        """Stop every use of an own asset (a digest, or its name in an agreement) and of what was derived from it, at once;
+        or lift that."""
         from perunml.client import agreements
 
-        digest = self.asset_digest(asset)
-        return agreements.suspend(self.connection, self.identity, digest, party, lift=lift)
+        return agreements.suspend(self.connection, self.identity, asset, agreement=agreement, lift=lift)
 
     # Runs
 
@@ -222,12 +222,14 @@ class Client:
 
     def infer(self, run: str, inputs: Any, *, endpoint: str = "") -> tuple[Any, ReceiptFile]:
         """Ask the service of `run`; the answer, and a receipt that anybody can check offline."""
-        from perunml.client.infer import infer
+        import importlib
 
         view = self.run(run)
         if view.state != "running" and not endpoint:
             raise refuse(NO_OUTPUT, "this service does not run", expected="a running service", seen=view.state)
-        return infer(self.identity, self.pin, view, inputs, endpoint=endpoint)
+        infer = importlib.import_module("perunml.client.infer").infer
+        found: tuple[Any, ReceiptFile] = infer(self.identity, self.pin, view, inputs, endpoint=endpoint)
+        return found
 
     # Auditing
 

@@ -38,8 +38,8 @@ PASSPHRASE_MISSING = rule(
     "A secret is to be opened, and no passphrase was given.",
     "The caller types it at the terminal, or passes an open file descriptor with `--passphrase-fd`.",
 )
-NOT_A_PARTY = rule(
-    "not_a_party",
+NO_KEY_OF_A_PARTY = rule(
+    "no_key_of_a_party",
     Kind.AGREEMENT,
     "The identity's key is no key of a party of the agreement, or may not do what was asked for its party.",
     "The party uses the home folder whose key the agreement names, or proposes an agreement that names this one.",
@@ -68,8 +68,8 @@ NO_OUTPUT = rule(
     "A run has no output of that name, or none that may leave to this party yet.",
     "The parties that the agreement names approve its release; `perunml output list` shows who it waits for.",
 )
-DELIVERY_MISMATCH = rule(
-    "delivery_mismatch",
+OUTPUT_MISMATCH = rule(
+    "output_mismatch",
     Kind.INTEGRITY,
     "An output, its manifest and its receipt do not belong together.",
     "The manager's operator explains it; nothing was unpacked.",
@@ -80,9 +80,15 @@ LOCAL_FILE = rule(
     "A local file or folder cannot be read or written.",
     "The caller mends its path or its permissions.",
 )
-NO_SPACE = rule(
-    "no_space",
-    Kind.LIMIT,
-    "There is no room left on this party's disk.",
-    "The party makes room and gives the same command again; nothing half-written is left.",
+WRONG_DOCUMENT = rule(
+    "wrong_document",
+    Kind.INTEGRITY,
+    "A manager sent another document than the one asked for by digest.",
+    "The manager's operator explains it; nothing was signed.",
+)
+AMBIGUOUS = rule(
+    "ambiguous",
+    Kind.USAGE,
+    "A name fits several things.",
+    "The caller gives the digest; the `list` and `show` verbs print it.",
 )

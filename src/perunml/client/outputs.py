@@ -16,15 +16,16 @@ from urllib.parse import quote
 
 from perunml.api.assets import PART_SIZE
 from perunml.api.runs import ApproveOutput, OutputDelivery, OutputView, RunView
-from perunml.client.assets import Progress, ciphertext_size
-from perunml.client.codes import ALREADY_EXISTS, DELIVERY_MISMATCH, NO_OUTPUT
+from perunml.client.assets import Progress
+from perunml.client.codes import ALREADY_EXISTS, NO_OUTPUT, OUTPUT_MISMATCH
 from perunml.client.connection import Connection
 from perunml.client.home import Home, write_file
 from perunml.client.identity import Identity
 from perunml.client.runs import show
 from perunml.ledger.receipts import Receipt, open_receipt
+from perunml.sealing.keys import wipe
 from perunml.sealing.manifest import Manifest, open_manifest
-from perunml.sealing.reader import SealedReader
+from perunml.sealing.reader import SealedReader, verify_tree
 from perunml.sealing.store import FolderStore
 from perunml.sealing.views import unpack
 from perunml.wire.dsse import signed
@@ -94,19 +95,16 @@ def pull(
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".pull-"))
     try:
-        store = FolderStore(temporary / "sealed")
-        _fetch(connection, output.asset, manifest, store, progress)
-        reader = SealedReader(manifest, key, store)
-        try:
-            reader.verify_tree()
+        with FolderStore(temporary / "sealed") as store:
+            _fetch(connection, output.asset, manifest, store, progress)
+            verify_tree(manifest, store)
             (temporary / "open").mkdir()
-            unpack(reader, temporary / "open")
-            files = dict(reader.files)
-        finally:
-            reader.close()
+            with SealedReader(manifest, key, store) as reader:
+                unpack(reader, temporary / "open")
+                files = reader.files
         os.rename(temporary / "open", target)
     finally:
-        key[:] = bytes(len(key))
+        wipe(key)
         shutil.rmtree(temporary, ignore_errors=True)
     kept = home.receipt_path(run)
     write_file(kept, delivery.receipt.encode())
@@ -121,7 +119,7 @@ def _checked(
     proven = (receipt.run, name, receipt.outputs.get(name, "nothing"), receipt.agreement)
     if said != proven or (receipt.run, delivery.manifest.digest) != (run, asset):
         raise refuse(
-            DELIVERY_MISMATCH,
+            OUTPUT_MISMATCH,
             "the output that came is not the one that the receipt proves",
             expected=f"{name} of {receipt.run}: {proven[2]}",
             seen=f"{delivery.output} of {delivery.run}: {delivery.manifest.digest}",
@@ -145,17 +143,16 @@ def _fetch(
     connection: Connection, asset: str, manifest: Manifest, store: FolderStore, progress: Progress | None
 ) -> None:
     """All ciphertext, to disk: it is checked as a whole before a byte of it is opened."""
-    blobs = (*manifest.blobs, manifest.index)
-    total, done = sum(map(ciphertext_size, blobs)), 0
-    for blob in blobs:
-        size = ciphertext_size(blob)
+    total, done = manifest.total_sealed, 0
+    for blob in manifest.all_blobs:
+        size = manifest.sealed_size(blob)
         with store.create(blob.id) as out:
             for offset in range(0, size, PART_SIZE):
                 length = min(PART_SIZE, size - offset)
                 where = f"/v1/assets/{asset}/blobs/{blob.id}?offset={offset}&length={length}"
                 part = connection.raw("GET", where, limit=length)
                 if len(part) != length:
-                    raise refuse(DELIVERY_MISMATCH, "a part is short", expected=str(length), seen=str(len(part)))
+                    raise refuse(OUTPUT_MISMATCH, "a part is short", expected=str(length), seen=str(len(part)))
                 out.write(part)
                 done += length
                 if progress is not None:
