@@ -119,6 +119,14 @@ def test_a_shrunken_ledger_is_refused() -> None:
     refused_consistency(20, 19, naive.proof(19, LEAVES[:20]), ROOTS[20], ROOTS[19])
 
 
+def test_a_size_that_the_root_does_not_cover_is_refused() -> None:
+    """The same hash under a greater or smaller size: a proof that stops too early is none."""
+    one = ROOTS[1]
+    refused_inclusion(one, 0, 2, [], one)
+    refused_consistency(1, 2, [], one, one)
+    refused_consistency(2, 1, [], one, one)
+
+
 def test_a_ledger_cut_and_grown_again_is_refused() -> None:
     """S13: truncated to 10 entries and filled up with others, no old checkpoint leads to the new one."""
     other = LEAVES[:10] + [b"forged %d" % i for i in range(20)]
