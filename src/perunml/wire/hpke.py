@@ -28,6 +28,7 @@ from perunml.wire.canonical import canonical
 from perunml.wire.codes import MALFORMED, UNSEAL_FAILED
 from perunml.wire.encoding import b64, unb64
 from perunml.wire.errors import refuse
+from perunml.wire.points import sound_x25519
 
 MLKEM_PUBLIC = 1184
 MLKEM_SEED = 64
@@ -63,6 +64,8 @@ def _public(text: str) -> MLKEM768X25519PublicKey:
         raise refuse(MALFORMED, "not a receiving key", expected="hpke:…", seen=text[:40])
     raw = unb64(text[5:], size=MLKEM_PUBLIC + X25519_SIZE)
     try:
+        if not sound_x25519(raw[MLKEM_PUBLIC:]):
+            raise ValueError
         return MLKEM768X25519PublicKey(
             mlkem.MLKEM768PublicKey.from_public_bytes(raw[:MLKEM_PUBLIC]),
             x25519.X25519PublicKey.from_public_bytes(raw[MLKEM_PUBLIC:]),

@@ -7,6 +7,7 @@ each has one encoding.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from perunml.wire.codes import BAD_SIGNATURE, MALFORMED
 from perunml.wire.encoding import b64, unb64
 from perunml.wire.errors import refuse
+from perunml.wire.points import sound_ed25519
 
 _P384_WIDTH = 48
 
@@ -62,15 +64,23 @@ class PublicKey:
             raise refuse(BAD_SIGNATURE, f"signature does not verify under {self.text}") from None
 
     def _key(self) -> ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey:
-        algorithm, _, data = self.text.partition(":")
-        try:
-            if algorithm == "ed25519":
-                return ed25519.Ed25519PublicKey.from_public_bytes(unb64(data, size=32))
-            if algorithm == "p384":
-                return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP384R1(), unb64(data, size=_P384_WIDTH + 1))
-        except ValueError:
-            raise refuse(MALFORMED, "not a point of the curve", seen=self.text) from None
-        raise refuse(MALFORMED, "not a public key", expected="ed25519:… or p384:…", seen=self.text[:80])
+        return _public(self.text)
+
+
+@functools.lru_cache(maxsize=1024)
+def _public(text: str) -> ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey:
+    algorithm, _, data = text.partition(":")
+    try:
+        if algorithm == "ed25519":
+            raw = unb64(data, size=32)
+            if not sound_ed25519(raw):
+                raise ValueError
+            return ed25519.Ed25519PublicKey.from_public_bytes(raw)
+        if algorithm == "p384":
+            return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP384R1(), unb64(data, size=_P384_WIDTH + 1))
+    except ValueError:
+        raise refuse(MALFORMED, "not a point of the curve that can be a key", seen=text) from None
+    raise refuse(MALFORMED, "not a public key", expected="ed25519:… or p384:…", seen=text[:80])
 
 
 class SigningKey:
