@@ -62,13 +62,18 @@ def printable(text: str, limit: int = MAX_TEXT) -> str:
 @dataclass(frozen=True, slots=True)
 class Reason:
     """One rule that failed. `message` says it in a sentence; `expected` and `seen` are for people and never secret;
-    `command` is the command that mends it, if there is one."""
+    `command` is the command that mends it, if there is one. Texts are made `printable` here, at the one place that every
+    log line, terminal and answer gets them from."""
 
     rule: Rule
     message: str
     expected: str = ""
     seen: str = ""
     command: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("message", "expected", "seen", "command"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
 
     @property
     def code(self) -> str:
@@ -78,11 +83,11 @@ class Reason:
         return {
             "code": self.rule.code,
             "kind": self.rule.kind.name.lower(),
-            "message": printable(self.message),
-            "expected": printable(self.expected),
-            "seen": printable(self.seen),
+            "message": self.message,
+            "expected": self.expected,
+            "seen": self.seen,
             "mend": printable(self.rule.mend),
-            "command": printable(self.command),
+            "command": self.command,
         }
 
     @classmethod
