@@ -79,7 +79,7 @@ def verify_request(
         raise refuse(REQUEST_UNSIGNED, "the request has no signature of the demanded shape")
     created, expires, nonce, key_text, alg = int(found[1]), int(found[2]), found[3], found[4], found[5]
     digest = headers.get("content-digest", "")
-    if not hmac.compare_digest(digest.encode(), content_digest(body).encode()):
+    if not hmac.compare_digest(digest.encode("utf-8", "replace"), content_digest(body).encode()):
         raise refuse(REQUEST_UNSIGNED, "content-digest is not the body's")
     try:
         key = PublicKey(key_text)
@@ -98,12 +98,14 @@ def verify_request(
 
 
 def _target(url: str) -> tuple[str, str, str]:
+    # RFC 9421 section 2.2.3: a scheme's own port is left out, as HTTP clients leave it out of Host.
     parts = urlsplit(url)
-    return parts.netloc.rpartition("@")[2].lower(), parts.path or "/", parts.query
+    own = {"https": ":443", "http": ":80"}.get(parts.scheme, ":")
+    return parts.netloc.rpartition("@")[2].lower().removesuffix(own), parts.path or "/", parts.query
 
 
 def _base(method: str, authority: str, path: str, query: str, digest: str, params: str) -> bytes:
-    # RFC 9421 section 2.5; none of the values can hold a newline: h11 and httpx refuse them, the regex above the rest.
+    # RFC 9421 section 2.5. A newline in a value, as in a path decoded too early, could pass for another component.
     lines = {
         "@method": method.upper(),
         "@authority": authority.lower(),
@@ -111,5 +113,7 @@ def _base(method: str, authority: str, path: str, query: str, digest: str, param
         "@query": f"?{query}",
         "content-digest": digest,
     }
+    if any(c < " " for value in lines.values() for c in value):
+        raise ValueError("control characters in a request's components")
     text = "".join(f'"{name}": {value}\n' for name, value in lines.items())
     return f'{text}"@signature-params": {params}'.encode()
