@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 import rfc8785
@@ -21,10 +22,14 @@ Json: TypeAlias = "dict[str, Any] | list[Any] | str | int | float | bool | None"
 MAX_DOCUMENT = 4 * 1024 * 1024
 """Largest document read, in bytes: an agreement of 50 assets has 30 KiB, a manifest of 100,000 files 15 MiB is sealed
 apart."""
+MAX_YAML = 128 * 1024
+"""Largest YAML read, in bytes: people write it, and PyYAML reads some 200 KiB a second."""
 MAX_DEPTH = 64
 """Deepest nesting read; our own documents need 9 levels."""
 MAX_SAFE_INTEGER = 2**53 - 1
 """RFC 8785 section 3.2.2.3: greater integers travel as decimal strings."""
+_EXPONENT_FORM = 1e21
+"""ECMAScript writes numbers from here on with an exponent, so they read as floats again."""
 
 
 def canonical(value: Any) -> bytes:
@@ -44,7 +49,7 @@ def load_json(data: bytes, *, limit: int = MAX_DOCUMENT) -> Any:
         raise
     except (ValueError, RecursionError) as exc:
         raise refuse(MALFORMED, f"not strict JSON: {exc}") from None
-    _check_strings(value)
+    check_values(value)
     return value
 
 
@@ -60,45 +65,61 @@ def load_canonical(data: bytes, *, limit: int = MAX_DOCUMENT) -> Any:
     return value
 
 
-def load_yaml(data: bytes, *, limit: int = MAX_DOCUMENT) -> Any:
+def load_yaml(data: bytes, *, limit: int = MAX_YAML) -> Any:
     """The value of YAML text that uses JSON's types only. Raises `UsageError` (malformed)."""
     import yaml
 
     _check_size(data, limit)
     try:
-        text = data.decode("utf-8")
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise refuse(MALFORMED, f"YAML anchors and aliases are not read (line {_line(event)})")
-            if getattr(event, "tag", None):
-                raise refuse(MALFORMED, f"YAML tags are not read (line {_line(event)})")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        events = yaml.parse(data.decode("utf-8"), Loader=yaml.SafeLoader)
+        value = _from_stream(events)
     except PerunError:
         raise
-    except (ValueError, yaml.YAMLError, RecursionError) as exc:
+    except yaml.MarkedYAMLError as exc:
+        line = exc.problem_mark.line + 1 if exc.problem_mark else 1
+        raise refuse(MALFORMED, f"not YAML: {exc.problem} (line {line})") from None
+    except (ValueError, yaml.YAMLError) as exc:
         raise refuse(MALFORMED, f"not YAML: {exc}") from None
-    value = _from_node(node, 0)
-    _check_strings(value)
+    check_values(value)
     return value
 
 
-def _from_node(node: Any, depth: int) -> Any:
+def _from_stream(events: Iterator[Any]) -> Any:
+    # Straight from the parser's events: they come lazily, so nothing deep or tagged is ever built.
+    import yaml
+
+    next(events)  # the stream's start
+    value = None
+    if isinstance(next(events), yaml.DocumentStartEvent):
+        value = _from_event(events, next(events), 0)
+        next(events)  # the document's end
+        if not isinstance(after := next(events), yaml.StreamEndEvent):
+            raise refuse(MALFORMED, f"a second YAML document begins at line {_line(after)}")
+    return value
+
+
+def _from_event(events: Iterator[Any], event: Any, depth: int) -> Any:
     import yaml
 
     if depth > MAX_DEPTH:
         raise refuse(MALFORMED, f"nested deeper than {MAX_DEPTH} levels")
-    if node is None:
-        return None
-    if isinstance(node, yaml.MappingNode):
+    if isinstance(event, yaml.AliasEvent) or event.anchor:
+        raise refuse(MALFORMED, f"YAML anchors and aliases are not read (line {_line(event)})")
+    if event.tag:
+        raise refuse(MALFORMED, f"YAML tags are not read (line {_line(event)})")
+    if isinstance(event, yaml.SequenceStartEvent):
+        items = []
+        while not isinstance(item := next(events), yaml.SequenceEndEvent):
+            items.append(_from_event(events, item, depth + 1))
+        return items
+    if isinstance(event, yaml.MappingStartEvent):
         pairs = []
-        for key, item in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-                raise refuse(MALFORMED, f"keys must be plain strings (line {_line(node)})")
-            pairs.append((key.value, _from_node(item, depth + 1)))
+        while not isinstance(key := next(events), yaml.MappingEndEvent):
+            if not isinstance(key, yaml.ScalarEvent) or key.anchor or key.tag or (key.value, key.style) == ("<<", None):
+                raise refuse(MALFORMED, f"keys must be plain strings (line {_line(key)})")
+            pairs.append((key.value, _from_event(events, next(events), depth + 1)))
         return _no_duplicates(pairs)
-    if isinstance(node, yaml.SequenceNode):
-        return [_from_node(item, depth + 1) for item in node.value]
-    return _scalar(node)
+    return _scalar(event)
 
 
 def _scalar(node: Any) -> Any:
@@ -147,7 +168,7 @@ def _check_size(data: bytes, limit: int) -> None:
 
 
 def _check_depth(data: bytes) -> None:
-    # Counted on the bytes before json.loads: brackets inside strings may only make it stricter than need be.
+    # Counted on the bytes before json.loads, which recurses; documents with few brackets need no counting.
     depth = 0
     in_string = escaped = False
     if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
@@ -170,18 +191,21 @@ def _check_depth(data: bytes) -> None:
             depth -= 1
 
 
-def _check_strings(value: Any) -> None:
-    """Lone surrogates have no UTF-8 form, and 1e999 reads as infinity: neither has a canonical form."""
+def check_values(value: Any) -> None:
+    """Raises `UsageError` (malformed) for what JSON text cannot carry there and back: lone surrogates have no UTF-8 form,
+    1e999 reads as infinity, and 1e16 is written as an integer that is not read."""
     stack = [value]
     while stack:
         item = stack.pop()
-        if isinstance(item, dict):
+        if isinstance(item, Mapping):
             stack.extend(item.keys())
             stack.extend(item.values())
-        elif isinstance(item, list):
+        elif isinstance(item, list | tuple):
             stack.extend(item)
         elif isinstance(item, float):
             if not math.isfinite(item):
                 raise refuse(MALFORMED, "a number is out of range")
+            if MAX_SAFE_INTEGER < abs(item) < _EXPONENT_FORM and item.is_integer():
+                raise refuse(MALFORMED, "integers of 2^53 and more are written as decimal strings", seen=str(item))
         elif isinstance(item, str) and any("\ud800" <= c <= "\udfff" for c in item):
             raise refuse(MALFORMED, "a string holds a lone surrogate")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from perunml.wire.canonical import canonical, load_canonical, load_json
+from perunml.wire.canonical import canonical, check_values, load_canonical, load_json
 from perunml.wire.codes import BAD_SIGNATURE, MALFORMED, WRONG_PAYLOAD_TYPE
 from perunml.wire.digests import digest
 from perunml.wire.encoding import b64, unb64
@@ -103,7 +103,9 @@ class Envelope:
             signatures = tuple((s["keyid"], unb64(s["sig"])) for s in data["signatures"])
             if any(set(s) != {"keyid", "sig"} or not isinstance(s["keyid"], str) for s in data["signatures"]):
                 raise TypeError
-            made = cls(str(data["payloadType"]), unb64(data["payload"]), signatures)
+            if not isinstance(data["payloadType"], str):
+                raise TypeError
+            made = cls(data["payloadType"], unb64(data["payload"]), signatures)
         except (TypeError, KeyError, AttributeError):
             raise refuse(MALFORMED, "not a DSSE envelope") from None
         if len(signatures) > MAX_SIGNATURES or len({key for key, _ in signatures}) != len(signatures):
@@ -121,6 +123,7 @@ def unsigned(kind: str, body: dict[str, Any]) -> Envelope:
     """An envelope without signatures around {apiVersion, kind, **body}."""
     if clash := {"apiVersion", "kind"} & set(body):
         raise ValueError(f"{clash} is set by the envelope")
+    check_values(body)  # what is signed must be readable again
     try:
         payload = canonical({"apiVersion": API_VERSION, "kind": kind, **body})
     except ValueError as exc:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from perunml.wire.canonical import MAX_SAFE_INTEGER
 from perunml.wire.codes import MALFORMED
 from perunml.wire.errors import refuse
 
@@ -46,4 +47,7 @@ def _scaled(text: str, units: dict[str, int], what: str, example: str) -> int:
     found = _NUMBER.fullmatch(text) if isinstance(text, str) else None
     if not found or found[2] not in units:
         raise refuse(MALFORMED, f"not a {what}", expected=f"as {example}", seen=str(text))
-    return int(found[1]) * units[found[2]]
+    value = int(found[1]) * units[found[2]]
+    if value > MAX_SAFE_INTEGER:
+        raise refuse(MALFORMED, f"a {what} past 2^53", seen=text)
+    return value

@@ -15,9 +15,12 @@ def parse_time(text: str) -> int:
     """Seconds since the epoch. Raises `UsageError` (malformed) for any other spelling."""
     if isinstance(text, str) and _FORM.fullmatch(text):
         try:
-            return int(dt.datetime.fromisoformat(text).timestamp())
+            seconds = int(dt.datetime.fromisoformat(text).timestamp())
         except ValueError:
             pass
+        else:
+            if format_time(seconds) == text:  # later Pythons read 24:00:00: one time, one spelling
+                return seconds
     raise refuse(MALFORMED, "not a time", expected="RFC 3339 in UTC, as 2027-06-30T00:00:00Z", seen=str(text))
 
 
