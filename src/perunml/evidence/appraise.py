@@ -42,7 +42,8 @@ def appraise_measured(
         *log.reasons,
     )
     boot = f"tpm:{clock.reset}.{clock.restart}"
-    return _made(profile, imitates, machine, binding, claims, boot, reasons)
+    baseline = policy.baseline.digest if policy.baseline is not None else ""
+    return _made(profile, imitates, machine, binding, claims, boot, reasons, baseline)
 
 
 def appraise_statement(
@@ -87,6 +88,7 @@ def _made(
     claims: Mapping[str, Json],
     boot: str,
     reasons: tuple[Reason, ...],
+    baseline: str = "",
 ) -> Appraisal:
     return mint_appraisal(
         profile=profile,
@@ -96,4 +98,5 @@ def _made(
         claims=claims,
         boot=boot,
         reasons=reasons,
+        baseline=baseline,
     )

@@ -73,13 +73,14 @@ def fresh_boot(agreement: Agreement, job: AnyJob, usage: Usage) -> Iterator[Reas
 
 
 def _meets(profile: AnyProfile, appraisal: Appraisal) -> bool:
-    """What was achieved is what this profile names: never another profile, never another baseline. A simulated profile
-    that imitates nothing takes any simulated host."""
-    if profile.profile != appraisal.profile or profile.judged_by != appraisal.baseline:
+    """What was achieved is what this profile names, under what the agreement names. `simulated` is met by a host that
+    went through the checks it imitates, and by a real one that achieved them: never the other way round."""
+    if profile.judged_by != appraisal.baseline:
         return False
-    if isinstance(profile, Simulated):
-        return profile.imitated in ("", appraisal.imitates)
-    return not appraisal.imitates
+    if not isinstance(profile, Simulated):
+        return appraisal.profile == profile.profile and not appraisal.imitates
+    checks = profile.imitated or "tee"  # as evidence.policy.Policy reads a bare `simulated`
+    return checks == (appraisal.imitates if appraisal.profile == "simulated" else appraisal.profile)
 
 
 def _names(profile: AnyProfile, machine: str) -> bool:

@@ -18,6 +18,7 @@ def appraisal(
     claims: Mapping[str, Json] | None = None,
     boot: str = "",
     reasons: tuple[Reason, ...] = (),
+    baseline: str = "",
 ) -> Appraisal:
     """An appraisal that says what a test wants it to say."""
     return mint_appraisal(
@@ -28,4 +29,5 @@ def appraisal(
         claims=claims or {},
         boot=boot,
         reasons=reasons,
+        baseline=baseline,
     )
