@@ -55,7 +55,7 @@ WRAP_MISSING = rule(
     "The owner wraps the data key to it: `perunml push` does.",
 )
 FORMAT_REFUSED = rule(
-    "format_refused",
+    "output_format_refused",
     Kind.INTEGRITY,
     "A file is not of its declared format, or is of one that runs code when it is read (pickle).",
     "The job writes the declared format: safetensors, pt2, onnx, json or csv.",

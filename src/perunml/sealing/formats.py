@@ -25,7 +25,7 @@ _WIDTH = {
 
 
 def check_format(path: Path, declared: str, max_size: int) -> None:
-    """Raises `LimitReached` (output_too_large), `IntegrityError` (format_refused)."""
+    """Raises `LimitReached` (output_too_large), `IntegrityError` (output_format_refused)."""
     size = path.stat().st_size
     if size > max_size:
         raise refuse(OUTPUT_TOO_LARGE, "the output is too large", expected=f"{max_size} bytes", seen=f"{size} bytes")
