@@ -92,12 +92,6 @@ OUTPUT_UNDECLARED = rule(
     "The job wrote something into PERUNML_OUT that the agreement does not declare.",
     "The code's owner writes declared names only, and scratch files to /tmp.",
 )
-OUTPUT_TOO_LARGE = rule(
-    "output_too_large",
-    Kind.JOB,
-    "An output is larger than the agreement allows.",
-    "The code's owner writes less, or the parties agree on another max_size.",
-)
 OUTPUT_NOT_A_FILE = rule(
     "output_not_a_file",
     Kind.JOB,

@@ -18,7 +18,7 @@ from perunml.wire.errors import refuse
 
 IN, OUT, CODE, TMP, SHM = "/in", "/out", "/code", "/tmp", "/dev/shm"  # noqa: S108 - the sandbox's own, empty at first
 PARAMETERS = "/run/perunml/parameters.json"
-_MOUNT = re.compile(r"/in/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_MOUNT = re.compile(r"/in/[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _ENTRY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,99}){0,8}")
 
 

@@ -7,8 +7,9 @@ an HPKE key, to which the manager seals what it delivers. `Session` is used by t
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -32,11 +33,15 @@ from perunml.wire.canonical import Json
 from perunml.wire.digests import digest_of
 from perunml.wire.dsse import Envelope
 from perunml.wire.encoding import b64
-from perunml.wire.errors import refuse
+from perunml.wire.errors import Unreachable, refuse
 from perunml.wire.hpke import HpkePrivateKey
 from perunml.wire.identity import PublicKey, SigningKey
 from perunml.wire.rules import Reason
 
+T = TypeVar("T")
+
+RETRY_AFTER = 0.5
+"""Seconds between tries while the manager does not answer."""
 MAX_LEASE = 24 * 3600
 """Seconds; a lease longer than a day is no lease, whoever grants it."""
 
@@ -71,6 +76,7 @@ class Session:
         self._link: ManagerLink | None = None
         self._challenge: Challenge | None = None
         self._nonce = b""
+        self._pending: tuple[RenewRequest, float] | None = None
         self._over = False
 
     @property
@@ -103,17 +109,16 @@ class Session:
             raise refuse(DELIVERY_MISMATCH, "the challenge is for another run, agreement or manager")
         self._challenge = challenge
         bundle = self._evidence.collect(self._request("release", challenge.nonce, ""))
-        sent = self._clock()
-        answer = machine_link.release(
-            self.run,
-            ReleaseRequest(
-                nonce=challenge.nonce,
-                session_hpke=self._hpke.public.text,
-                session_key=self.signer.public.text,
-                endpoint=endpoint,
-                evidence=bundle,
-            ),
+        request = ReleaseRequest(
+            nonce=challenge.nonce,
+            session_hpke=self._hpke.public.text,
+            session_key=self.signer.public.text,
+            endpoint=endpoint,
+            evidence=bundle,
         )
+        sent = self._clock()
+        # The same request by the same session key gets the same answer, so an answer that was lost is asked for again.
+        answer = self._insist(lambda: machine_link.release(self.run, request), sent + challenge.expires_in)
         self._begin_lease(answer, sent)
         self._evidence.accepted()
         delivery = self._open(answer, challenge)
@@ -121,13 +126,16 @@ class Session:
         return delivery
 
     def renew(self) -> RenewAnswer:
-        """Renew the lease on fresh evidence. Raises what the manager refuses; `Unreachable` leaves the lease as it was, and
-        the same request may be made again until `deadline`."""
+        """Renew the lease on fresh evidence. Raises what the manager refuses. `Unreachable` leaves the lease as it was: the
+        next call sends the very same request again, whose answer may have been lost, and counts from the first sending."""
         with self._lock:
-            bundle = self._evidence.collect(self._request("renew", self._nonce, ""))
-            sent = self._clock()
-            answer = self.link.renew(self.run, RenewRequest(nonce=self._nonce, evidence=bundle))
+            if self._pending is None:
+                bundle = self._evidence.collect(self._request("renew", self._nonce, ""))
+                self._pending = (RenewRequest(nonce=self._nonce, evidence=bundle), self._clock())
+            request, sent = self._pending
+            answer = self.link.renew(self.run, request)
             self._extend(answer.lease_seconds, sent)
+            self._pending = None
             self._nonce = answer.next_nonce
             self._evidence.accepted()
             self.service_certificate = answer.service_certificate or self.service_certificate
@@ -135,7 +143,9 @@ class Session:
 
     def finish(self, outputs: Mapping[str, str], *, error: str = "", reasons: tuple[Reason, ...] = ()) -> FinishAnswer:
         """End the run: `outputs` maps declared names to manifest digests; a run that failed has none and one error class.
-        The lease is over afterwards."""
+        The lease is over afterwards. Tries again until the lease's end while the manager does not answer."""
+        if self._pending is not None:
+            self.renew()  # its answer holds the nonce that is wanted now
         with self._lock:
             payload = digest_of(dict(outputs))
             bundle = self._evidence.collect(self._request("finish", self._nonce, payload))
@@ -146,7 +156,7 @@ class Session:
                 error=error,
                 reasons=[reason.as_json() for reason in reasons],
             )
-            answer = self.link.finish(self.run, request)
+            answer = self._insist(lambda: self.link.finish(self.run, request), self.deadline)
             answer.receipt.verify("Receipt", [PublicKey(self.pin.identity)])
             self._over = True
             return answer
@@ -169,6 +179,15 @@ class Session:
         self._nonce = answer.next_nonce
         self.lease_id = answer.lease
         self._extend(answer.lease_seconds, sent)
+
+    def _insist(self, ask: Callable[[], T], until: float) -> T:
+        while True:
+            try:
+                return ask()
+            except Unreachable:
+                if self._clock() + RETRY_AFTER >= until:
+                    raise
+                time.sleep(RETRY_AFTER)
 
     def _extend(self, seconds: int, sent: float) -> None:
         if not 0 < seconds <= MAX_LEASE:

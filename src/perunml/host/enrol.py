@@ -1,0 +1,140 @@
+"""Enrolment: a machine's attester proves itself to a manager, the operator signs, a short client certificate comes back.
+
+Enrolment gives no right; agreements name machines. The certificate opens challenge and release only, and both want fresh
+evidence, so its key lies in the agent's folder (mode 0600) and is worth little without the machine.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from perunml.api.base import Message
+from perunml.api.enrolment import EnrolAnswer, EnrolChallenge, Enrolled, EnrolRequest, EnrolSimulated, EnrolTpm
+from perunml.api.pin import Pin
+from perunml.attesters.base import Attester
+from perunml.host.codes import DELIVERY_MISMATCH, NOT_ENROLLED
+from perunml.host.protocol import ManagerLink
+from perunml.wire.errors import refuse
+from perunml.wire.identity import Signer, SigningKey
+from perunml.wire.timestamps import parse_time
+
+FILE = "machine.json"
+RENEW_BEFORE = 24 * 3600
+"""Seconds before its end at which an agent that has the operator's key renews a certificate."""
+SPARE = 60
+"""Seconds of life that a certificate needs to be used."""
+
+
+class TpmMachine(Attester, Protocol):
+    def enrolment(self) -> dict[str, Any]: ...
+    def activate(self, credential: bytes, encrypted_secret: bytes) -> bytes: ...
+
+
+class SimulatedMachine(Attester, Protocol):
+    def enrolment(self) -> dict[str, Any]: ...
+    def answer(self, challenge: bytes) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What `enrol` left in the folder."""
+
+    machine: str
+    simulated: bool
+    certificate: str
+    key: bytes  # PEM
+    expires: int
+
+    def __repr__(self) -> str:
+        return f"<Membership of {self.machine}>"
+
+
+class _File(Message):
+    manager: str
+    machine: str
+    simulated: bool
+    certificate: str
+    key: str
+    expires: str
+
+
+def enrol(pin: Pin, operator: Signer, attester: TpmMachine | SimulatedMachine, folder: Path, name: str) -> Enrolled:
+    """Enrol this machine and keep its certificate in `folder`. Raises what the manager refuses (EvidenceRefusal), and
+    `IntegrityError` (delivery_mismatch) for a certificate that is not this machine's."""
+    key = SigningKey.generate()
+    claim = attester.enrolment()
+    request: EnrolTpm | EnrolSimulated
+    if "ek_public" in claim:
+        request = EnrolTpm(kind="tpm", name=name, tls_key=key.public.text, **claim)
+    else:
+        request = EnrolSimulated(kind="simulated", name=name, tls_key=key.public.text, key=claim["key"])
+    with ManagerLink(pin) as link:
+        challenge = link.enrol(EnrolRequest(machine=request), operator)
+        answer = EnrolAnswer(answer=_answer(attester, challenge))
+        enrolled = link.answer_enrolment(challenge.enrolment, answer, operator)
+    if enrolled.machine != attester.machine or _certified_key(enrolled.certificate) != key.public.text:
+        raise refuse(DELIVERY_MISMATCH, "the certificate is another machine's or another key's", expected=attester.machine, seen=enrolled.machine)  # fmt: skip
+    pem = ed25519.Ed25519PrivateKey.from_private_bytes(key.secret()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    kept = _File(
+        manager=pin.identity, machine=enrolled.machine, simulated=enrolled.simulated, certificate=enrolled.certificate,
+        key=pem.decode(), expires=enrolled.expires,
+    )  # fmt: skip
+    _write(folder / FILE, kept.encode())
+    return enrolled
+
+
+def membership(pin: Pin, machine: str, folder: Path, now: int | None = None) -> Membership:
+    """This machine's certificate for this manager. Raises `UsageError` (not_enrolled)."""
+    now = int(time.time()) if now is None else now
+    try:
+        kept = _File.decode((folder / FILE).read_bytes())
+    except FileNotFoundError:
+        raise refuse(NOT_ENROLLED, "this folder holds no certificate", command="perunml host enrol") from None
+    if kept.manager != pin.identity or kept.machine != machine:
+        raise refuse(NOT_ENROLLED, "the certificate is another manager's or another machine's", expected=machine, seen=kept.machine, command="perunml host enrol")  # fmt: skip
+    expires = parse_time(kept.expires)
+    if now > expires - SPARE:
+        raise refuse(NOT_ENROLLED, "the certificate is over", seen=kept.expires, command="perunml host enrol")
+    return Membership(kept.machine, kept.simulated, kept.certificate, kept.key.encode(), expires)
+
+
+def _answer(attester: TpmMachine | SimulatedMachine, challenge: EnrolChallenge) -> bytes:
+    activate = getattr(attester, "activate", None)
+    if activate is not None:
+        return bytes(activate(challenge.credential, challenge.encrypted_secret))
+    answer = getattr(attester, "answer")  # noqa: B009 - one of the two, by protocol
+    return bytes(answer(challenge.nonce))
+
+
+def _certified_key(certificate: str) -> str:
+    try:
+        public = x509.load_pem_x509_certificate(certificate.encode("ascii")).public_key()
+    except ValueError:
+        raise refuse(DELIVERY_MISMATCH, "what came is no certificate") from None
+    if not isinstance(public, ed25519.Ed25519PublicKey):
+        raise refuse(DELIVERY_MISMATCH, "the certificate is for another kind of key")
+    from perunml.wire.encoding import b64
+
+    return "ed25519:" + b64(public.public_bytes_raw())
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all, readable by its owner alone."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.unlink(missing_ok=True)
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+    part.replace(path)

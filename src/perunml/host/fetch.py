@@ -1,0 +1,100 @@
+"""From what the manager delivered to readers of verified ciphertext in the run's folder.
+
+Each asset's manifest must be signed by one of the owners the delivery names and have the digest it names. Ciphertext
+comes in parts under the lease's certificate; the whole Merkle tree is checked once it lies here, before a byte of it is used:
+whoever held the data key before (an earlier host) could have made chunks that open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from perunml.api.assets import PART_SIZE
+from perunml.api.runs import InputKey, KeyDelivery
+from perunml.host.codes import DELIVERY_MISMATCH
+from perunml.host.memory import wipe
+from perunml.host.protocol import ManagerLink
+from perunml.sealing.manifest import Manifest, open_manifest
+from perunml.sealing.reader import SealedReader
+from perunml.sealing.store import FolderStore
+from perunml.wire.errors import refuse
+from perunml.wire.identity import PublicKey
+
+Progress = Callable[[str, int, int], None]
+"""Called with an input's name, ciphertext bytes fetched so far, and in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """One input: its ciphertext lies in `folder`, its tree was verified, `reader` opens it. Close the reader, which wipes
+    its key."""
+
+    input: InputKey
+    manifest: Manifest
+    reader: SealedReader
+    folder: Path
+
+
+def check_inputs(delivery: KeyDelivery) -> dict[str, Manifest]:
+    """The manifests of all inputs, before anything is fetched. Raises `IntegrityError` (delivery_mismatch, bad_signature,
+    manifest_invalid)."""
+    found = {}
+    for name, item in delivery.inputs.items():
+        if item.manifest.digest != item.asset:
+            raise refuse(DELIVERY_MISMATCH, f"the manifest of {name} is another asset's", expected=item.asset, seen=item.manifest.digest)  # fmt: skip
+        manifest = open_manifest(item.manifest, [PublicKey(text) for text in item.owners])
+        if manifest.kind != item.kind:
+            raise refuse(DELIVERY_MISMATCH, f"{name} is another kind of asset", expected=item.kind, seen=manifest.kind)
+        found[name] = manifest
+    return found
+
+
+def fetch_input(
+    name: str, item: InputKey, manifest: Manifest, link: Callable[[], ManagerLink], folder: Path,
+    progress: Progress = lambda name, done, total: None,
+) -> Fetched:  # fmt: skip
+    """Fetch one input's ciphertext into `folder` and verify it. `link` gives the connection under the lease; asked for each
+    part, so that a lost lease ends the transfer. Raises `Unreachable`, `LimitReached` (disk_full), `IntegrityError`."""
+    store = FolderStore(folder)
+    done, total = 0, manifest.total_sealed
+    for blob in manifest.all_blobs:
+        size = manifest.sealed_size(blob)
+        with store.create(blob.id) as out:
+            for offset in range(0, size, PART_SIZE):
+                part = link().read_blob(item.asset, blob.id, offset, min(PART_SIZE, size - offset))
+                out.write(part)
+                done += len(part)
+                progress(name, done, total)
+    key = bytearray(item.key)
+    try:
+        reader = SealedReader(manifest, key, store)
+    finally:
+        wipe(key)
+    try:
+        reader.verify_tree()
+    except BaseException:
+        reader.close()
+        raise
+    return Fetched(item, manifest, reader, folder)
+
+
+def fetch_inputs(
+    delivery: KeyDelivery, link: Callable[[], ManagerLink], folder: Path,
+    progress: Progress = lambda name, done, total: None,
+) -> dict[str, Fetched]:  # fmt: skip
+    """Every input of a delivery, by name, each in a folder of its own below `folder`. On an error the readers made so far
+    are closed."""
+    found: dict[str, Fetched] = {}
+    try:
+        for name, manifest in check_inputs(delivery).items():
+            # Numbered: a name is the agreement's, a path is ours.
+            found[name] = fetch_input(
+                name, delivery.inputs[name], manifest, link, folder / f"input{len(found)}", progress
+            )
+    except BaseException:
+        for each in found.values():
+            each.reader.close()
+        raise
+    return found

@@ -1,0 +1,117 @@
+"""A training: sealed inputs unpacked into memory, the code run in the sandbox, its end put into one of a few classes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from perunml.api.runs import KeyDelivery
+from perunml.host import contract
+from perunml.host.clock import boottime
+from perunml.host.codes import DELIVERY_MISMATCH, MEMORY_CAN_SWAP, MEMORY_SHORT
+from perunml.host.fetch import Fetched
+from perunml.host.launch import EXIT_UNCONFINED
+from perunml.host.limits import Cgroup, make_cgroup
+from perunml.host.memory import SLACK, PrivateMemory, available_memory, swap_is_on
+from perunml.host.progress import Report
+from perunml.host.sandbox import Sandbox, View, job_user, show_interpreter
+from perunml.sealing.views import unpack
+from perunml.wire.canonical import canonical
+from perunml.wire.errors import refuse
+
+PAGE = 4096
+SCRATCH_PART = 4
+"""The job's /tmp and /dev/shm may each take up to this part (a quarter) of what memory is available."""
+MIN_MEMORY = 256 << 20
+"""Bytes that a job gets at the least; Python with PyTorch has about 200 MiB before the first tensor."""
+
+CODE_FAILED, OUT_OF_MEMORY, OUT_OF_TIME, INTERNAL = "code_failed", "out_of_memory", "out_of_time", "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a job ended: `error` is "" or one of the classes above, `out` the folder with its outputs."""
+
+    error: str
+    out: Path
+
+
+def train(
+    delivery: KeyDelivery, fetched: Mapping[str, Fetched], memory: PrivateMemory, report: Report, *, swap_allowed: bool
+) -> Ended:
+    """Run a delivery's code on its inputs, once. Call it from the main thread, which bubblewrap lives as long as. Closes the
+    inputs' readers and removes their ciphertext as soon as they are unpacked. Raises `PerunError` when the job could not be
+    started; whatever the job does is in the `Ended`."""
+    if "code" not in fetched or fetched["code"].input.mount != contract.CODE:
+        raise refuse(DELIVERY_MISMATCH, "a training comes with its code")
+    entry = contract.entry_path(delivery.entry)
+    user = job_user()
+    view, mounts = _view(delivery, fetched, memory, user)
+    group = _confine(delivery, report, swap_allowed)
+    environment = contract.environment(mounts, delivery.parameters, threads=contract.thread_count())
+    size = available_memory() + SLACK
+    deadline = boottime() + delivery.wall_seconds
+    with Sandbox(view, [view.python, entry], environment, file_size=size, cgroup=group, uid=user) as sandbox:
+        report(
+            "running", job=str(delivery.agreement), init=sandbox.init_pid, limits=group.kind if group else "rlimits",
+            landlock=sandbox.landlock,
+        )  # fmt: skip
+        status = sandbox.wait(deadline)
+        starved = sandbox.out_of_memory()
+    error = _class(status, starved)
+    report("job_ended", error=error)
+    return Ended(error, view.out)
+
+
+def _view(delivery: KeyDelivery, fetched: Mapping[str, Fetched], memory: PrivateMemory, user: int) -> tuple[View, dict[str, str]]:  # fmt: skip
+    folders: dict[str, Path] = {}
+    mounts: dict[str, str] = {}
+    for number, (name, item) in enumerate(fetched.items()):
+        where = item.input.mount
+        if name != "code":
+            contract.input_folder(where)
+            mounts[name] = where
+        if where in folders:
+            raise refuse(DELIVERY_MISMATCH, "two inputs have one mount", seen=where)
+        space = SLACK + sum(-(-size // PAGE) * PAGE + PAGE for size in item.reader.files.values())
+        folders[where] = memory.add(f"input{number}", space, owner=user)
+        unpack(item.reader, folders[where])
+        memory.freeze(f"input{number}", user)
+        item.reader.close()
+        shutil.rmtree(item.folder, ignore_errors=True)
+    out = memory.add("out", SLACK + sum(key.max_size + PAGE for key in delivery.outputs.values()), owner=user)
+    scratch = available_memory() // SCRATCH_PART
+    view = View(
+        code=folders.pop(contract.CODE),
+        inputs=folders,
+        out=out,
+        tmp=memory.add("tmp", scratch, owner=user, executable=True),
+        shm=memory.add("shm", scratch, owner=user),
+        parameters=canonical(delivery.parameters),
+        prefixes=show_interpreter(memory),
+    )
+    return view, mounts
+
+
+def _confine(delivery: KeyDelivery, report: Report, swap_allowed: bool) -> Cgroup | None:
+    limit = available_memory() - SLACK
+    if limit < MIN_MEMORY:
+        raise refuse(MEMORY_SHORT, "too little memory is left for a job", expected=str(MIN_MEMORY), seen=str(limit))
+    group = make_cgroup(delivery.run, limit)
+    if swap_is_on() and not (group and group.forbids_swap()):
+        if not swap_allowed:
+            raise refuse(MEMORY_CAN_SWAP, "swap is on, and no cgroup can keep the job out of it", command="swapoff -a")
+        report("warning", message="swap is on: this simulated machine may write a job's memory to it")
+    return group
+
+
+def _class(status: int | None, starved: bool) -> str:
+    if status == 0:
+        return ""
+    if status is None:
+        return OUT_OF_TIME
+    if starved:
+        return OUT_OF_MEMORY
+    return INTERNAL if status == EXIT_UNCONFINED else CODE_FAILED

@@ -1,0 +1,192 @@
+"""One run, in a process of its own: it alone holds the run's keys, and its end is theirs.
+
+The agent starts it as ``python -m perunml.host.runner`` with `Settings` as JSON on stdin, a socket for evidence and a pipe
+for events. `Run` is what trainings and services share: the session, its lease, private memory, inputs. When the lease is lost
+the process ends at once, from whatever it was doing: namespaces, memory mounts and the sandbox end with it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from perunml.api.base import Message
+from perunml.api.pin import Pin
+from perunml.api.runs import KeyDelivery
+from perunml.host import job, outputs
+from perunml.host.channel import EvidenceSource
+from perunml.host.codes import CODE_FAILED, DELIVERY_MISMATCH, INTERNAL, OUT_OF_MEMORY, OUT_OF_TIME
+from perunml.host.fetch import Fetched, fetch_inputs
+from perunml.host.lease import LeaseKeeper
+from perunml.host.memory import PrivateMemory, die_with_parent, guard_process
+from perunml.host.progress import Report
+from perunml.host.protocol import ManagerLink
+from perunml.host.session import Session
+from perunml.wire.errors import PerunError, refuse
+from perunml.wire.rules import Reason
+
+EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_LOST = 0, 1, 3, 4
+"""Finished; ended with an error class that the manager knows; no keys were released; the lease was lost."""
+_CLASSES = {rule.code: rule for rule in (CODE_FAILED, OUT_OF_MEMORY, OUT_OF_TIME, INTERNAL)}
+
+
+class Settings(Message):
+    """What the agent tells a runner. `key` is the machine's TLS key (PEM): it opens challenge and release, which want
+    evidence too."""
+
+    run: str
+    agreement: str
+    machine: str
+    simulated: bool
+    pin: Pin
+    certificate: str
+    key: str
+    folder: str
+    agent_pid: int
+    evidence_fd: int
+    events_fd: int
+    listen: str = ""  # services: HOST:PORT to listen on
+
+    def __repr__(self) -> str:
+        return f"<Settings of run {self.run}>"
+
+
+class Run:
+    """A run that has its keys. Made by `begin`; `on_lost` is called when the lease is lost, right before the process ends."""
+
+    def __init__(
+        self, settings: Settings, report: Report, memory: PrivateMemory, session: Session, delivery: KeyDelivery
+    ) -> None:
+        self.settings = settings
+        self.report = report
+        self.memory = memory
+        self.session = session
+        self.delivery = delivery
+        self.folder = Path(settings.folder)
+        self.on_lost: Callable[[], None] = lambda: None
+        self.keeper = LeaseKeeper(session, self._lost, lambda seconds: report("renewed", lease_seconds=seconds))
+
+    def link(self) -> ManagerLink:
+        """The connection under the lease's certificate, as long as there is a lease."""
+        return self.session.link
+
+    def fetch(self) -> dict[str, Fetched]:
+        """All inputs' ciphertext, here and verified."""
+        names = list(self.delivery.inputs)
+        self.report("fetching", inputs=names)
+        found = fetch_inputs(self.delivery, self.link, self.folder / "sealed")
+        self.report("fetched", inputs={name: item.input.asset for name, item in found.items()},
+                    bytes=sum(item.manifest.total_sealed for item in found.values()))  # fmt: skip
+        return found
+
+    def finish(self, sent: dict[str, str], *, error: str = "", reasons: tuple[Reason, ...] = ()) -> None:
+        """Tell the manager how it ended; the lease is over afterwards."""
+        self.keeper.stop()
+        answer = self.session.finish(sent, error=error, reasons=reasons)
+        if error:
+            self.report.reasons("failed", reasons, error=error, entry=answer.entry)
+        else:
+            self.report("finished", outputs=sent, entry=answer.entry)
+
+    def _lost(self, reasons: tuple[Reason, ...]) -> NoReturn:
+        try:
+            self.report.reasons("lease_lost", reasons)
+            self.on_lost()
+            self.session.close()
+        finally:
+            # Not sys.exit: nothing may run on, in no thread. Bubblewrap and all in it die with this process.
+            os._exit(EXIT_LOST)
+
+
+def begin(settings: Settings, report: Report, *, endpoint: str = "") -> Run:
+    """Prepare the process, ask for the keys, start the lease's keeper. Raises what the manager or this machine refuses."""
+    guard_process()
+    # Before any key exists, and while there is one thread.
+    memory = PrivateMemory.enter(swap_allowed=settings.simulated)
+    evidence = EvidenceSource(socket.socket(fileno=settings.evidence_fd))
+    session = Session(settings.pin, settings.run, settings.machine, evidence)
+    with ManagerLink(settings.pin, (settings.certificate, settings.key.encode())) as machine_link:
+        delivery = session.release(machine_link, agreement=settings.agreement, endpoint=endpoint)
+    report("released", agreement=delivery.agreement, lease=session.lease_id, lease_seconds=session.lease_seconds,
+           inputs={name: item.asset for name, item in delivery.inputs.items()}, simulated=delivery.simulated)  # fmt: skip
+    run = Run(settings, report, memory, session, delivery)
+    run.keeper.start()
+    return run
+
+
+def run_main(work: Callable[[Run], None], *, prepare: Callable[[Settings], str] = lambda settings: "") -> NoReturn:
+    """The main function of a runner: settings from stdin, `prepare` (which may bind a port and gives the endpoint to tell), then
+    `begin`, then `work`, which ends with `Run.finish`. What `work` raises ends the run as ``internal`` with its reasons."""
+    settings = Settings.decode(sys.stdin.buffer.read())
+    report = Report(os.fdopen(settings.events_fd, "wb"), settings.run)
+    try:
+        die_with_parent(settings.agent_pid)
+        run = begin(settings, report, endpoint=prepare(settings))
+    except PerunError as exc:
+        report.reasons("refused", exc.reasons)
+        _end(EXIT_REFUSED)
+    except Exception as exc:
+        report.reasons("refused", [_unexpected(exc)])
+        _end(EXIT_REFUSED)
+    try:
+        work(run)
+    except PerunError as exc:
+        _fail(run, exc.reasons)
+    except Exception as exc:
+        _fail(run, (_unexpected(exc),))
+    finally:
+        shutil.rmtree(run.folder / "sealed", ignore_errors=True)
+        run.session.close()
+    _end(EXIT_DONE)
+
+
+def train(run: Run) -> None:
+    """A training, from delivery to receipt."""
+    if run.delivery.kind != "train":
+        raise refuse(DELIVERY_MISMATCH, "not a training", seen=run.delivery.kind)
+    ended = job.train(run.delivery, run.fetch(), run.memory, run.report, swap_allowed=run.delivery.simulated)
+    if ended.error:
+        rule = _CLASSES[ended.error]
+        run.finish({}, error=ended.error, reasons=(Reason(rule, rule.meaning),))
+        return
+    try:
+        found = outputs.collect(ended.out, run.delivery.outputs)
+    except PerunError as exc:
+        run.finish({}, error="output_refused", reasons=exc.reasons)
+        return
+    sent: dict[str, str] = {}
+    for number, each in enumerate(found):
+        run.report("sealing", output=each.name)
+        folder = run.folder / "outputs" / str(number)
+        envelope, store = outputs.seal(each, run.delivery.outputs[each.name], run.session.signer, folder)
+        sent[each.name] = outputs.send(run.session.run, each.name, envelope, store, run.session.signer, run.link)
+        run.report("sealed", output=each.name, asset=sent[each.name])
+    run.memory.remove(["out"])
+    run.finish(sent)
+
+
+def _fail(run: Run, reasons: tuple[Reason, ...]) -> NoReturn:
+    try:
+        run.finish({}, error="internal", reasons=reasons)
+    except PerunError as exc:
+        run.report.reasons("failed", (*reasons, *exc.reasons), error="internal")
+    _end(EXIT_FAILED)
+
+
+def _unexpected(exc: Exception) -> Reason:
+    # The type alone: an exception's text may quote what was being read.
+    return Reason(INTERNAL, "the host's software failed", seen=type(exc).__name__)
+
+
+def _end(status: int) -> NoReturn:
+    # Daemon threads may still hold keys in their frames; the process is what ends them.
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    run_main(train)
