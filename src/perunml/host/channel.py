@@ -55,6 +55,10 @@ class EvidenceSource:
         """Tell the agent that the manager accepted the last evidence, so that the next needs only what is new."""
         self._ask({"ask": "accepted"})
 
+    def forget(self) -> None:
+        """Tell the agent that the manager did not accept the last evidence: the next is to be whole again."""
+        self._ask({"ask": "forget"})
+
     def lease(self, deadline: float) -> None:
         """Tell the agent until when (seconds of CLOCK_BOOTTIME) this run may live; it kills the run at that time."""
         self._ask({"ask": "lease", "deadline": deadline})
@@ -85,6 +89,7 @@ class Handlers:
 
     collect: Callable[[EvidenceRequest], Any]  # -> a bundle with as_json()
     accepted: Callable[[Any], None]  # the last bundle
+    forget: Callable[[], None]
     lease: Callable[[float], None]
 
 
@@ -107,6 +112,8 @@ def answer_runner(sock: socket.socket, handlers: Handlers) -> None:
                     case "accepted":
                         if last is not None:
                             handlers.accepted(last)
+                    case "forget":
+                        handlers.forget()
                     case "lease":
                         handlers.lease(float(message["deadline"]))
                     case _:

@@ -22,13 +22,14 @@ from perunml.api.pin import Pin
 from perunml.attesters.base import Attester
 from perunml.host.codes import DELIVERY_MISMATCH, NOT_ENROLLED
 from perunml.host.protocol import ManagerLink
+from perunml.wire.encoding import b64
 from perunml.wire.errors import refuse
 from perunml.wire.identity import Signer, SigningKey
 from perunml.wire.timestamps import parse_time
 
 FILE = "machine.json"
-RENEW_BEFORE = 24 * 3600
-"""Seconds before its end at which an agent that has the operator's key renews a certificate."""
+RENEW_AT = 2 / 3
+"""Part of its life after which an agent that has the operator's key renews the certificate."""
 SPARE = 60
 """Seconds of life that a certificate needs to be used."""
 
@@ -51,6 +52,7 @@ class Membership:
     simulated: bool
     certificate: str
     key: bytes  # PEM
+    renew_at: int  # seconds since the epoch
     expires: int
 
     def __repr__(self) -> str:
@@ -105,7 +107,9 @@ def membership(pin: Pin, machine: str, folder: Path, now: int | None = None) -> 
     expires = parse_time(kept.expires)
     if now > expires - SPARE:
         raise refuse(NOT_ENROLLED, "the certificate is over", seen=kept.expires, command="perunml host enrol")
-    return Membership(kept.machine, kept.simulated, kept.certificate, kept.key.encode(), expires)
+    begin = int(x509.load_pem_x509_certificate(kept.certificate.encode()).not_valid_before_utc.timestamp())
+    renew_at = begin + int((expires - begin) * RENEW_AT)
+    return Membership(kept.machine, kept.simulated, kept.certificate, kept.key.encode(), renew_at, expires)
 
 
 def _answer(attester: TpmMachine | SimulatedMachine, challenge: EnrolChallenge) -> bytes:
@@ -123,8 +127,6 @@ def _certified_key(certificate: str) -> str:
         raise refuse(DELIVERY_MISMATCH, "what came is no certificate") from None
     if not isinstance(public, ed25519.Ed25519PublicKey):
         raise refuse(DELIVERY_MISMATCH, "the certificate is for another kind of key")
-    from perunml.wire.encoding import b64
-
     return "ed25519:" + b64(public.public_bytes_raw())
 
 

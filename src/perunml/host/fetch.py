@@ -17,7 +17,7 @@ from perunml.host.codes import DELIVERY_MISMATCH
 from perunml.host.memory import wipe
 from perunml.host.protocol import ManagerLink
 from perunml.sealing.manifest import Manifest, open_manifest
-from perunml.sealing.reader import SealedReader
+from perunml.sealing.reader import SealedReader, verify_tree
 from perunml.sealing.store import FolderStore
 from perunml.wire.errors import refuse
 from perunml.wire.identity import PublicKey
@@ -67,16 +67,12 @@ def fetch_input(
                 out.write(part)
                 done += len(part)
                 progress(name, done, total)
+    verify_tree(manifest, store)
     key = bytearray(item.key)
     try:
         reader = SealedReader(manifest, key, store)
     finally:
         wipe(key)
-    try:
-        reader.verify_tree()
-    except BaseException:
-        reader.close()
-        raise
     return Fetched(item, manifest, reader, folder)
 
 

@@ -106,7 +106,7 @@ def send(
         for offset in range(view.received.get(blob.id, 0), size, PART_SIZE):
             part = bytearray(min(PART_SIZE, size - offset))
             store.read(blob.id, offset, memoryview(part))
-            link().write_blob(envelope.digest, blob.id, offset, part)
+            link().write_blob(envelope.digest, blob.id, offset, bytes(part))
             done += len(part)
             progress(name, done, total)
     return envelope.digest

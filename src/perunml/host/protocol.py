@@ -111,11 +111,11 @@ class ManagerLink:
             raise refuse(UNREACHABLE, "a part of a blob came short or long", expected=str(size), seen=str(len(part)))
         return part
 
-    def write_blob(self, asset: str, blob: str, offset: int, part: bytes | memoryview) -> AssetView:
+    def write_blob(self, asset: str, blob: str, offset: int, part: bytes) -> AssetView:
         """Send the part of a blob's ciphertext that begins at `offset`; parts go in order."""
         path = f"/v1/assets/{asset}/blobs/{blob}?offset={offset}"
         headers = {"content-type": "application/octet-stream"}
-        return self._read(self._send("PUT", path, bytes(part), headers), AssetView)
+        return self._read(self._send("PUT", path, part, headers), AssetView)
 
     def _post(self, path: str, body: Message, answer: type[A], signer: Signer | None = None) -> A:
         return self._read(self._send("POST", path, body.encode(), {"content-type": "application/json"}, signer), answer)

@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -179,8 +180,13 @@ def _fail(run: Run, reasons: tuple[Reason, ...]) -> NoReturn:
 
 
 def _unexpected(exc: Exception) -> Reason:
-    # The type alone: an exception's text may quote what was being read.
-    return Reason(INTERNAL, "the host's software failed", seen=type(exc).__name__)
+    # The type and the place alone: an exception's text may quote what was being read.
+    frame = traceback.extract_tb(exc.__traceback__)[-1]
+    return Reason(
+        INTERNAL,
+        "the host's software failed",
+        seen=f"{type(exc).__name__} at {Path(frame.filename).name}:{frame.lineno}",
+    )
 
 
 def _end(status: int) -> NoReturn:

@@ -33,7 +33,7 @@ from perunml.wire.canonical import Json
 from perunml.wire.digests import digest_of
 from perunml.wire.dsse import Envelope
 from perunml.wire.encoding import b64
-from perunml.wire.errors import Unreachable, refuse
+from perunml.wire.errors import EvidenceRefusal, Unreachable, refuse
 from perunml.wire.hpke import HpkePrivateKey
 from perunml.wire.identity import PublicKey, SigningKey
 from perunml.wire.rules import Reason
@@ -51,6 +51,7 @@ class Evidence(Protocol):
 
     def collect(self, request: EvidenceRequest) -> dict[str, Json]: ...
     def accepted(self) -> None: ...
+    def forget(self) -> None: ...
     def lease(self, deadline: float) -> None: ...
 
 
@@ -118,7 +119,11 @@ class Session:
         )
         sent = self._clock()
         # The same request by the same session key gets the same answer, so an answer that was lost is asked for again.
-        answer = self._insist(lambda: machine_link.release(self.run, request), sent + challenge.expires_in)
+        try:
+            answer = self._insist(lambda: machine_link.release(self.run, request), sent + challenge.expires_in)
+        except EvidenceRefusal:
+            self._evidence.forget()
+            raise
         self._begin_lease(answer, sent)
         self._evidence.accepted()
         delivery = self._open(answer, challenge)
