@@ -21,3 +21,15 @@ RECEIPT_MISMATCH = rule(
     "A receipt is not about the service, request or answer it came with.",
     "The client keeps both and tells the manager's operator: a service signed something that did not happen.",
 )
+SERVICE_NOT_EXPECTED = rule(
+    "service_not_expected",
+    Kind.EVIDENCE,
+    "A service's certificate is of another manager, agreement, run or model than the one asked for.",
+    "The client asks the run's own endpoint; somebody may have put another service into its place.",
+)
+SERVICE_CERTIFICATE_OVER = rule(
+    "service_certificate_over",
+    Kind.SUSPENDED,
+    "A service's certificate is not valid now: its lease is over, or has not begun by this machine's clock.",
+    "Ask again when the service has renewed its lease; check that the clock is right.",
+)

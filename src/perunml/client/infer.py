@@ -1,0 +1,213 @@
+"""Asking a confidential service (docs/spec/inference.md): who it is, checked each time; then one sealed request.
+
+The endpoint is not trusted, nor is anything between: the certificate is the pinned manager's or nothing is sent, inputs
+leave this process sealed to the certified key alone, and an answer counts only with a receipt that the same session
+signed over this very request.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import httpx
+
+from perunml.api.codes import RECEIPT_MISMATCH, SERVICE_CERTIFICATE_OVER, SERVICE_NOT_EXPECTED, UNREACHABLE
+from perunml.api.inference import InferenceAnswer, InferenceCall, ReceiptFile, ServiceView
+from perunml.api.pin import Pin
+from perunml.api.refusal import RefusalBody
+from perunml.api.runs import RunView
+from perunml.api.service import InferenceReceipt, InferenceRequest, ServiceCertificate, check_receipt, infer_info
+from perunml.wire.answers import MAX_ANSWER, SECRET_SIZE, open_answer
+from perunml.wire.canonical import load_json
+from perunml.wire.codes import MALFORMED
+from perunml.wire.digests import digest_of
+from perunml.wire.dsse import Envelope
+from perunml.wire.errors import PerunError, refuse
+from perunml.wire.hpke import HpkePublicKey
+from perunml.wire.identity import PublicKey, SigningKey
+from perunml.wire.timestamps import format_time, parse_time
+
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 60.0
+MAX_BODY = 2 * MAX_ANSWER
+"""Bytes of HTTP body read: the largest answer in base64, and room for JSON."""
+SKEW = 30
+"""Seconds by which a manager's clock may be ahead of ours."""
+_CERTIFICATE_GONE = "request_not_for_this_service"
+
+
+class Asker(Protocol):
+    """Who asks: `client.identity.Identity`, or anything with a name and a signing key."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def signing(self) -> SigningKey: ...
+
+
+def infer(
+    identity: Asker,
+    pin: Pin,
+    run: RunView,
+    inputs: dict[str, Any],
+    *,
+    endpoint: str = "",
+    party: str = "",
+    agreement: str = "",
+    model: str = "",
+    clock: Callable[[], float] = time.time,
+    transport: httpx.BaseTransport | None = None,
+) -> tuple[dict[str, Any], ReceiptFile]:
+    """The outputs, and the receipt for them, verified.
+
+    `run` is the service's run; `endpoint` overrides where it says that it is. `party` is the client's name in the
+    agreement (default: the identity's), `agreement` the digest that the client approved (default: the run's), `model` the
+    digest expected (default: any that the manager certifies). Raises `Unreachable`, `EvidenceRefusal` (service_not_expected),
+    `SuspendedError` (service_certificate_over, service_over), `IntegrityError` for anything altered, and what the
+    service refuses.
+    """
+    asked = agreement or run.agreement
+    if asked != run.agreement:
+        raise refuse(SERVICE_NOT_EXPECTED, "the run is of another agreement", expected=asked, seen=run.agreement)
+    with _http(endpoint or run.endpoint, transport) as http:
+        for last in (False, True):
+            view = ServiceView.decode(_send(http, "GET", "/.well-known/perunml/service"))
+            certificate = check_service(
+                view.certificate, pin, agreement=asked, run=run.run, model=model, now=int(clock())
+            )
+            try:
+                return _ask(http, identity, party or identity.name, view.certificate, certificate, inputs, int(clock()))
+            except PerunError as exc:
+                # A lease was renewed, and its older certificate ended, between the two requests: once more, newly made.
+                if last or exc.code != _CERTIFICATE_GONE:
+                    raise
+    raise AssertionError("the loop returns or raises")
+
+
+def check_service(
+    envelope: Envelope, pin: Pin, *, agreement: str, run: str, model: str = "", now: int
+) -> ServiceCertificate:
+    """The certificate, when the pinned manager signed it for this very service and it is valid `now` (seconds since
+    the epoch). Raises as `infer` does."""
+    certificate = ServiceCertificate.open(envelope, [PublicKey(pin.identity)])
+    wanted = {"manager": pin.identity, "agreement": agreement, "run": run} | ({"model": model} if model else {})
+    for name, value in wanted.items():
+        if getattr(certificate, name) != value:
+            raise refuse(
+                SERVICE_NOT_EXPECTED,
+                f"the service's certificate is of another {name}",
+                expected=value,
+                seen=getattr(certificate, name),
+            )
+    if not parse_time(certificate.not_before) - SKEW <= now < parse_time(certificate.not_after):
+        raise refuse(
+            SERVICE_CERTIFICATE_OVER,
+            "the service's certificate is not valid now",
+            expected=f"{certificate.not_before} to {certificate.not_after}",
+            seen=format_time(now),
+        )
+    return certificate
+
+
+def _ask(
+    http: httpx.Client,
+    identity: Asker,
+    party: str,
+    envelope: Envelope,
+    certificate: ServiceCertificate,
+    inputs: dict[str, Any],
+    now: int,
+) -> tuple[dict[str, Any], ReceiptFile]:
+    request = InferenceRequest(
+        manager=certificate.manager,
+        agreement=certificate.agreement,
+        run=certificate.run,
+        certificate=envelope.digest,
+        party=party,
+        id=os.urandom(16).hex(),
+        secret=os.urandom(SECRET_SIZE),
+        time=format_time(now),
+        inputs=inputs,
+    )
+    signed = request.envelope(identity.signing)
+    info = infer_info(certificate.manager, certificate.agreement, certificate.run)
+    call = InferenceCall(sealed=HpkePublicKey(certificate.hpke).seal(signed.encode(), info))
+    answer = InferenceAnswer.decode(_send(http, "POST", "/v1/infer", call.encode()), limit=MAX_BODY)
+    body = load_json(open_answer(answer.nonce, answer.chunks, request.secret, signed.digest), limit=MAX_ANSWER)
+    if isinstance(body, dict) and set(body) == {"refusal"}:
+        raise _refusal(body["refusal"])
+    if not isinstance(body, dict) or set(body) != {"outputs", "receipt"} or not isinstance(body["outputs"], dict):
+        raise refuse(MALFORMED, "the service's answer is not outputs and a receipt")
+    outputs: dict[str, Any] = body["outputs"]
+    file = ReceiptFile(
+        certificate=envelope,
+        receipt=Envelope.from_json(body["receipt"]),
+        request_digest=signed.digest,
+        response_digest=digest_of(outputs),
+    )
+    _check_answered(file, certificate, request)
+    return outputs, file
+
+
+def _check_answered(file: ReceiptFile, certificate: ServiceCertificate, request: InferenceRequest) -> None:
+    receipt = InferenceReceipt.open(file.receipt, [PublicKey(certificate.session_key)])
+    check_receipt(certificate, file.certificate.digest, receipt)
+    wanted = {
+        "request": file.request_digest,
+        "response": file.response_digest,
+        "party": request.party,
+        "id": request.id,
+    }
+    for name, value in wanted.items():
+        if getattr(receipt, name) != value:
+            raise refuse(
+                RECEIPT_MISMATCH, f"the receipt names another {name}", expected=value, seen=getattr(receipt, name)
+            )
+
+
+def _http(endpoint: str, transport: httpx.BaseTransport | None) -> httpx.Client:
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise refuse(UNREACHABLE, "the run names no endpoint", expected="http://host:port", seen=endpoint)
+    return httpx.Client(
+        base_url=endpoint,
+        timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+        headers={"accept-encoding": "identity"},
+        follow_redirects=False,
+        trust_env=False,
+        transport=transport,
+    )
+
+
+def _send(http: httpx.Client, method: str, path: str, body: bytes = b"") -> bytes:
+    content = bytearray()
+    try:
+        headers = {"content-type": "application/json"} if body else {}
+        with http.stream(method, path, content=body or None, headers=headers) as response:
+            for part in response.iter_raw():
+                content += part
+                if len(content) > MAX_BODY:
+                    raise refuse(UNREACHABLE, "the service's answer is too large")
+            status = response.status_code
+    except httpx.HTTPError as exc:
+        raise refuse(UNREACHABLE, f"no answer from {http.base_url}", seen=type(exc).__name__) from None
+    if status == httpx.codes.OK:
+        return bytes(content)
+    try:
+        refusal = RefusalBody.decode(bytes(content)).error()
+    except (PerunError, ValueError):
+        raise refuse(UNREACHABLE, f"{http.base_url} refused in no known form", seen=f"HTTP {status}") from None
+    raise refusal
+
+
+def _refusal(body: Any) -> PerunError:
+    if not isinstance(body, dict) or not isinstance(body.get("reasons"), list) or not body["reasons"]:
+        return refuse(MALFORMED, "the service's refusal is not of its form")
+    try:
+        return RefusalBody.model_validate(body).error()
+    except ValueError:
+        return refuse(MALFORMED, "the service's refusal is not of its form")

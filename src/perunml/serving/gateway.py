@@ -1,0 +1,163 @@
+"""The HTTP face of a service: bounded in bytes, in time and in number, and shut at once when the lease is lost.
+
+Plain HTTP by design: requests and answers are sealed end to end, and any proxy may add TLS. A proxy's log sees
+sizes, times and that somebody asked; docs/limitations.md says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ipaddress
+import socket
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from perunml.api.base import Message
+from perunml.api.codes import UNREACHABLE
+from perunml.api.inference import InferenceAnswer, InferenceCall
+from perunml.api.refusal import STATUS, RefusalBody
+from perunml.serving.codes import REQUEST_TOO_LARGE, SERVICE_BUSY
+from perunml.serving.service import Service
+from perunml.wire.codes import MALFORMED
+from perunml.wire.errors import PerunError, refuse
+
+MAX_BODY = 8 * 2**20
+"""Bytes of one call: 6 MiB of sealed JSON, some 300,000 numbers."""
+BODY_SECONDS = 20.0
+"""Seconds in which a body must have come: a slow client holds a connection, never a worker."""
+MAX_CONNECTIONS = 256
+MAX_WAITING = 64
+"""Calls that are opened, computed or wait for it; the next is told to come again."""
+WORKERS = 4
+STOP_SECONDS = 5.0
+
+
+def make_app(service: Service) -> Starlette:
+    """The application. It has two routes and keeps nothing."""
+    pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="perunml-infer")
+    waiting = asyncio.Semaphore(MAX_WAITING)
+
+    async def show(request: Request) -> Response:
+        return await _guarded(_viewed(service))
+
+    async def infer(request: Request) -> Response:
+        return await _guarded(_inferred(request, service, pool, waiting))
+
+    return Starlette(
+        routes=[
+            Route("/.well-known/perunml/service", show, methods=["GET"]),
+            Route("/v1/infer", infer, methods=["POST"]),
+        ]
+    )
+
+
+async def _viewed(service: Service) -> Message:
+    return service.view()
+
+
+async def _inferred(
+    request: Request, service: Service, pool: ThreadPoolExecutor, waiting: asyncio.Semaphore
+) -> InferenceAnswer:
+    body = await _bounded_body(request)
+    if waiting.locked():
+        raise refuse(SERVICE_BUSY, "too many requests at once")
+    async with waiting:
+        call = InferenceCall.decode(body, limit=MAX_BODY)
+        return await asyncio.get_running_loop().run_in_executor(pool, service.answer, call)
+
+
+async def _bounded_body(request: Request) -> bytes:
+    """The body, refused at its announcement when that is too large already (D1)."""
+    announced = request.headers.get("content-length", "0")
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise refuse(MALFORMED, "bodies are not compressed")
+    if not announced.isascii() or not announced.isdigit() or int(announced[:20]) > MAX_BODY:
+        raise refuse(REQUEST_TOO_LARGE, "the body is too large", expected=f"at most {MAX_BODY} bytes")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > MAX_BODY:
+                    raise refuse(REQUEST_TOO_LARGE, "the body is too large", expected=f"at most {MAX_BODY} bytes")
+    except (TimeoutError, ClientDisconnect):
+        raise refuse(UNREACHABLE, "the body did not come") from None
+    return bytes(body)
+
+
+async def _guarded(work: Coroutine[Any, Any, Message]) -> Response:
+    """The work's answer, or its refusal; no exception leaves the handler, and none shows a text of its own."""
+    try:
+        status, content = 200, (await work).encode()
+    except PerunError as exc:
+        status = 413 if exc.code == REQUEST_TOO_LARGE.code else STATUS[exc.reasons[0].rule.kind]
+        content = RefusalBody.of(exc).encode()
+    except Exception:
+        status, content = 500, RefusalBody.of(refuse(UNREACHABLE, "the service failed")).encode()
+    # The body of a refused request may not have been read: the connection is of no further use then.
+    headers = {"cache-control": "no-store"} | ({} if status == 200 else {"connection": "close"})
+    return Response(content, status, headers, "application/json")
+
+
+def listen(address: str) -> tuple[socket.socket, str]:
+    """A bound, listening socket for ``host:port`` (port 0: any) and its endpoint, ``http://host:port``. Raises `OSError`."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    six = ":" in host
+    sock = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((host, int(port)))
+    sock.listen(128)
+    shown, number = sock.getsockname()[:2]
+    if ipaddress.ip_address(shown).is_unspecified:
+        shown = socket.gethostname()
+    return sock, f"http://[{shown}]:{number}" if ":" in shown else f"http://{shown}:{number}"
+
+
+class Gateway:
+    """Serves in a thread of its own, from `start` to `stop`."""
+
+    def __init__(self, service: Service, sock: socket.socket) -> None:
+        self._service = service
+        self._socket = sock
+        config = uvicorn.Config(
+            functools.partial(make_app, service),
+            factory=True,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            ws="none",
+            http="h11",
+            loop="asyncio",
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_keep_alive=10,
+            timeout_graceful_shutdown=1,
+            h11_max_incomplete_event_size=32 * 1024,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, name="perunml-gateway", daemon=True)
+
+    def start(self) -> Gateway:
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Close the service first, then listener and connections: nothing that was being computed leaves any more."""
+        self._service.close()
+        self._server.should_exit = self._server.force_exit = True
+        self._thread.join(STOP_SECONDS)
+        self._socket.close()
+
+    def _run(self) -> None:
+        # uvicorn takes over signals in the main thread only; in this one it leaves them to the runner.
+        self._server.run(sockets=[self._socket])

@@ -1,0 +1,226 @@
+"""One service under one lease: opens requests, checks who asks, computes, signs receipts, seals answers. No HTTP.
+
+The order of checks is docs/spec/inference.md, section 3. Until a request is open, a refusal is plain and says nothing of its
+content; from then on everything that goes back, refusals too, is sealed to the one who asked, so that whoever
+terminates TLS on the way learns neither inputs nor outcome.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from perunml.api.inference import InferenceAnswer, InferenceCall, ServiceView
+from perunml.api.refusal import RefusalBody
+from perunml.api.service import InferenceReceipt, InferenceRequest, ServiceCertificate, infer_info
+from perunml.host.codes import DELIVERY_MISMATCH
+from perunml.serving.codes import (
+    CLIENT_NOT_IN_AGREEMENT,
+    INFERENCE_FAILED,
+    REQUEST_NOT_FOR_THIS_SERVICE,
+    SERVICE_OVER,
+)
+from perunml.serving.engines import Engine
+from perunml.serving.quota import Quota
+from perunml.serving.replay import Replays
+from perunml.wire.answers import MAX_ANSWER, seal_answer
+from perunml.wire.canonical import Json, canonical
+from perunml.wire.codes import MALFORMED
+from perunml.wire.digests import digest_of
+from perunml.wire.dsse import Envelope
+from perunml.wire.errors import PerunError, refuse
+from perunml.wire.hpke import HpkePrivateKey
+from perunml.wire.identity import PublicKey, SigningKey
+from perunml.wire.timestamps import format_time, parse_time
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a service was released for. `clients` maps a party to the key texts that may ask for it."""
+
+    manager: PublicKey
+    agreement: str
+    run: str
+    model: str
+    clients: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Certified:
+    envelope: Envelope
+    body: ServiceCertificate
+    end: int
+
+
+class Service:
+    """`deadline()` is the lease's end in seconds of `clock`, which never goes back; `take` draws one request of the
+    agreement's quota. `answer` may be called from several threads."""
+
+    def __init__(
+        self,
+        terms: Terms,
+        *,
+        hpke: HpkePrivateKey,
+        signer: SigningKey,
+        certificate: Envelope,
+        engine: Engine,
+        quota: Quota,
+        deadline: Callable[[], float],
+        clock: Callable[[], float],
+    ) -> None:
+        """Raises `IntegrityError` (delivery_mismatch) for a certificate that is not about this very session."""
+        self._terms = terms
+        self._hpke: HpkePrivateKey | None = hpke
+        self._signer: SigningKey | None = signer
+        self._engine: Engine | None = engine
+        self._quota = quota
+        self._deadline = deadline
+        self._clock = clock
+        self._replays = Replays()
+        self._certificates: dict[str, _Certified] = {}
+        self._newest = ""
+        self._lag = 0.0
+        self._computing = threading.Lock()
+        self.certify(certificate)
+
+    def certify(self, envelope: Envelope) -> None:
+        """Take a newer certificate, after a renewal; requests may name an older one until that is over. Its start is the
+        manager's time now, and the only clock that counts here."""
+        hpke, signer, _ = self._keys()
+        body = ServiceCertificate.open(envelope, [self._terms.manager])
+        wanted = {
+            "manager": self._terms.manager.text,
+            "agreement": self._terms.agreement,
+            "run": self._terms.run,
+            "model": self._terms.model,
+            "hpke": hpke.public.text,
+            "session_key": signer.public.text,
+        }
+        for name, value in wanted.items():
+            if getattr(body, name) != value:
+                raise refuse(DELIVERY_MISMATCH, f"the service certificate is of another {name}")
+        begin = parse_time(body.not_before)
+        self._lag = max(self._lag, begin - self._clock()) if self._certificates else begin - self._clock()
+        now = self.now()
+        kept = {name: each for name, each in self._certificates.items() if each.end > now}
+        self._certificates = {**kept, envelope.digest: _Certified(envelope, body, parse_time(body.not_after))}
+        self._newest = envelope.digest
+
+    def now(self) -> int:
+        """Seconds since the epoch, as the manager's certificates tell the time; never goes back."""
+        return int(self._clock() + self._lag)
+
+    def view(self) -> ServiceView:
+        """What a client fetches first. Raises `SuspendedError` (service_over)."""
+        self._keys()
+        return ServiceView(certificate=self._certificates[self._newest].envelope)
+
+    def close(self) -> None:
+        """Answer nobody any more, also not what is being computed; drop keys and model."""
+        self._hpke = self._signer = self._engine = None
+
+    def answer(self, call: InferenceCall) -> InferenceAnswer:
+        """The sealed answer, or sealed refusal. Raises, for everybody to see, `SuspendedError` (service_over) and
+        `IntegrityError` (unseal_failed) or `UsageError` (malformed) for what is no request to this session."""
+        hpke, _, _ = self._keys()
+        terms = self._terms
+        plain = hpke.open(call.sealed, infer_info(terms.manager.text, terms.agreement, terms.run))
+        try:
+            envelope = Envelope.decode(plain)
+            request = InferenceRequest.unverified(envelope)
+        except PerunError:
+            # The loaders' messages name keys and places; whoever carries this refusal must not read them.
+            raise refuse(MALFORMED, "what was sealed is not a signed inference request") from None
+        try:
+            body = self._admit(envelope, request)
+        except PerunError as exc:
+            body = canonical({"refusal": RefusalBody.of(exc).model_dump(mode="json")})
+        self._keys()  # the lease may have ended meanwhile: then not even a finished answer leaves
+        nonce, chunks = seal_answer(body, request.secret, envelope.digest)
+        return InferenceAnswer(nonce=nonce, chunks=list(chunks))
+
+    def _admit(self, envelope: Envelope, request: InferenceRequest) -> bytes:
+        certified = self._addressed(request)
+        self._signed_by_client(envelope, request)
+        self._replays.admit(
+            request.party, request.id, time=parse_time(request.time), certificate_end=certified.end, now=self.now()
+        )
+        self._quota.take()
+        with self._computing:
+            _, _, engine = self._keys()
+            outputs = engine.predict(request.inputs)
+        return self._answered(envelope, request, certified, outputs)
+
+    def _addressed(self, request: InferenceRequest) -> _Certified:
+        for name, wanted in (
+            ("manager", self._terms.manager.text),
+            ("agreement", self._terms.agreement),
+            ("run", self._terms.run),
+        ):
+            if getattr(request, name) != wanted:
+                raise refuse(
+                    REQUEST_NOT_FOR_THIS_SERVICE,
+                    f"the request names another {name}",
+                    expected=wanted,
+                    seen=getattr(request, name),
+                )
+        certified = self._certificates.get(request.certificate)
+        if certified is None or certified.end <= self.now():
+            raise refuse(
+                REQUEST_NOT_FOR_THIS_SERVICE,
+                "the request names a certificate that is over, or none of this service",
+                expected=self._newest,
+                seen=request.certificate,
+            )
+        return certified
+
+    def _signed_by_client(self, envelope: Envelope, request: InferenceRequest) -> None:
+        keys = self._terms.clients.get(request.party)
+        if not keys:
+            raise refuse(CLIENT_NOT_IN_AGREEMENT, "the party is not a client of this service", seen=request.party)
+        try:
+            envelope.verify("InferenceRequest", [PublicKey(key) for key in keys])
+        except PerunError:
+            raise refuse(
+                CLIENT_NOT_IN_AGREEMENT,
+                "the request is not signed by a key of that party",
+                expected=request.party,
+                seen=", ".join(key for key, _ in envelope.signatures),
+            ) from None
+
+    def _answered(
+        self, envelope: Envelope, request: InferenceRequest, certified: _Certified, outputs: dict[str, Json]
+    ) -> bytes:
+        _, signer, _ = self._keys()
+        now, body = self.now(), certified.body
+        try:
+            response = digest_of(outputs)
+        except ValueError:
+            raise refuse(INFERENCE_FAILED, "an output is an integer of 2^53 or more") from None
+        if now >= certified.end:
+            raise refuse(REQUEST_NOT_FOR_THIS_SERVICE, "the certificate ended while the answer was computed")
+        receipt = InferenceReceipt(
+            manager=body.manager,
+            agreement=body.agreement,
+            job=body.job,
+            run=body.run,
+            model=body.model,
+            certificate=request.certificate,
+            request=envelope.digest,
+            response=response,
+            party=request.party,
+            id=request.id,
+            time=format_time(now),
+            simulated=body.simulated,
+        )
+        made = canonical({"outputs": outputs, "receipt": receipt.envelope(signer).as_json()})
+        if len(made) > MAX_ANSWER:
+            raise refuse(INFERENCE_FAILED, "the answer is too large", expected=f"at most {MAX_ANSWER} bytes")
+        return made
+
+    def _keys(self) -> tuple[HpkePrivateKey, SigningKey, Engine]:
+        hpke, signer, engine = self._hpke, self._signer, self._engine
+        if hpke is None or signer is None or engine is None or self._clock() >= self._deadline():
+            raise refuse(SERVICE_OVER, "the service's lease is over; it answers nobody")
+        return hpke, signer, engine
