@@ -22,14 +22,14 @@ parties:
   clinic: {{keys: {{developer: "{keys[clinic]}"}}}}
 assets:
   scans: {{kind: dataset, owner: st-vitus, digest: "{assets[scans]}"}}
-  unet: {{kind: code, owner: acme, digest: "{assets[unet]}", entry: train.py}}
+  classifier: {{kind: code, owner: acme, digest: "{assets[classifier]}", entry: train.py}}
   weights: {{kind: model, owner: modelworks, digest: "{assets[weights]}"}}
 hosts:
   trainer: {{profile: simulated, imitates: measured, baseline: "{baseline}", machines: ["{trainer}"]}}
   inference: {{profile: simulated, imitates: tee, machines: ["{inference}"]}}
 jobs:
   train:
-    code: unet
+    code: classifier
     inputs: {{scans: /in/scans, weights: /in/weights}}
     hosts: trainer
     operator: gpu-cloud

@@ -147,13 +147,13 @@ class Server:
             self._news.notify_all()
 
     def wait_for(self, timeout: float = START_TIMEOUT, /, **members: Any) -> dict[str, Any]:
-        """The first line whose members are these. Raises `StoryError` when it ends or takes too long."""
+        """The first line whose members are these (`...`: has it). Raises `StoryError` when it ends or takes too long."""
         deadline = time.monotonic() + timeout
         with self._news:
             seen = 0
             while True:
                 for line in self.lines[seen:]:
-                    if all(line.get(name) == value for name, value in members.items()):
+                    if all(value in (..., line.get(name)) and name in line for name, value in members.items()):
                         return line
                 seen = len(self.lines)
                 left = deadline - time.monotonic()
@@ -161,13 +161,18 @@ class Server:
                     raise StoryError(f"{self.name}: no line {members} ({self._last_words()})")
                 self._news.wait(min(left, 0.5))
 
-    def tell(self, line: str) -> None:
-        """One command line on its stdin."""
+    def ask(self, line: str) -> dict[str, Any]:
+        """One command line on its stdin, and the line that answers it."""
         stdin = self.process.stdin
         if stdin is None:
             raise StoryError(f"{self.name} has no stdin")
+        seen = len(self.lines)
         stdin.write(line.encode() + b"\n")
         stdin.flush()
+        with self._news:
+            if not self._news.wait_for(lambda: len(self.lines) > seen, START_TIMEOUT):
+                raise StoryError(f"{self.name}: no answer to {line!r} ({self._last_words()})")
+            return self.lines[seen]
 
     def kill(self) -> None:
         """kill -9, as a power cut would."""

@@ -83,8 +83,7 @@ class Story:
                 self.machines[host] = done["machine"]
                 step.found(f"{done['machine'][:20]}… (simulated)")
         with report.step("gpu-cloud", "publishes the trainer's baseline: PCRs and the files its IMA log may show"):
-            world.tpm_baseline = world.ask_tpm("baseline", "baseline")["baseline"]
-            path = world.write_json("gpu-cloud", "baseline.json", world.tpm_baseline)
+            path = world.write_json("gpu-cloud", "baseline.json", world.servers["tpm"].ask("baseline"))
             self.found["baseline"] = cloud.run("document", "push", str(path))["digest"]
 
     # --- 3 ---
@@ -95,7 +94,7 @@ class Story:
         hospital = world["st-vitus"]
         if self.source is None:
             scans = hospital.folder / "scans"
-            data.write_dataset(scans)
+            data.write_scans(scans)
         else:
             scans = self.source
         self.found["scans"] = scans
@@ -103,11 +102,10 @@ class Story:
         code.mkdir()
         (code / "train.py").write_text((CODE / "train.py").read_text())
         initial = world["modelworks"].folder / "weights"
-        initial.mkdir()
-        data.initial_weights(initial / "start.safetensors", scans)
+        data.initial_weights(initial / "start.safetensors", data.shape(scans))
         for party, name, kind, folder in (
             ("st-vitus", "scans", "dataset", scans),
-            ("acme", "unet", "code", code),
+            ("acme", "classifier", "code", code),
             ("modelworks", "weights", "model", initial),
         ):
             with report.step(party, f"seals and pushes its {kind}") as step:
@@ -181,7 +179,7 @@ class Story:
         with report.step("acme", "pulls the model that the agreement gives it, and the metrics") as step:
             self.found["model"] = self.pull("acme", "model", acme.folder / "model")
             metrics = json.loads(self.pull("acme", "metrics", acme.folder / "metrics").read_text())
-            self.found["accuracy"] = last(metrics["accuracy"])
+            self.found["accuracy"] = float(metrics["metrics"][-1]["accuracy"])
             step.found(f"training accuracy {self.found['accuracy']:.3f}")
         with report.step("st-vitus", "pulls the metrics; the model is not for it") as step:
             self.pull("st-vitus", "metrics", world["st-vitus"].folder / "metrics")
@@ -234,20 +232,16 @@ class Story:
             self.service = self.submit("serve")
             line = world.servers["inference"].wait_for(event="serving", run=self.service["run"])
             step.found(f"{line['endpoint']} (simulated)")
-        rows = data.sample_requests(self.found["scans"], 3)
-        question = world.write_json("clinic", "question.json", {"inputs": rows})
+        question = world.write_json("clinic", "question.json", data.patient(self.found["scans"]))
         with report.step("clinic", "sends sealed requests, gets predictions and a receipt") as step:
             answer = world["clinic"].run(
-                "infer", self.service["run"], str(question), "--receipt", str(world["clinic"].folder / "receipt.json")
+                "infer", self.service["run"], "--input", str(question), "--receipt", str(world["clinic"].folder / "receipt.json")
             )
             if not answer["simulated"]:
                 raise StoryError("the answer does not say simulated")
             self.found["answer"] = answer["outputs"]
             step.found("answered (simulated)")
         with report.step("clinic", "verifies the receipt offline") as step:
-            receipt = world["clinic"].run("receipt", "verify", str(world["clinic"].folder / "receipt.json"))
+            receipt = world["clinic"].run("receipt", "verify", str(world["clinic"].folder / "receipt.json"))["receipt"]
             step.found(f"model {receipt['model'][:23]}…, {'simulated' if receipt['simulated'] else 'attested'}")
 
-
-def last(value: Any) -> float:
-    return float(value[-1] if isinstance(value, list) else value)

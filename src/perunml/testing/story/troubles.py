@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from perunml.testing.story import relay
+from perunml.testing.story import data, relay
 from perunml.testing.story.processes import Outcome, StoryError
 from perunml.testing.story.script import Story
 
@@ -33,18 +33,18 @@ def changed_code(story: Story) -> None:
     world = story.world
     code = world["acme"].folder / "code" / "train.py"
     code.write_text(code.read_text() + "\n# and one small thing more\n")
-    made = world["acme"].run("seal", str(code.parent), "--name", "unet", "--kind", "code", "--version", "2")
-    world["acme"].run("push", "unet")
+    made = world["acme"].run("seal", str(code.parent), "--name", "classifier", "--kind", "code")
+    world["acme"].run("push", "classifier")
     outcome = world["acme"].refused(
         "job", "submit", story.agreement, "train", "--parameter=epochs=1", "--parameter=batch_size=32",
-        "--parameter=seed=7", "--parameter=pause_ms=0", f"--asset=unet={made['asset']}",
+        "--parameter=seed=7", "--parameter=pause_ms=0", f"--asset=classifier={made['asset']}",
     )  # fmt: skip
     expect(story, "acme", "runs changed training code", outcome, "digest_not_agreed", "agreement")
 
 
 def suspended_asset(story: Story) -> None:
     world = story.world
-    world["st-vitus"].run("asset", "suspend", story.assets["scans"])
+    world["st-vitus"].run("asset", "suspend", "scans", "--agreement", story.agreement)
     outcome = world["acme"].refused("job", "submit", story.agreement, "train", *quick())
     expect(
         story,
@@ -54,15 +54,15 @@ def suspended_asset(story: Story) -> None:
         "asset_suspended",
         "suspended",
     )
-    world["st-vitus"].run("asset", "lift", story.assets["scans"])
+    world["st-vitus"].run("asset", "lift", "scans", "--agreement", story.agreement)
 
 
 def stranger_asks(story: Story) -> None:
     world = story.world
-    question = world.write_json("stranger", "question.json", {"inputs": {}})
+    question = world.write_json("stranger", "question.json", data.patient(story.found["scans"]))
     endpoint = world.servers["inference"].wait_for(event="serving")["endpoint"]
     outcome = world["stranger"].refused(
-        "infer", story.service["run"], str(question), "--endpoint", endpoint, "--agreement", story.agreement
+        "infer", story.service["run"], "--input", str(question), "--endpoint", endpoint
     )
     expect(
         story, "stranger", "a clinic that is not in the agreement asks", outcome, "client_not_in_agreement", "agreement"
@@ -97,7 +97,7 @@ def extended_pcr(story: Story) -> None:
     agent = world.servers["trainer"]
     agent.wait_for(event="released", run=story.found["third"])
     agent.wait_for(event="renewed", run=story.found["third"])
-    world.ask_tpm("extend 4 " + "ab" * 32, "extended")
+    world.servers["tpm"].ask("extend 4 " + "ab" * 32)
     lost = agent.wait_for(event="lease_lost", run=story.found["third"])
     agent.wait_for(event="keys_wiped", run=story.found["third"])
     outcome = world["acme"].refused("job", "wait", story.found["third"])

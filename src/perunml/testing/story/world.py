@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import perunml
 from perunml.testing.story.processes import Party, Server, StoryError, command
 
 PARTIES = ("st-vitus", "acme", "modelworks", "gpu-cloud", "clinic")
+MEASURED = (Path(sys.executable).resolve(), *sorted(Path(perunml.__file__).parent.glob("host/*.py")))
+"""What the imitated IMA log shows: the interpreter and the host's own code."""
 MANAGER_PROFILE = """\
 apiVersion: perunml/v1
 kind: ManagerProfile
@@ -84,16 +87,11 @@ class World:
         folder = self["gpu-cloud"].folder / "trainer-machine"
         server = Server(
             "trainer's TPM",
-            [sys.executable, "-m", "perunml.testing.machine", str(folder)],
+            [sys.executable, "-m", "perunml.testing.machine", str(folder), *map(str, MEASURED)],
             self["gpu-cloud"].folder / "tpm.log",
         )
         self.servers["tpm"] = server
-        self.tpm = server.wait_for(event="ready")
-
-    def ask_tpm(self, line: str, event: str) -> dict[str, Any]:
-        server = self.servers["tpm"]
-        server.tell(line)
-        return server.wait_for(event=event)
+        self.tpm = server.wait_for(tcti=...)
 
     def machine_flags(self, host: str) -> list[str]:
         if host == "trainer":
