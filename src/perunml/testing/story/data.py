@@ -30,27 +30,41 @@ def write_scans(folder: Path) -> list[Path]:
     return paths
 
 
-def initial_weights(path: Path, seed: int = 7) -> Path:
-    """Write weights to start from, of the shapes that `code/train.py` has for this table, as safetensors."""
+def shape(folder: Path) -> tuple[int, int]:
+    """(feature columns, classes) of the CSV files under `folder`: a header line, numbers, the label in the last column."""
+    labels: set[float] = set()
+    columns = 0
+    for path in sorted(folder.rglob("*.csv")):
+        with path.open(newline="", encoding="utf-8") as lines:
+            table = csv.reader(lines)
+            columns = len(next(table, [])) - 1
+            labels.update(float(row[-1]) for row in table)
+    return columns, len(labels)
+
+
+def initial_weights(path: Path, shape: tuple[int, int], seed: int = 7) -> Path:
+    """Write weights to start from, of the shapes that `code/train.py` has for (columns, classes), as safetensors."""
     import torch
     from safetensors.torch import save_file
 
     made = torch.Generator().manual_seed(seed)
-    columns = len(_table()[0])
+    columns, classes = shape
     tensors = {
         "0.weight": torch.randn(HIDDEN, columns, generator=made) / columns**0.5,
         "0.bias": torch.zeros(HIDDEN),
-        "2.weight": torch.randn(2, HIDDEN, generator=made) / HIDDEN**0.5,
-        "2.bias": torch.zeros(2),
+        "2.weight": torch.randn(classes, HIDDEN, generator=made) / HIDDEN**0.5,
+        "2.bias": torch.zeros(classes),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path)
     return path
 
 
-def patient(row: int = 19) -> dict[str, list[list[float]]]:
-    """The inputs of one inference: the measurements of one patient, as the served model takes them."""
-    return {"features": [[float(value) for value in _table()[1][row][:-1]]]}
+def patient(folder: Path, row: int = 19) -> dict[str, list[list[float]]]:
+    """The inputs of one inference: the measurements of one row, as the served model takes them."""
+    with sorted(folder.rglob("*.csv"))[0].open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.reader(lines))[1:]
+    return {"features": [[float(value) for value in rows[min(row, len(rows) - 1)][:-1]]]}
 
 
 def _table() -> tuple[list[str], list[list[float]]]:

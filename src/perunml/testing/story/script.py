@@ -235,7 +235,12 @@ class Story:
         question = world.write_json("clinic", "question.json", data.patient(self.found["scans"]))
         with report.step("clinic", "sends sealed requests, gets predictions and a receipt") as step:
             answer = world["clinic"].run(
-                "infer", self.service["run"], "--input", str(question), "--receipt", str(world["clinic"].folder / "receipt.json")
+                "infer",
+                self.service["run"],
+                "--input",
+                str(question),
+                "--receipt",
+                str(world["clinic"].folder / "receipt.json"),
             )
             if not answer["simulated"]:
                 raise StoryError("the answer does not say simulated")
@@ -244,4 +249,3 @@ class Story:
         with report.step("clinic", "verifies the receipt offline") as step:
             receipt = world["clinic"].run("receipt", "verify", str(world["clinic"].folder / "receipt.json"))["receipt"]
             step.found(f"model {receipt['model'][:23]}…, {'simulated' if receipt['simulated'] else 'attested'}")
-

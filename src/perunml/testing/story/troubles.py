@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from perunml.attesters.tpm import TpmAttester
+from perunml.client.home import Home
 from perunml.testing.story import data, relay
 from perunml.testing.story.processes import Outcome, StoryError
 from perunml.testing.story.script import Story
@@ -61,9 +63,7 @@ def stranger_asks(story: Story) -> None:
     world = story.world
     question = world.write_json("stranger", "question.json", data.patient(story.found["scans"]))
     endpoint = world.servers["inference"].wait_for(event="serving")["endpoint"]
-    outcome = world["stranger"].refused(
-        "infer", story.service["run"], "--input", str(question), "--endpoint", endpoint
-    )
+    outcome = world["stranger"].refused("infer", story.service["run"], "--input", str(question), "--endpoint", endpoint)
     expect(
         story, "stranger", "a clinic that is not in the agreement asks", outcome, "client_not_in_agreement", "agreement"
     )
@@ -82,11 +82,14 @@ def relayed_quote(story: Story) -> None:
     world.servers["trainer"].stop()
     run = story.submit("train", epochs=40, batch_size=32, seed=7, pause_ms=1000)
     story.found["third"] = run["run"]
-    refusal = relay.attempt(Path(world["gpu-cloud"].folder / "trainer"), world["gpu-cloud"], world.tpm, run["run"])
-    if refusal.code != "binding_mismatch":
+    cloud = world["gpu-cloud"]
+    pin = Home(cloud.home).pin("")
+    attester = TpmAttester(world.tpm["tcti"], cloud.folder / "trainer", Path(world.tpm["ima_log"]), None)
+    refusal = relay.relay(pin, attester, cloud.folder / "trainer", run["run"], story.agreement)
+    if refusal is None or refusal.code != "binding_mismatch":
         raise StoryError(f"a relayed quote: expected binding_mismatch, got {refusal}")
     story.report.refused(
-        "operator", "relays the machine's quote for session keys of its own", refusal.code, refusal.reasons[0].message
+        "gpu-cloud", "relays the machine's quote for session keys of its own", refusal.code, refusal.reasons[0].message
     )
 
 
