@@ -1,0 +1,16 @@
+"""The rules of the story."""
+
+from perunml.wire.rules import Kind, rule
+
+PROGRAM_MISSING = rule(
+    "program_missing",
+    Kind.UNREACHABLE,
+    "A program or package that the story needs is not installed on this machine.",
+    "Whoever administers the machine installs it; `make setup` does in a checkout.",
+)
+STORY_BROKEN = rule(
+    "story_broken",
+    Kind.JOB,
+    "A step of the story did not end as it must: something was not refused, or did not work.",
+    "Report it, with what was seen; `--keep FOLDER` keeps the logs.",
+)
