@@ -85,14 +85,12 @@ def lacking(board: str | All | AtLeast, agreed: Set[str]) -> str:
         return ""
     if isinstance(board, str):
         return board
-    if isinstance(board, All):
-        return " and ".join(_group(text) for m in board.all if (text := lacking(m, agreed)))
-    have = sum(satisfied(member, agreed) for member in board.of)
-    rest = [text for m in board.of if (text := lacking(m, agreed))]
-    need = board.at_least - have
-    if need == len(rest):
-        return " and ".join(_group(text) for text in rest)
-    return f"{need} of {', '.join(_group(text) for text in rest)}"
+    rest = [text for m in (board.all if isinstance(board, All) else board.of) if (text := lacking(m, agreed))]
+    if isinstance(board, AtLeast):
+        need = board.at_least - sum(satisfied(member, agreed) for member in board.of)
+        if need < len(rest):
+            return f"{need} of {', '.join(_group(text) for text in rest)}"
+    return rest[0] if len(rest) == 1 else " and ".join(_group(text) for text in rest)
 
 
 def in_words(board: str | All | AtLeast) -> str:
