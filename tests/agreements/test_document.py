@@ -236,6 +236,33 @@ def test_text_that_is_no_strict_document_is_refused(text: bytes) -> None:
     assert {reason.code for reason in caught.value.reasons} == {"malformed"}
 
 
+def test_what_has_no_canonical_form_is_refused() -> None:
+    """P9: NaN in a value that was never text."""
+    assert codes(edit(document(), "jobs/train/parameters/epochs/max", float("nan"))) == {"malformed"}
+
+
+def test_a_parameter_is_an_object() -> None:
+    """Neither a bare value, nor bounds that are no numbers, nor a type of its own."""
+    for value in (5, {"max": "a"}, {"max": 5, "type": "complex"}):
+        assert codes(edit(document(), "jobs/train/parameters/epochs", value)) == {"malformed"}
+
+
+def test_bounds_that_are_whole_may_still_allow_fractions() -> None:
+    """Canonical JSON has one spelling for 1 and 1.0, so `type` says it."""
+    job = agreement_from_json(
+        edit(document(), "jobs/train/parameters/rate", {"min": 0, "max": 1, "type": "number"})
+    ).training("train")
+    assert job is not None
+    assert job.parameters["rate"].allows(0.5)
+    assert job.parameters["rate"].in_words() == "a number from 0 to 1"
+
+
+def test_an_agreement_shows_its_name_not_its_keys() -> None:
+    """In logs it is a line."""
+    assert repr(agreement_from_json(document())).startswith("<Agreement brain-mri-2027 v1 sha256:")
+    assert agreement_from_json(document()) != "brain-mri-2027"
+
+
 def test_every_fault_is_told_at_once() -> None:
     """Three mistakes, three reasons."""
     broken = edit(edit(document(), "jobs/train/limits/runs", 0), "jobs/serve/clients", [])

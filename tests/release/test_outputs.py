@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from agreements.sample import document, edit, key, receiving, sha
 from perunml.agreements.document import agreement_from_json
 from perunml.release.outputs import check_output_approval, decide_output, output_approval
@@ -143,15 +144,11 @@ def test_an_output_leaves_after_the_training_has_ended() -> None:
 
 def test_every_approver_is_waited_for() -> None:
     """Two approvers, one approval: held, and only the other one is named."""
-    made = agreement_from_json(
-        edit(document(), "jobs/train/outputs/model/release/approve", ["st-vitus", "gpu-cloud"])
-    )
+    made = agreement_from_json(edit(document(), "jobs/train/outputs/model/release/approve", ["st-vitus", "gpu-cloud"]))
     body = output_approval(made, MODEL, "gpu-cloud")
     envelope = unsigned("OutputApproval", body)
     signer = key("gpu-cloud/ops")
     envelope = envelope.with_signature(signer.public, signer.sign(envelope.signing_bytes()))
-    found = decide_output(
-        made, state=IN_FORCE, output=MODEL, recipient="acme", approvals=[envelope], now=NOW
-    )
+    found = decide_output(made, state=IN_FORCE, output=MODEL, recipient="acme", approvals=[envelope], now=NOW)
     assert isinstance(found, Refusal)
     assert [reason.message for reason in found.reasons] == [f"model of run {MODEL.run} waits for st-vitus"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from agreements.sample import document, edit, key, sha, simulated
 from perunml.agreements.document import agreement_from_json
 from perunml.agreements.jobs import ServiceJob

@@ -27,12 +27,6 @@ JOB_UNKNOWN = rule(
     "The agreement has no job of this name.",
     "The requester names a job of the agreement; `perunml agreement show` lists them.",
 )
-NOT_A_PARTY = rule(
-    "not_a_party",
-    Kind.AGREEMENT,
-    "Who asks is not a party of this agreement that may ask for this.",
-    "The parties agree on a version that names the asker.",
-)
 AGREEMENT_EXPIRED = rule(
     "agreement_expired",
     Kind.SUSPENDED,

@@ -74,13 +74,14 @@ def fresh_boot(agreement: Agreement, job: AnyJob, usage: Usage) -> Iterator[Reas
 
 def _meets(profile: AnyProfile, appraisal: Appraisal) -> bool:
     """What was achieved is what this profile names, under what the agreement names. `simulated` is met by a host that
-    went through the checks it imitates, and by a real one that achieved them: never the other way round."""
+    went through the checks it imitates, and by a real TPM under the very baseline: never the other way round."""
     if profile.judged_by != appraisal.baseline:
         return False
     if not isinstance(profile, Simulated):
         return appraisal.profile == profile.profile and not appraisal.imitates
-    checks = profile.imitated or "tee"  # as evidence.policy.Policy reads a bare `simulated`
-    return checks == (appraisal.imitates if appraisal.profile == "simulated" else appraisal.profile)
+    if appraisal.profile == "simulated":
+        return appraisal.imitates == (profile.imitated or "tee")  # as evidence.policy.Policy reads a bare `simulated`
+    return appraisal.profile == profile.imitated == "measured"  # the baseline was compared above
 
 
 def _names(profile: AnyProfile, machine: str) -> bool:
