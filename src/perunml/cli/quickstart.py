@@ -20,8 +20,8 @@ from perunml.cli.settings import Command, Settings
 def command(settings: Settings, data: Path | None, keep: Path | None) -> None:
     """Tell the whole story on this machine: five parties, one manager, two hosts, a model trained and served, and what is
     refused when things go wrong. Everything about its machines is simulated, and says so."""
-    from perunml.testing.story.tell import missing_programs, tell
     from perunml.testing.story.codes import PROGRAM_MISSING
+    from perunml.testing.story.tell import missing_programs, tell
     from perunml.wire.errors import refuse
 
     if absent := missing_programs():

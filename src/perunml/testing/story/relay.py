@@ -49,6 +49,9 @@ class HonestEvidence:
     def accepted(self) -> None:
         pass
 
+    def forget(self) -> None:
+        pass
+
     def lease(self, deadline: float) -> None:
         pass
 
