@@ -42,7 +42,11 @@ def shape(folder: Path) -> tuple[int, int]:
     return columns, len(labels)
 
 
-def initial_weights(path: Path, shape: tuple[int, int], seed: int = 7) -> Path:
+BUNDLED = (30, 2)
+"""Feature columns and classes of the bundled table."""
+
+
+def initial_weights(path: Path, shape: tuple[int, int] = BUNDLED, seed: int = 7) -> Path:
     """Write weights to start from, of the shapes that `code/train.py` has for (columns, classes), as safetensors."""
     import torch
     from safetensors.torch import save_file
@@ -60,8 +64,11 @@ def initial_weights(path: Path, shape: tuple[int, int], seed: int = 7) -> Path:
     return path
 
 
-def patient(folder: Path, row: int = 19) -> dict[str, list[list[float]]]:
-    """The inputs of one inference: the measurements of one row, as the served model takes them."""
+def patient(folder: Path | None = None, row: int = 19) -> dict[str, list[list[float]]]:
+    """The inputs of one inference: the measurements of one row (of the bundled table without a folder), as the served
+    model takes them."""
+    if folder is None:
+        return {"features": [[float(value) for value in _table()[1][row][:-1]]]}
     with sorted(folder.rglob("*.csv"))[0].open(newline="", encoding="utf-8") as lines:
         rows = list(csv.reader(lines))[1:]
     return {"features": [[float(value) for value in rows[min(row, len(rows) - 1)][:-1]]]}
