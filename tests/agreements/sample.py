@@ -139,4 +139,9 @@ def edit(made: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return made
 
 
-DROP = object()
+class _Drop:
+    def __repr__(self) -> str:
+        return "dropped"
+
+
+DROP = _Drop()

@@ -79,6 +79,7 @@ def test_each_party_reads_its_own_part() -> None:
     """What it brings, gets, runs, may ask and must approve."""
     a = agreement_from_json(document())
     assert "Each train.outputs.model waits for your approval" in text(a, "st-vitus")
+    assert "On hosts of gpu-cloud. What is made from it reaches acme, clinic, st-vitus." in text(a, "st-vitus")
     assert "You get train.outputs.model" in text(a, "acme")
     assert "You run the hosts of serve, train" in text(a, "gpu-cloud")
     assert "You may ask serve" in text(a, "clinic")

@@ -79,14 +79,12 @@ def _part(a: Agreement, party: str) -> Section:
     for name, asset in a.assets.items():
         if asset.owner != party:
             continue
-        readers = [job for job in a.jobs if name in flows.ancestors(a, job)]
+        readers = sorted(job for job in a.jobs if name in flows.ancestors(a, job))
         said.append(f"You bring {asset.kind} {name} ({asset.digest}).")
         said.append(f"It flows into {', '.join(readers)}." if readers else "No job reads it.")
-        others = sorted({p for job in readers for p in flows.affected(a, job)} - {party})
-        if readers and others:
-            said.append(
-                f"Something that was made from it, or runs on it, reaches {', '.join(others)}; see What may leave."
-            )
+        if readers:
+            said.append(f"On hosts of {', '.join(sorted({a.jobs[job].operator for job in readers}))}.")
+            said.append(f"What is made from it reaches {', '.join(sorted(_recipients(a, readers))) or 'nobody'}.")
     operated = [name for name, job in a.jobs.items() if job.operator == party]
     if operated:
         said.append(f"You run the hosts of {', '.join(operated)}.")
@@ -99,6 +97,18 @@ def _part(a: Agreement, party: str) -> Section:
     if asks:
         said.append(f"You may ask {', '.join(asks)}.")
     return Section("Your part", tuple(said))
+
+
+def _recipients(a: Agreement, jobs: list[str]) -> set[str]:
+    """Parties who get outputs of these jobs, or answers."""
+    found: set[str] = set()
+    for name in jobs:
+        job = a.jobs[name]
+        if isinstance(job, ServiceJob):
+            found.update(job.clients)
+        else:
+            found.update(*(output.to for output in job.outputs.values()))
+    return found
 
 
 def _training(a: Agreement, name: str, job: TrainingJob) -> Section:
