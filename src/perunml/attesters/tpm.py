@@ -19,6 +19,7 @@ from perunml.attesters.codes import EK_CERTIFICATE_MISSING, IMA_LOG_UNREADABLE, 
 from perunml.attesters.esys import Tpm, open_tpm
 from perunml.evidence.binding import tpm_extra_data
 from perunml.evidence.bundle import Bundle, TpmPart
+from perunml.evidence.codes import WEAK_BANK
 from perunml.evidence.tpm.algorithms import AES, CFB, CURVE_IDS, ECC, ECDSA, HASH_IDS, NULL, RSA
 from perunml.evidence.tpm.attest import parse_attest
 from perunml.evidence.tpm.ek import POLICY_A_SHA256, check_ek_template, ek_machine
@@ -37,7 +38,8 @@ from perunml.wire.errors import PerunError, refuse
 
 KERNEL_IMA_LOG = Path("/sys/kernel/security/ima/binary_runtime_measurements")
 KERNEL_EVENT_LOG = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
-BANK = "sha256"
+BANKS = ("sha256", "sha384")
+"""Banks quoted, each where the TPM has it allocated."""
 QUOTED = tuple(range(15))
 """PCRs quoted: firmware to shim (0 to 14); 15 and above belong to others or can be reset."""
 AK_HANDLE = 0x81015001
@@ -104,6 +106,9 @@ class TpmAttester:
             self._ek_handle, self._ek_certificate = _endorsement_key(tpm)
             self._ek_public = tpm.read_public(self._ek_handle)
             self._ak_public = _attestation_key(tpm)
+            self._banks = tuple(bank for bank in BANKS if tpm.read_pcrs(bank, [0]))
+        if not self._banks:
+            raise refuse(WEAK_BANK, "the TPM has no strong PCR bank allocated", expected=" or ".join(BANKS))
         self._machine = ek_machine(check_ek_template(self._ek_public))
         self._remember()
 
@@ -136,7 +141,7 @@ class TpmAttester:
             if self._accepted is not None and self._accepted[0] == boot and self._accepted[1] <= len(log):
                 offset = self._accepted[1]
         event_log = self._event_log.read_bytes() if self._event_log else b""
-        return Bundle((TpmPart(attest, signature, {BANK: values}, log[offset:], offset, event_log),))
+        return Bundle((TpmPart(attest, signature, values, log[offset:], offset, event_log),))
 
     def accepted(self, bundle: Bundle) -> None:
         """The judge keeps the log up to here: later bundles of this boot leave it out."""
@@ -151,13 +156,15 @@ class TpmAttester:
         with self._lock:
             self._accepted = None
 
-    def _quote(self, extra_data: bytes) -> tuple[bytes, bytes, dict[int, bytes]]:
+    def _quote(self, extra_data: bytes) -> tuple[bytes, bytes, dict[str, dict[int, bytes]]]:
+        selected = dict.fromkeys(self._banks, QUOTED)
         with open_tpm(self._tcti) as tpm:
             for _ in range(ATTEMPTS):
-                values = tpm.read_pcrs(BANK, QUOTED)
-                attest, signature = tpm.quote(AK_HANDLE, {BANK: QUOTED}, extra_data)
-                expected = hashlib.sha256(b"".join(values[i] for i in sorted(values))).digest()
-                if parse_attest(attest).pcr_digest == expected:
+                values = {bank: tpm.read_pcrs(bank, QUOTED) for bank in self._banks}
+                attest, signature = tpm.quote(AK_HANDLE, selected, extra_data)
+                signed = parse_attest(attest)
+                told = b"".join(values[bank][i] for bank, indices in signed.selection for i in indices)
+                if signed.pcr_digest == hashlib.sha256(told).digest():
                     return attest, signature, values
         raise refuse(TPM_BUSY, f"PCRs changed {ATTEMPTS} times while they were quoted")
 

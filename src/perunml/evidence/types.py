@@ -16,7 +16,7 @@ from perunml.wire.rules import Reason
 
 T = TypeVar("T")
 
-_TOKEN = object()
+_EVIDENCE_TOKEN = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Appraisal:
 
 def mint_verified(value: T) -> Verified[T]:
     """For `verify` and `quote` modules alone."""
-    return Verified(value, _TOKEN)
+    return Verified(value, _EVIDENCE_TOKEN)
 
 
 def mint_appraisal(
@@ -76,10 +76,10 @@ def mint_appraisal(
 ) -> Appraisal:
     """For `appraise` modules alone."""
     return Appraisal(
-        profile, imitates, machine, binding, MappingProxyType(dict(claims)), boot, reasons, baseline, _TOKEN
+        profile, imitates, machine, binding, MappingProxyType(dict(claims)), boot, reasons, baseline, _EVIDENCE_TOKEN
     )
 
 
 def _check(token: object) -> None:
-    if token is not _TOKEN:
+    if token is not _EVIDENCE_TOKEN:
         raise TypeError("made by verification and appraisal only")

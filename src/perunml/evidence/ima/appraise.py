@@ -53,10 +53,13 @@ def appraise_log(
     """
     try:
         lines, before = parse_log(log, accepted)
-        proven = replay(lines, {bank: values[PCR] for bank, values in pcrs.items() if PCR in values})
     except PerunError as exc:
         return LogFindings(0, 0, exc.reasons)
     reasons = check_template_hashes(lines)
+    try:
+        proven = replay(lines, {bank: values[PCR] for bank, values in pcrs.items() if PCR in values})
+    except PerunError as exc:
+        return LogFindings(len(lines), 0, (*reasons, *exc.reasons))
     if proven < before:
         reasons.append(
             Reason(

@@ -1,0 +1,244 @@
+"""A real (software) TPM: enrolment, activation, quotes, and what changes them."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from perunml.attesters.esys import open_tpm
+from perunml.attesters.tpm import AK_HANDLE, EK_RSA_HANDLE, TpmAttester
+from perunml.evidence.bundle import Bundle, TpmPart
+from perunml.evidence.judge import Judgement, judge
+from perunml.evidence.policy import Baseline, Machine, Policy
+from perunml.evidence.tpm.credential import make_credential
+from perunml.evidence.tpm.ek import EkIdentity, verify_ek
+from perunml.evidence.tpm.keys import check_ak
+from perunml.testing.forge import ForgedTpm
+from perunml.testing.machine import SimulatedMachine
+from perunml.wire.errors import EvidenceRefusal, PerunError, Unreachable
+
+pytestmark = pytest.mark.swtpm
+
+
+@pytest.fixture
+def attester(machine: SimulatedMachine, tmp_path: Path) -> TpmAttester:
+    return TpmAttester(machine.tcti, tmp_path / "agent", machine.ima_log)
+
+
+def identified(attester: TpmAttester, roots: list[Path]) -> EkIdentity:
+    told = attester.enrolment()
+    certificate, chain, ek_public = told["ek_certificate"], told["ek_chain"], told["ek_public"]
+    assert isinstance(certificate, bytes)
+    assert isinstance(chain, list)
+    assert isinstance(ek_public, bytes)
+    simulated = [root.read_bytes() for root in roots]
+    return verify_ek(certificate, chain, ek_public, vendor_roots=[], simulated_roots=simulated, now=int(time.time()))
+
+
+class Manager:
+    """What a manager keeps of a machine."""
+
+    def __init__(self, attester: TpmAttester, baseline: Baseline) -> None:
+        ak = attester.enrolment()["ak_public"]
+        assert isinstance(ak, bytes)
+        self.attester, self.policy = attester, Policy("simulated", "measured", baseline, True)
+        self.machine, self.log = Machine(attester.machine, True, ak), b""
+
+    def judge(self, bundle: Bundle, binding: bytes) -> Judgement:
+        found = judge(bundle, machine=self.machine, policy=self.policy, binding=binding, prior_log=self.log)
+        if not found.appraisal.reasons:
+            self.machine, self.log = replace(self.machine, last_clock=found.clock), found.log
+            self.attester.accepted(bundle)
+        return found
+
+    def ask(self) -> list[str]:
+        binding = secrets.token_bytes(48)
+        return [reason.code for reason in self.judge(self.attester.collect(binding), binding).appraisal.reasons]
+
+
+@pytest.fixture
+def manager(attester: TpmAttester, machine: SimulatedMachine) -> Manager:
+    return Manager(attester, machine.baseline())
+
+
+def test_enrolment_activation_and_quotes_are_accepted(
+    attester: TpmAttester, machine: SimulatedMachine, manager: Manager
+) -> None:
+    """The whole road: EK chain, AK, credential, first quote with the whole log, second with an increment."""
+    identity = identified(attester, machine.roots)
+    assert identity.machine == attester.machine
+    assert identity.simulated
+    told = attester.enrolment()
+    secret = secrets.token_bytes(32)
+    assert isinstance(told["ek_public"], bytes)
+    assert isinstance(told["ak_public"], bytes)
+    credential = make_credential(told["ek_public"], check_ak(told["ak_public"]).name, secret)
+    assert attester.activate(*credential) == secret
+    assert manager.ask() == []
+    part = attester.collect(bytes(48)).parts[0]
+    assert isinstance(part, TpmPart)
+    assert part.ima_log == b""
+    assert manager.ask() == []
+
+
+def test_k2_the_machines_ca_must_have_been_given(attester: TpmAttester) -> None:
+    """K2: a software TPM's CA is believed by nobody who was not told to."""
+    with pytest.raises(EvidenceRefusal) as caught:
+        identified(attester, [])
+    assert caught.value.code == "ek_chain"
+
+
+def test_k5_a_credential_for_another_key_does_not_open(attester: TpmAttester) -> None:
+    """K5: the TPM itself refuses a credential for a key that it does not hold."""
+    told = attester.enrolment()
+    assert isinstance(told["ek_public"], bytes)
+    other = check_ak(ForgedTpm().ak_public).name
+    with pytest.raises(Unreachable) as caught:
+        attester.activate(*make_credential(told["ek_public"], other, b"x" * 32))
+    assert caught.value.code == "tpm_unavailable"
+
+
+def test_credentials_for_the_ecc_p384_ek_open_too(machine: SimulatedMachine, attester: TpmAttester) -> None:
+    """The software TPM's second EK, of template H-3: our ECC credential, opened by a real TPM (by password, which H-3
+    allows)."""
+    from tpm2_pytss import ESAPI, ESYS_TR, TPM2B_ENCRYPTED_SECRET, TPM2B_ID_OBJECT
+
+    with open_tpm(machine.tcti) as tpm:
+        ek_public = tpm.read_public(0x81010016)
+    ak = attester.enrolment()["ak_public"]
+    assert isinstance(ak, bytes)
+    credential, encrypted = make_credential(ek_public, check_ak(ak).name, b"s" * 32)
+    with ESAPI(machine.tcti) as esys:
+        found = esys.activate_credential(
+            esys.tr_from_tpmpublic(AK_HANDLE),
+            esys.tr_from_tpmpublic(0x81010016),
+            TPM2B_ID_OBJECT.unmarshal(credential)[0],
+            TPM2B_ENCRYPTED_SECRET.unmarshal(encrypted)[0],
+            session1=ESYS_TR.PASSWORD,
+            session2=ESYS_TR.PASSWORD,
+        )
+    assert bytes(found) == b"s" * 32
+
+
+def test_an_extended_pcr_is_refused(manager: Manager, machine: SimulatedMachine) -> None:
+    """C14: a PCR extended in mid-run is seen at the next renewal, in both banks and by boot_aggregate."""
+    assert manager.ask() == []
+    machine.extend(4, b"another kernel")
+    assert manager.ask() == ["pcr_mismatch", "pcr_mismatch", "boot_aggregate"]
+
+
+def test_i1_pcr_10_extended_outside_of_the_log_is_refused(manager: Manager, machine: SimulatedMachine) -> None:
+    """I1: something measured that the log does not tell."""
+    machine.extend(10, b"unlogged")
+    assert manager.ask() == ["pcr10_mismatch"]
+
+
+def test_i5_an_unlisted_file_is_refused(manager: Manager, machine: SimulatedMachine, tmp_path: Path) -> None:
+    """I5: loaded after the first quote, seen at the second."""
+    assert manager.ask() == []
+    evil = tmp_path / "evil"
+    evil.write_text("evil")
+    machine.measure(evil)
+    assert manager.ask() == ["not_in_policy"]
+
+
+def test_a_listed_file_loaded_again_is_accepted(manager: Manager, machine: SimulatedMachine, files: list[Path]) -> None:
+    """An honest machine goes on loading agreed files."""
+    assert manager.ask() == []
+    machine.measure(files[0])
+    assert manager.ask() == []
+
+
+def test_c1_a_relayed_quote_is_refused(manager: Manager, attester: TpmAttester) -> None:
+    """C1: a quote for another binding, however fresh."""
+    found = manager.judge(attester.collect(secrets.token_bytes(48)), secrets.token_bytes(48))
+    assert [reason.code for reason in found.appraisal.reasons] == ["binding_mismatch"]
+
+
+def test_n2_an_old_quote_is_refused(manager: Manager, attester: TpmAttester) -> None:
+    """N2, Q22: the same binding's older quote, after a newer one was accepted."""
+    binding = secrets.token_bytes(48)
+    old = attester.collect(binding)
+    time.sleep(0.01)
+    assert manager.ask() == []
+    codes = [reason.code for reason in manager.judge(old, binding).appraisal.reasons]
+    assert codes == ["clock_rollback"]
+
+
+def test_i23_a_reboot_sends_the_whole_log_again(
+    manager: Manager, machine: SimulatedMachine, files: list[Path], tmp_path: Path
+) -> None:
+    """I23: same keys, next boot; the clock is safe and goes on."""
+    assert manager.ask() == []
+    boot = manager.machine.last_clock
+    assert boot is not None
+    machine.reboot(files)
+    manager.attester = TpmAttester(machine.tcti, tmp_path / "agent", machine.ima_log)
+    assert manager.ask() == []
+    assert manager.machine.last_clock is not None
+    assert manager.machine.last_clock[0] == boot[0] + 1
+
+
+def test_forgetting_sends_the_whole_log(manager: Manager, attester: TpmAttester) -> None:
+    """A manager that lost the kept log says ima_offset; then the whole log travels again."""
+    assert manager.ask() == []
+    manager.log, manager.machine = b"", replace(manager.machine, last_clock=None)
+    assert manager.ask() == ["ima_offset"]
+    attester.forget()
+    assert manager.ask() == []
+
+
+def test_the_keys_are_the_same_each_time(attester: TpmAttester, machine: SimulatedMachine, tmp_path: Path) -> None:
+    """A restarted agent finds its persistent keys; nothing transient is left behind."""
+    again = TpmAttester(machine.tcti, tmp_path / "agent", machine.ima_log)
+    assert again.enrolment() == attester.enrolment()
+    with open_tpm(machine.tcti) as tpm:
+        assert tpm.has(AK_HANDLE)
+        assert tpm.has(EK_RSA_HANDLE)
+        assert not tpm.has(0x80000000)
+
+
+def test_a_lost_attestation_key_is_made_again(attester: TpmAttester, machine: SimulatedMachine, tmp_path: Path) -> None:
+    """A key at our handle that is not fit is replaced; the one that the seed gives is the same as before."""
+    with open_tpm(machine.tcti) as tpm:
+        tpm.evict(AK_HANDLE)
+        tpm.create_endorsement_key(attester._ek_public, AK_HANDLE)
+    again = TpmAttester(machine.tcti, tmp_path / "agent", machine.ima_log)
+    assert again.enrolment()["ak_public"] == attester.enrolment()["ak_public"]
+
+
+def test_k18_a_folder_belongs_to_one_tpm(attester: TpmAttester, machine: SimulatedMachine, tmp_path: Path) -> None:
+    """K18: a replaced TPM is noticed by the agent itself."""
+    state = tmp_path / "agent" / "tpm.json"
+    state.write_text(state.read_text().replace(attester.machine, "ek:sha256:" + "00" * 32))
+    with pytest.raises(PerunError) as caught:
+        TpmAttester(machine.tcti, tmp_path / "agent", machine.ima_log)
+    assert caught.value.code == "tpm_changed"
+
+
+def test_without_a_log_there_is_no_evidence(attester: TpmAttester, machine: SimulatedMachine, tmp_path: Path) -> None:
+    """A log that cannot be read is a coded refusal."""
+    blind = TpmAttester(machine.tcti, tmp_path / "agent", tmp_path / "no log")
+    with pytest.raises(PerunError) as caught:
+        blind.collect(bytes(48))
+    assert caught.value.code == "ima_log_unreadable"
+
+
+def test_without_a_tpm_there_is_a_coded_refusal(tmp_path: Path) -> None:
+    """A transport that leads nowhere."""
+    with pytest.raises(Unreachable) as caught:
+        TpmAttester("device:/dev/no-such-tpm", tmp_path / "agent")
+    assert caught.value.code == "tpm_unavailable"
+
+
+def test_a_boot_log_travels_when_it_is_asked_for(machine: SimulatedMachine, tmp_path: Path) -> None:
+    """The firmware's log goes along as it is."""
+    log = tmp_path / "bios"
+    log.write_bytes(b"events")
+    part = TpmAttester(machine.tcti, tmp_path / "agent", machine.ima_log, log).collect(bytes(48)).parts[0]
+    assert isinstance(part, TpmPart)
+    assert part.event_log == b"events"

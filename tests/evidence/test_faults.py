@@ -1,0 +1,68 @@
+"""Each single fault in otherwise right evidence (Q1–Q20, Q23–Q30, N6, N7, I1–I16, I25–I28) is refused with its code."""
+
+from __future__ import annotations
+
+import pytest
+
+from evidence.judging import BINDING, codes, judged
+from perunml.testing.faults import FAULTS, Fault, broken
+from perunml.testing.forge import ForgedTpm
+
+
+def test_the_table_covers_what_it_says() -> None:
+    """The table of faults is not empty, and has every number that it should."""
+    wanted = {"N6", "N7", *(f"Q{n}" for n in (*range(1, 21), 23, 25, 26, 28, 29, 30))}
+    wanted |= {f"I{n}" for n in (*range(1, 17), 25, 26, 27, 28)}
+    assert {fault.number for fault in FAULTS} >= wanted
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_a_single_fault_is_refused_with_its_code(fault: Fault) -> None:
+    """The fault's code is among the reasons, and the same machine without the fault is accepted."""
+    tpm = ForgedTpm(**dict(fault.tpm))
+    baseline = tpm.baseline()
+    if fault.number not in ("Q10",):
+        assert codes(judged(tpm, tpm.bundle(BINDING), baseline)) == []
+    judgement = judged(tpm, broken(fault, tpm, BINDING), baseline)
+    assert fault.code in codes(judgement)
+
+
+APPRAISED = ("weak_bank", "clock_unsafe", "pcr10_mismatch")
+UNVERIFIED = [f for f in FAULTS if f.number[0] in "NQ" and f.code not in APPRAISED and f.name != "required_pcr_missing"]
+
+
+@pytest.mark.parametrize("fault", UNVERIFIED, ids=str)
+def test_what_is_not_verified_proves_no_binding(fault: Fault) -> None:
+    """Evidence whose quote does not verify proves no binding, names no boot, and has no log to keep."""
+    tpm = ForgedTpm(**dict(fault.tpm))
+    judgement = judged(tpm, broken(fault, tpm, BINDING), tpm.baseline())
+    assert judgement.appraisal.binding == b""
+    assert judgement.appraisal.boot == ""
+    assert judgement.clock is None
+    assert judgement.log == b""
+
+
+def test_every_failure_is_told_not_the_first() -> None:
+    """A machine that is wrong in several ways gets a reason for each."""
+    tpm = ForgedTpm()
+    baseline = tpm.baseline()
+    tpm.extend(4, b"another kernel")
+    tpm.measure("/opt/evil", b"evil")
+    tpm.measure("/opt/worse", b"worse", violation=True)
+    assert codes(judged(tpm, tpm.bundle(BINDING), baseline)) == [
+        "pcr_mismatch",
+        "boot_aggregate",
+        "not_in_policy",
+        "ima_violation",
+    ]
+
+
+def test_reasons_are_bounded() -> None:
+    """A machine with thousands of unlisted files gets a bounded list of reasons and a count."""
+    tpm = ForgedTpm()
+    baseline = tpm.baseline()
+    for number in range(1000):
+        tpm.measure(f"/opt/{number}", b"x")
+    reasons = judged(tpm, tpm.bundle(BINDING), baseline).appraisal.reasons
+    assert len(reasons) == 25
+    assert "976 more" in reasons[-1].message
