@@ -1,0 +1,166 @@
+"""The rules of the manager: who may call, nonces, enrolment, leases, outputs, resources."""
+
+from perunml.wire.rules import Kind, rule
+
+NOT_ENTITLED = rule(
+    "not_entitled",
+    Kind.AGREEMENT,
+    "The caller has no right to this, or it does not exist: both have this one answer.",
+    "Ask the manager's operator to admit the key (`perunml manager admit`), or the parties to name it in the agreement.",
+)
+BODY_TOO_LARGE = rule(
+    "body_too_large",
+    Kind.LIMIT,
+    "The body of a request is larger than this route reads.",
+    "The caller sends less: blobs go in parts of 8 MiB.",
+)
+ENCODING_REFUSED = rule(
+    "encoding_refused",
+    Kind.USAGE,
+    "The body of a request has a content encoding; only plain bodies are read.",
+    "The caller sends the body uncompressed.",
+)
+RATE_LIMITED = rule(
+    "rate_limited",
+    Kind.LIMIT,
+    "This caller asks too often.",
+    "The caller waits some seconds and asks again.",
+)
+TOO_SLOW = rule(
+    "too_slow",
+    Kind.LIMIT,
+    "The body of a request did not arrive in time.",
+    "The caller sends it again over a faster connection.",
+)
+DISK_FULL = rule(
+    "disk_full",
+    Kind.LIMIT,
+    "The disk is full: nothing new is taken, and nothing acknowledged is lost.",
+    "The operator of this machine makes room, then the same request is sent again.",
+)
+INTERNAL = rule(
+    "internal",
+    Kind.UNREACHABLE,
+    "The manager failed at something that is not the caller's fault; nothing was changed.",
+    "The manager's operator looks at its log for the number given; the caller may try again.",
+)
+CLOCK_JUMPED = rule(
+    "clock_jumped",
+    Kind.UNREACHABLE,
+    "The manager's clock was set while it ran, or stands before the newest ledger entry; nothing that depends on time is "
+    "decided.",
+    "The manager's operator sets the clock right and starts the manager again.",
+)
+NONCE_MISMATCH = rule(
+    "nonce_mismatch",
+    Kind.EVIDENCE,
+    "The nonce is not the one given out for this run to this machine (it is another session's, unknown, or was given out "
+    "before the manager was started).",
+    "The host asks for a new challenge.",
+)
+NONCE_USED = rule(
+    "nonce_used",
+    Kind.EVIDENCE,
+    "The nonce was answered before; each is good for one answer.",
+    "The host asks for a new challenge, or renews with the newest nonce.",
+)
+NONCE_EXPIRED = rule(
+    "nonce_expired", Kind.EVIDENCE, "The nonce is older than its time to live.", "The host asks for a new challenge."
+)
+RUN_RESERVED = rule(
+    "run_reserved",
+    Kind.LIMIT,
+    "Another host holds the run: it was reserved or its lease has not ended.",
+    "Wait until the reservation or lease ends; the host then asks again.",
+)
+RUN_NOT_OPEN = rule(
+    "run_not_open",
+    Kind.AGREEMENT,
+    "The run is finished, failed, refused or lost, and takes no host any more.",
+    "A party submits a new run: `perunml job submit`.",
+)
+RUN_CONFLICT = rule(
+    "run_conflict",
+    Kind.USAGE,
+    "Another run has the same id.",
+    "The party submits again; each request has a fresh id.",
+)
+LEASE_ENDED = rule(
+    "lease_ended",
+    Kind.SUSPENDED,
+    "The lease was not renewed in time, was refused a renewal, or its run ended: nothing from its session is accepted.",
+    "A party submits a new run; the host's log says why the old one ended.",
+)
+ENROLMENT_FAILED = rule(
+    "enrolment_failed",
+    Kind.EVIDENCE,
+    "The answer to an enrolment is wrong, late, was given before, or comes from another operator.",
+    "The host's operator starts the enrolment again: `perunml host enrol`.",
+)
+IDENTITY_CONFLICT = rule(
+    "identity_conflict",
+    Kind.AGREEMENT,
+    "A machine's name or endorsement key is enrolled already: under another key, another name or another operator, or by a "
+    "parallel enrolment that was faster.",
+    "The operator chooses another name; for another operator's machine, that operator enrols it.",
+)
+ASSET_CONFLICT = rule(
+    "asset_conflict",
+    Kind.AGREEMENT,
+    "The manifest names the asset's id and version of another manifest, or an older version than the newest.",
+    "The owner seals the next version.",
+)
+WRAP_MISSING = rule(
+    "wrap_missing",
+    Kind.INTEGRITY,
+    "Among an asset's wrapped keys is none for this manager's intake key.",
+    "The owner pushes again with the pinned manager's intake key: `perunml push`.",
+)
+PART_OUT_OF_ORDER = rule(
+    "part_out_of_order",
+    Kind.INTEGRITY,
+    "A part of a blob does not follow what was received, runs over the size in the manifest, or contradicts what is there.",
+    "The sender asks for the asset's state and goes on from there.",
+)
+ASSET_INCOMPLETE = rule(
+    "asset_incomplete",
+    Kind.PENDING,
+    "An asset that is needed is not there, or not all of its blobs have arrived.",
+    "Its owner pushes it: `perunml push`.",
+)
+OUTPUT_UNDECLARED = rule(
+    "output_undeclared",
+    Kind.INTEGRITY,
+    "An output was registered under a name, id or size that the agreement and the delivery do not declare.",
+    "The job writes only what the agreement declares.",
+)
+OUTPUT_INCOMPLETE = rule(
+    "output_incomplete",
+    Kind.INTEGRITY,
+    "A finish names an output that was not registered with all its blobs, or lacks one that was.",
+    "The host registers and uploads every output before it finishes.",
+)
+MODEL_MISSING = rule(
+    "model_missing",
+    Kind.PENDING,
+    "The service's model has not been made yet: no finished run has put it out.",
+    "A party runs the training job first: `perunml job submit`.",
+)
+CUSTODY_BROKEN = rule(
+    "custody_broken",
+    Kind.INTEGRITY,
+    "A stored key does not open as the key of its asset: the database was altered.",
+    "The manager's operator brings back the database; the owner pushes the asset's keys again.",
+)
+STATE_DAMAGED = rule(
+    "state_damaged",
+    Kind.INTEGRITY,
+    "The manager's database is damaged, of another version, or contradicts its own ledger.",
+    "The manager's operator brings back the newest copy; the manager does not start on a damaged one.",
+)
+FOLDER_IN_USE = rule(
+    "folder_in_use",
+    Kind.USAGE,
+    "Another manager runs on this folder, or the folder is not a manager's, or is one already.",
+    "Stop the other one, or name the right folder.",
+)

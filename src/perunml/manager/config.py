@@ -1,0 +1,100 @@
+"""A manager's folder: settings, certificates, sealed root key, database, blobs.
+
+manager.json    settings (nothing secret)      root.json       the root key under a passphrase
+tls.pem         the TLS certificate            host-ca.pem     the hosts' CA certificate
+manager.sqlite  the database                   blobs/          ciphertext of assets
+roots/          EK roots: vendor-*.pem, simulated-*.pem
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from perunml.manager.codes import FOLDER_IN_USE
+from perunml.wire.canonical import canonical, load_json
+from perunml.wire.errors import refuse
+
+FORMAT = "perunml/manager-v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """`url` as parties reach it: https://host:port. Roots are certificates, PEM or DER."""
+
+    folder: Path
+    url: str
+    vendor_roots: tuple[bytes, ...]
+    simulated_roots: tuple[bytes, ...]
+
+    @property
+    def authority(self) -> str:
+        return self.url.removeprefix("https://").lower()
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "manager.sqlite"
+
+    @property
+    def blobs(self) -> Path:
+        return self.folder / "blobs"
+
+    def save(self) -> None:
+        """Write the settings and roots into the folder."""
+        write_file(self.folder / "manager.json", canonical({"format": FORMAT, "url": self.url}), 0o644)
+        (self.folder / "roots").mkdir(mode=0o755)
+        for kind, roots in (("vendor", self.vendor_roots), ("simulated", self.simulated_roots)):
+            for number, root in enumerate(roots):
+                write_file(self.folder / "roots" / f"{kind}-{number:03d}.pem", root, 0o644)
+
+    @classmethod
+    def load(cls, folder: Path) -> Config:
+        """Raises `UsageError` (folder_in_use): not a manager's folder."""
+        path = folder / "manager.json"
+        settings = load_json(path.read_bytes()) if path.is_file() else None
+        if not isinstance(settings, dict) or settings.get("format") != FORMAT:
+            raise refuse(
+                FOLDER_IN_USE, "not a manager's folder", seen=str(folder), command=f"perunml manager init {folder}"
+            )
+        roots = folder / "roots"
+        return cls(folder, str(settings["url"]), _read(roots, "vendor"), _read(roots, "simulated"))
+
+
+def _read(folder: Path, kind: str) -> tuple[bytes, ...]:
+    return tuple(path.read_bytes() for path in sorted(folder.glob(f"{kind}-*.pem")))
+
+
+def write_file(path: Path, data: bytes, mode: int) -> None:
+    """Create `path` durably; it must not exist."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Only one manager runs on a folder (S5). Raises `UsageError` (folder_in_use)."""
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise refuse(FOLDER_IN_USE, "another manager runs on this folder", seen=str(folder)) from None
+        yield
+    finally:
+        os.close(descriptor)

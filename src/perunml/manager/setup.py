@@ -1,0 +1,80 @@
+"""Making a manager, and admitting keys: local commands on its folder, no network."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sqlalchemy.dialects.sqlite import insert
+
+from perunml.manager import journal
+from perunml.manager.certificates import ca_certificate, tls_certificate
+from perunml.manager.codes import FOLDER_IN_USE
+from perunml.manager.config import Config, sync_folder, write_file
+from perunml.manager.keys import ROOT_LABEL, ROOT_SIZE, Keys
+from perunml.manager.store import tables as t
+from perunml.manager.store.database import Database, Statement
+from perunml.wire.codes import MALFORMED
+from perunml.wire.errors import refuse
+from perunml.wire.identity import PublicKey
+from perunml.wire.passphrase import open_with_passphrase, seal_with_passphrase
+
+_ADMIT = Statement(insert(t.admitted).on_conflict_do_nothing())
+
+
+def init(
+    folder: Path,
+    passphrase: bytes,
+    *,
+    url: str,
+    vendor_roots: Sequence[Path] = (),
+    simulated_ek_roots: Sequence[Path] = (),
+) -> str:
+    """Make a manager in `folder` (made, or empty) that parties will reach at `url` (https://host:port); its identity's
+    text. EK roots are certificates, PEM or DER; a TPM under a simulated root is `simulated`, whatever it proves.
+
+    Raises `UsageError` (malformed: the url; folder_in_use: the folder is not empty). A crash leaves a folder without
+    ``manager.json``, which is no manager's; make another."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname or parts.path or parts.query or parts.fragment:
+        raise refuse(MALFORMED, "not a manager's url", expected="https://host:port", seen=url)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise refuse(FOLDER_IN_USE, "the folder is not empty", seen=str(folder))
+    config = Config(folder, url, _roots(vendor_roots), _roots(simulated_ek_roots))
+    root = os.urandom(ROOT_SIZE)
+    keys = Keys(root)
+    now = int(time.time())
+    write_file(folder / "root.json", seal_with_passphrase(root, passphrase, ROOT_LABEL), 0o600)
+    write_file(folder / "tls.pem", tls_certificate(keys.tls_key(), url, now), 0o644)
+    write_file(folder / "host-ca.pem", ca_certificate(keys.host_ca(), now), 0o644)
+    config.blobs.mkdir(mode=0o700)
+    database = Database.create(config.database)
+    with database.writing.begin() as connection:
+        journal.begin(connection, keys)
+    database.close()
+    sync_folder(folder)
+    config.save()  # last: what has settings is whole
+    return keys.identity.public.text
+
+
+def unlock(folder: Path, passphrase: bytes) -> Keys:
+    """The manager's keys. Raises `UsageError` (folder_in_use: no manager's folder), `IntegrityError` (unseal_failed)."""
+    Config.load(folder)
+    return Keys(open_with_passphrase((folder / "root.json").read_bytes(), passphrase, ROOT_LABEL))
+
+
+def admit(folder: Path, keys: Iterable[str]) -> None:
+    """Let these identity keys talk to the manager (docs/decisions/0004); it may be running. Raises `UsageError`."""
+    texts = [PublicKey(key).text for key in keys]
+    database = Database(Config.load(folder).database)
+    with database.writing.begin() as connection:
+        _ADMIT.many(connection, [{"key": key, "time": int(time.time())} for key in texts])
+    database.close()
+
+
+def _roots(paths: Sequence[Path]) -> tuple[bytes, ...]:
+    return tuple(Path(path).read_bytes() for path in paths)

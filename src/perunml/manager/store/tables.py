@@ -1,0 +1,266 @@
+"""The tables. Plain types only (text, integers, bytes): JSON is canonical text, times are seconds, so that a row means the
+same in every database. The schema is made by the migrations; a test compares the two."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+
+admitted = Table("admitted", metadata, Column("key", String, primary_key=True), Column("time", Integer, nullable=False))
+"""Keys that may talk to this manager before any agreement names them (docs/decisions/0004)."""
+
+nonces = Table(
+    "nonces",
+    metadata,
+    Column("nonce", String, primary_key=True),
+    Column("expires", Integer, nullable=False, index=True),
+)
+"""Nonces of signed requests, until they expire."""
+
+documents = Table(
+    "documents",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+)
+
+agreements = Table(
+    "agreements",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("line", String, nullable=False, index=True),  # digest of version 1: names the agreement over its versions
+    Column("predecessor", String, nullable=False),
+    Column("state", String, nullable=False),  # proposed | in_force | superseded
+    Column("envelope", LargeBinary, nullable=False),
+)
+
+agreement_keys = Table(
+    "agreement_keys",
+    metadata,
+    Column("key", String, nullable=False),
+    Column("agreement", String, nullable=False),
+    Column("party", String, nullable=False),
+    PrimaryKeyConstraint("key", "agreement"),
+)
+"""Whose keys stand in which agreement."""
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("digest", String, nullable=False),  # of payload and signatures: one body may be signed by several keys
+    Column("agreement", String, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("agreement", "digest"),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("subject", String, nullable=False, index=True),
+    Column("position", Integer, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+)
+"""Suspensions and their liftings, in order."""
+
+suspensions = Table(
+    "suspensions",
+    metadata,
+    Column("subject", String, primary_key=True),
+    Column("suspended", Integer, nullable=False),
+    Column("digest", String, nullable=False),
+)
+"""What the changes of each asset add up to."""
+
+assets = Table(
+    "assets",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("asset_id", String, nullable=False, index=True),
+    Column("name", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("owner", String, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("complete", Integer, nullable=False),
+    Column("manifest", LargeBinary, nullable=False),
+    Column("kept", LargeBinary, nullable=False),  # the data key under custody; empty for outputs (derived)
+    Column("run", String, nullable=False),  # of an output, else ""
+    Column("output", String, nullable=False),
+)
+
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("asset", String, nullable=False),
+    Column("blob", String, nullable=False),
+    Column("size", Integer, nullable=False),  # ciphertext bytes
+    Column("received", Integer, nullable=False),  # of them durable
+    PrimaryKeyConstraint("asset", "blob"),
+)
+
+machines = Table(
+    "machines",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("simulated", Integer, nullable=False),
+    Column("name", String, nullable=False),
+    Column("operator", String, nullable=False),
+    Column("ek", LargeBinary, nullable=False),
+    Column("ak", LargeBinary, nullable=False),
+    Column("key", String, nullable=False),
+    Column("tls_key", String, nullable=False),
+    Column("enrolments", Integer, nullable=False),
+    Column("clock", String, nullable=False),  # canonical [reset, restart, milliseconds as decimal string] or ""
+    Column("boot", String, nullable=False),
+    Column("boot_line", String, nullable=False),  # the agreement that had keys in this boot
+    Column("boot_shared", Integer, nullable=False),
+    Index("machine_name", "operator", "name", unique=True),
+)
+
+logs = Table(
+    "logs",
+    metadata,
+    Column("machine", String, nullable=False),
+    Column("boot", String, nullable=False),
+    Column("start", Integer, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("machine", "boot", "start"),
+)
+"""The IMA log of each machine's newest boot, in the pieces in which it came."""
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run", String, primary_key=True),
+    Column("agreement", String, nullable=False),
+    Column("line", String, nullable=False),
+    Column("job", String, nullable=False),
+    Column("kind", String, nullable=False),  # train | serve
+    Column("party", String, nullable=False),
+    Column("request", String, nullable=False),  # digest of the request's payload
+    Column("parameters", Text, nullable=False),
+    Column("state", String, nullable=False),
+    Column("machine", String, nullable=False),
+    Column("simulated", Integer, nullable=False),
+    Column("reasons", Text, nullable=False),
+    Column("endpoint", String, nullable=False),
+    Column("lease", String, nullable=False),
+    Column("resumes", Integer, nullable=False),
+    Column("created", Integer, nullable=False),
+    Column("ended", Integer, nullable=False),
+    Column("receipt", LargeBinary, nullable=False),
+    Index("run_state", "state"),
+    Index("run_line", "line", "job", "state"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("lease", String, primary_key=True),
+    Column("run", String, nullable=False, index=True),
+    Column("machine", String, nullable=False),
+    Column("role", String, nullable=False),
+    Column("agreement", String, nullable=False),
+    Column("session_key", String, nullable=False),
+    Column("session_hpke", String, nullable=False),
+    Column("active", Integer, nullable=False, index=True),
+    Column("steady", Float, nullable=False),
+    Column("wall", Float, nullable=False),
+    Column("boot", String, nullable=False),
+    Column("seconds", Integer, nullable=False),
+    Column("nonce", LargeBinary, nullable=False),  # of the next renewal or finish
+    Column("clock", String, nullable=False),  # the machine's clock when that nonce was given out
+    Column("asked", String, nullable=False),  # digest of the last request that was answered
+    Column("answer", LargeBinary, nullable=False),  # and the answer, given again to the same request
+    Column("grants", Text, nullable=False),  # canonical list of the digests of assets released
+    Column("appraisal", Text, nullable=False),  # canonical {profile, imitates, simulated, sentences}
+)
+
+outputs = Table(
+    "outputs",
+    metadata,
+    Column("run", String, nullable=False),
+    Column("output", String, nullable=False),
+    Column("asset", String, nullable=False, index=True),
+    Column("agreement", String, nullable=False),
+    Column("line", String, nullable=False),
+    Column("job", String, nullable=False),
+    Column("session_key", String, nullable=False),
+    Column("registered", Integer, nullable=False),  # 1 after finish
+    PrimaryKeyConstraint("run", "output"),
+    Index("output_newest", "line", "job", "output", "registered"),
+)
+
+output_approvals = Table(
+    "output_approvals",
+    metadata,
+    Column("asset", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("asset", "digest"),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("line", String, nullable=False),
+    Column("job", String, nullable=False),
+    Column("runs", Integer, nullable=False),
+    Column("window", Integer, nullable=False),  # of requests: its start
+    Column("requests", Integer, nullable=False),
+    PrimaryKeyConstraint("line", "job"),
+)
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("position", Integer, primary_key=True),
+    Column("agreement", String, nullable=False, index=True),
+    Column("leaf", LargeBinary, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+    Column("entry", Text, nullable=False),
+)
+
+heads = Table(
+    "heads",
+    metadata,
+    Column("agreement", String, primary_key=True),
+    Column("hash", String, nullable=False),
+)
+"""The newest entry of each agreement's chain."""
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("level", Integer, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("level", "position"),
+    sqlite_with_rowid=False,
+)
+
+checkpoint = Table(
+    "checkpoint",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("size", Integer, nullable=False),
+    Column("time", Integer, nullable=False),
+    Column("note", Text, nullable=False),
+)
+"""One row: the newest signed checkpoint."""
