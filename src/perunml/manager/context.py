@@ -1,0 +1,66 @@
+"""What all of the manager's parts share: one value, handed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from perunml.attesters.simulated import SimulatedAttester
+from perunml.manager import journal
+from perunml.manager.certificates import Issuer
+from perunml.manager.clock import Clock
+from perunml.manager.config import Config
+from perunml.manager.keys import Keys
+from perunml.manager.library import Library
+from perunml.manager.limits import Limits
+from perunml.manager.pending import Challenges, Enrolments
+from perunml.manager.store.database import Database
+from perunml.manager.writer import Writer
+
+if TYPE_CHECKING:
+    from perunml.attesters.base import Attester
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """One manager's services. `authorities` are the names under which signed requests may address it."""
+
+    config: Config
+    keys: Keys
+    issuer: Issuer
+    certificate: str  # of TLS, PEM
+    database: Database
+    writer: Writer
+    clock: Clock
+    limits: Limits
+    library: Library
+    challenges: Challenges
+    enrolments: Enrolments
+    attester: Attester
+    authorities: set[str] = field(default_factory=set)
+
+
+def make_services(config: Config, keys: Keys, *, clock: Clock | None = None) -> Services:
+    """Open the store, check it against its own ledger, and put the parts together. Raises `IntegrityError`
+    (state_damaged). The writer is not started."""
+    clock = clock or Clock()
+    database = Database.open(config.database)
+    with database.read() as connection:
+        clock.raise_floor(journal.check(connection, keys).time)
+    library = Library()
+    writer = Writer(database, keys, committed=clock.raise_floor, forget=library.forget)
+    return Services(
+        config=config,
+        keys=keys,
+        issuer=Issuer(keys.host_ca()),
+        certificate=(config.folder / "tls.pem").read_text("ascii"),
+        database=database,
+        writer=writer,
+        clock=clock,
+        limits=Limits(clock.steady),
+        library=library,
+        challenges=Challenges(clock.steady),
+        enrolments=Enrolments(clock.steady),
+        attester=SimulatedAttester.of(keys.machine),
+        authorities={config.authority},
+    )

@@ -1,0 +1,188 @@
+"""Enrolment of hosts: which machine, whose, with which keys. It gives no right; agreements name machines.
+
+A TPM is asked to open a credential made for its EK and its AK's name, so the AK that is recorded is the one that the TPM
+of the certified EK holds: whoever swaps the AK between the two requests gets a credential for the other one. A machine
+without a TPM signs a nonce and is `simulated`. An answer, right or wrong, ends the enrolment.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+from typing import Any
+
+from sqlalchemy.dialects.sqlite import insert
+
+from perunml.api.enrolment import EnrolAnswer, EnrolChallenge, Enrolled, EnrolRequest, EnrolSimulated, EnrolTpm
+from perunml.attesters.simulated import ENROL_LABEL
+from perunml.evidence.simulated.verify import machine_id
+from perunml.evidence.tpm.credential import make_credential
+from perunml.evidence.tpm.ek import verify_ek
+from perunml.evidence.tpm.keys import check_ak
+from perunml.manager import limits
+from perunml.manager.certificates import ed25519_key
+from perunml.manager.codes import ENROLMENT_FAILED, IDENTITY_CONFLICT
+from perunml.manager.context import Services
+from perunml.manager.http import Access, Call
+from perunml.manager.pending import ENROLMENT_TTL, Enrolment
+from perunml.manager.routing import Spec
+from perunml.manager.store import tables as t
+from perunml.manager.store.database import Statement
+from perunml.manager.writer import Transaction
+from perunml.wire.codes import MALFORMED
+from perunml.wire.errors import PerunError, refuse
+from perunml.wire.identity import PublicKey
+from perunml.wire.timestamps import format_time
+
+CERTIFICATE_DAYS = 30
+"""Of the client certificate: it serves challenge and release only, and enrolling again is one command."""
+SECRET_SIZE = 32
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
+_FIND = "SELECT operator, name, enrolments FROM machines WHERE id = :machine"
+_NAMED = "SELECT id FROM machines WHERE operator = :operator AND name = :name"
+_row = insert(t.machines)
+_RECORD = Statement(
+    _row.on_conflict_do_update(
+        index_elements=["id"],
+        set_={name: _row.excluded[name] for name in ("ek", "ak", "key", "tls_key", "enrolments", "simulated")},
+    )
+)
+
+
+def routes(services: Services) -> list[Spec]:
+    async def begin(call: Call) -> EnrolChallenge:
+        request = EnrolRequest.decode(call.body).machine
+        operator = call.caller.key
+        services.limits.take("enrol", operator, limits.ENROL)
+        services.enrolments.check_room(operator)
+        if not _NAME.fullmatch(request.name):
+            raise refuse(MALFORMED, "not a machine's name", expected="a-z, 0-9, dots and hyphens", seen=request.name)
+        ed25519_key(request.tls_key)
+        if isinstance(request, EnrolTpm):
+            return _begin_tpm(services, operator, request)
+        return _begin_simulated(services, operator, request)
+
+    async def answer(call: Call) -> Enrolled:
+        message = EnrolAnswer.decode(call.body)
+        begun = services.enrolments.take(call.params["enrolment"], call.caller.key)
+        _check_answer(begun, message.answer)
+        now = services.clock.now()
+        await services.writer.submit(lambda transaction: _record(transaction, begun, now))
+        seconds = CERTIFICATE_DAYS * 86400
+        return Enrolled(
+            machine=begun.machine,
+            simulated=begun.simulated,
+            certificate=services.issuer.machine(begun.machine, begun.tls_key, now, seconds),
+            expires=format_time(now + seconds),
+        )
+
+    return [
+        Spec("POST", "/v1/enrolments", Access.PARTY, begin),
+        Spec("POST", "/v1/enrolments/{enrolment}/answer", Access.PARTY, answer),
+    ]
+
+
+def _begin_tpm(services: Services, operator: str, request: EnrolTpm) -> EnrolChallenge:
+    identity = verify_ek(
+        request.ek_certificate,
+        request.ek_chain,
+        request.ek_public,
+        vendor_roots=services.config.vendor_roots,
+        simulated_roots=services.config.simulated_roots,
+        now=services.clock.now(),
+    )
+    ak = check_ak(request.ak_public)
+    secret = secrets.token_bytes(SECRET_SIZE)
+    begun = _begin(services, operator, request, identity.machine, identity.simulated, secret=secret)
+    credential, encrypted = make_credential(request.ek_public, ak.name, secret)
+    return EnrolChallenge(
+        enrolment=services.enrolments.begin(begun), credential=credential, encrypted_secret=encrypted, nonce=b""
+    )
+
+
+def _begin_simulated(services: Services, operator: str, request: EnrolSimulated) -> EnrolChallenge:
+    machine = machine_id(PublicKey(request.key).text)
+    begun = _begin(services, operator, request, machine, True, nonce=secrets.token_bytes(SECRET_SIZE))
+    return EnrolChallenge(
+        enrolment=services.enrolments.begin(begun), credential=b"", encrypted_secret=b"", nonce=begun.nonce
+    )
+
+
+def _begin(
+    services: Services,
+    operator: str,
+    request: EnrolTpm | EnrolSimulated,
+    machine: str,
+    simulated: bool,
+    *,
+    secret: bytes = b"",
+    nonce: bytes = b"",
+) -> Enrolment:
+    with services.database.read() as connection:
+        row = connection.exec_driver_sql(_FIND, {"machine": machine}).first()
+        named = connection.exec_driver_sql(_NAMED, {"operator": operator, "name": request.name}).scalar()
+    _check_identity(row, named, operator, request.name, machine)
+    return Enrolment(
+        operator=operator,
+        name=request.name,
+        tls_key=request.tls_key,
+        machine=machine,
+        simulated=simulated,
+        ek=request.ek_public if isinstance(request, EnrolTpm) else b"",
+        ak=request.ak_public if isinstance(request, EnrolTpm) else b"",
+        key=request.key if isinstance(request, EnrolSimulated) else "",
+        secret=secret,
+        nonce=nonce,
+        enrolments=row[2] if row else 0,
+        until=services.clock.steady() + ENROLMENT_TTL,
+    )
+
+
+def _check_identity(row: Any, named: Any, operator: str, name: str, machine: str) -> None:
+    """One name for one EK, one EK for one name, one operator for both (K8, K14)."""
+    if row is not None and (row[0] != operator or row[1] != name):
+        raise refuse(IDENTITY_CONFLICT, "this machine is enrolled under another name or operator", seen=name)
+    if named is not None and named != machine:
+        raise refuse(IDENTITY_CONFLICT, "another machine is enrolled under this name", expected=named, seen=machine)
+
+
+def _check_answer(begun: Enrolment, answer: bytes) -> None:
+    """Raises `EvidenceRefusal` (enrolment_failed)."""
+    if begun.secret:
+        if hmac.compare_digest(begun.secret, answer):
+            return
+    else:
+        try:
+            PublicKey(begun.key).verify(answer, ENROL_LABEL + begun.nonce)
+            return
+        except PerunError:
+            pass
+    raise refuse(ENROLMENT_FAILED, "the machine does not hold the keys that it names", seen=begun.machine)
+
+
+def _record(transaction: Transaction, begun: Enrolment, now: int) -> None:
+    connection = transaction.connection
+    row = connection.exec_driver_sql(_FIND, {"machine": begun.machine}).first()
+    named = connection.exec_driver_sql(_NAMED, {"operator": begun.operator, "name": begun.name}).scalar()
+    _check_identity(row, named, begun.operator, begun.name, begun.machine)
+    if (row[2] if row else 0) != begun.enrolments:
+        raise refuse(IDENTITY_CONFLICT, "another enrolment of this machine was faster", seen=begun.machine)  # K9
+    _RECORD.run(
+        connection,
+        id=begun.machine,
+        simulated=int(begun.simulated),
+        name=begun.name,
+        operator=begun.operator,
+        ek=begun.ek,
+        ak=begun.ak,
+        key=begun.key,
+        tls_key=begun.tls_key,
+        enrolments=begun.enrolments + 1,
+        clock="",
+        boot="",
+        boot_line="",
+        boot_shared=0,
+    )
+    body = {"name": begun.name, "operator": begun.operator, "simulated": begun.simulated, "tls_key": begun.tls_key}
+    transaction.journal.append("enrolment", now, "", begun.machine, body)

@@ -1,0 +1,157 @@
+"""Documents read once: agreements and baselines by digest, and how an agreement stands.
+
+Documents never change, so they are kept. A standing is kept with what it was made from: how many approvals there were, and
+when the first of them ends.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection
+
+from perunml.agreements.approvals import Standing, check_approval, standing
+from perunml.agreements.document import agreement_from_json
+from perunml.agreements.schema import Agreement
+from perunml.evidence.policy import Baseline
+from perunml.manager.codes import NOT_ENTITLED, STATE_DAMAGED
+from perunml.wire.dsse import Envelope
+from perunml.wire.errors import PerunError, refuse
+
+MAX_KEPT = 512
+"""Documents of each kind kept in memory."""
+T = TypeVar("T")
+
+
+class _Kept(Generic[T]):
+    def __init__(self) -> None:
+        self._items: OrderedDict[str, T] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> T | None:
+        with self._lock:
+            if key not in self._items:
+                return None
+            self._items.move_to_end(key)
+            return self._items[key]
+
+    def put(self, key: str, value: T) -> T:
+        with self._lock:
+            self._items[key] = value
+            if len(self._items) > MAX_KEPT:
+                self._items.popitem(last=False)
+        return value
+
+    def clear(self) -> None:
+        with self._lock:
+            self._items.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An agreement as the store has it. `line` is the digest of its first version."""
+
+    agreement: Agreement
+    envelope: Envelope
+    line: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Stood:
+    count: int
+    until: float
+    standing: Standing
+
+
+class Library:
+    """Reads through a connection; safe for the event loop's thread and the writer's."""
+
+    def __init__(self) -> None:
+        self._agreements: _Kept[tuple[Agreement, Envelope]] = _Kept()
+        self._baselines: _Kept[Baseline] = _Kept()
+        self._standings: _Kept[_Stood] = _Kept()
+
+    def forget(self) -> None:
+        """What was read in a transaction that failed is read anew."""
+        for kept in (self._agreements, self._baselines, self._standings):
+            kept.clear()
+
+    def held(self, connection: Connection, digest: str) -> Held:
+        """Raises `AgreementRefusal` (not_entitled): there is none."""
+        row = connection.exec_driver_sql(
+            "SELECT line, state FROM agreements WHERE digest = :digest", {"digest": digest}
+        ).first()
+        if row is None:
+            raise refuse(NOT_ENTITLED, "there is nothing here for this caller")
+        kept = self._agreements.get(digest)
+        if kept is None:
+            data = connection.exec_driver_sql(
+                "SELECT envelope FROM agreements WHERE digest = :digest", {"digest": digest}
+            ).scalar()
+            kept = self._agreements.put(digest, _read_agreement(digest, data))
+        return Held(kept[0], kept[1], row[0], row[1])
+
+    def standing(self, connection: Connection, held: Held, now: int) -> Standing:
+        """How far the agreement's approvals are at `now`."""
+        digest = held.agreement.digest
+        found = connection.exec_driver_sql(
+            "SELECT count(*) FROM approvals WHERE agreement = :digest", {"digest": digest}
+        ).scalar()
+        count = int(found or 0)
+        kept = self._standings.get(digest)
+        if kept and kept.count == count and now < kept.until:
+            return kept.standing
+        envelopes = self.approvals(connection, digest)
+        before = held.agreement.metadata.predecessor
+        predecessor = self.held(connection, before).agreement if before else None
+        made = standing(held.agreement, envelopes, now, predecessor=predecessor)
+        ends = []
+        for envelope in envelopes:
+            try:
+                ends.append(check_approval(held.agreement, envelope, now, predecessor=predecessor).expires)
+            except PerunError:
+                continue  # it does not count, so its end changes nothing
+        self._standings.put(digest, _Stood(count, min(ends, default=float("inf")), made))
+        return made
+
+    def approvals(self, connection: Connection, digest: str) -> list[Envelope]:
+        rows = connection.exec_driver_sql(
+            "SELECT envelope FROM approvals WHERE agreement = :digest ORDER BY rowid", {"digest": digest}
+        )
+        return [Envelope.decode(bytes(row[0])) for row in rows]
+
+    def suspended(self, connection: Connection, agreement: Agreement) -> frozenset[str]:
+        """Names of the agreement's assets that are suspended."""
+        rows = connection.exec_driver_sql("SELECT subject FROM suspensions WHERE suspended = 1").all()
+        if not rows:
+            return frozenset()
+        subjects = {row[0] for row in rows}
+        return frozenset(name for name, asset in agreement.assets.items() if asset.digest in subjects)
+
+    def baselines(self, connection: Connection, digests: set[str]) -> dict[str, Baseline]:
+        """Those of the baselines that are at hand."""
+        found: dict[str, Baseline] = {}
+        for digest in digests:
+            kept = self._baselines.get(digest)
+            if kept is None:
+                data: Any = connection.exec_driver_sql(
+                    "SELECT envelope FROM documents WHERE digest = :digest AND kind = 'Baseline'", {"digest": digest}
+                ).scalar()
+                if data is None:
+                    continue
+                body = Envelope.decode(bytes(data)).unverified("Baseline")
+                kept = self._baselines.put(digest, Baseline.from_json(body))
+            found[digest] = kept
+        return found
+
+
+def _read_agreement(digest: str, data: Any) -> tuple[Agreement, Envelope]:
+    envelope = Envelope.decode(bytes(data))
+    agreement = agreement_from_json(envelope.unverified("Agreement"))
+    if agreement.digest != digest:
+        raise refuse(STATE_DAMAGED, "a stored agreement is not the one it is stored as", expected=digest)
+    return agreement, envelope

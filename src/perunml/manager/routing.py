@@ -1,0 +1,18 @@
+"""A route as its module declares it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from perunml.manager.http import SMALL, Access, Action
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """`path` as Starlette writes it; `limit` bounds the body in bytes."""
+
+    method: str
+    path: str
+    access: Access
+    action: Action
+    limit: int = SMALL

@@ -1,0 +1,213 @@
+"""The server: TLS 1.3 and nothing older, client certificates optional, one port, one process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from cryptography.hazmat.primitives import serialization
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from perunml.manager.app import make_app
+from perunml.manager.auth import EXTENSION, Peer
+from perunml.manager.clock import Clock
+from perunml.manager.config import Config, locked
+from perunml.manager.context import Services, make_services
+from perunml.manager.keys import Keys
+from perunml.manager.setup import unlock
+
+HEADER_TIME = 10.0
+"""Seconds for a request's head: a client that trickles it is cut off (D6)."""
+KEEP_ALIVE = 75
+"""Seconds for which an idle connection stays open: longer than two leases, so that hosts renew over one handshake."""
+MAX_CONNECTIONS = 4096
+BACKLOG = 2048
+MAX_HEAD = 16 * 1024
+"""Bytes of a request's head; ours have one kilobyte."""
+SWITCH_INTERVAL = 0.001
+"""Seconds after which Python's threads take turns: the writer must not hold up the event loop for the default 5 ms."""
+
+
+class Protocol(H11Protocol):
+    """Hands the client's certificate to the application, and cuts off who trickles."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        ssl_object = transport.get_extra_info("ssl_object")
+        peer = Peer(ssl_object.getpeercert(binary_form=True) if ssl_object else None)
+        app = self.app
+
+        async def with_peer(scope: Any, receive: Any, send: Any) -> None:
+            scope["extensions"] = {EXTENSION: peer}
+            await app(scope, receive, send)
+
+        self.app = with_peer
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def shutdown(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.abort()  # an idle client may never answer TLS's goodbye
+        else:
+            super().shutdown()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        """A timer runs while a head has begun and not ended; before the first one, from the start."""
+        incomplete = self.cycle is None or bool(self.cycle.response_complete and self.conn.trailing_data[0])
+        if incomplete and self._timer is None:
+            self._timer = self.loop.call_later(HEADER_TIME, self.transport.close)
+        elif not incomplete and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class Server:
+    """A manager on a port. `start` returns when it listens; `stop` lets what is under way end."""
+
+    def __init__(
+        self, folder: Path, passphrase: bytes | Keys, host: str = "127.0.0.1", port: int = 0, clock: Clock | None = None
+    ) -> None:
+        config = Config.load(folder)
+        self._locked = locked(folder)
+        self._locked.__enter__()
+        try:
+            keys = passphrase if isinstance(passphrase, Keys) else unlock(folder, passphrase)
+            self.services = make_services(config, keys, clock=clock)
+            self._socket = _listen(host, port)
+        except BaseException:
+            self._locked.__exit__(None, None, None)
+            raise
+        self.address: tuple[str, int] = self._socket.getsockname()[:2]
+        # A manager set up for port 0 is reached where it listens.
+        self.services.authorities.add(f"{host}:{self.address[1]}".lower())
+        self._uvicorn = uvicorn.Server(_settings(self.services))
+        self._thread: threading.Thread | None = None
+
+    def run(self, ready: Callable[[tuple[str, int]], None] | None = None) -> None:
+        """Serve until stopped (SIGTERM, SIGINT, or `stop`); `ready` is called once connections are taken."""
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        self.services.writer.start()
+        try:
+            asyncio.run(self._serve(ready))
+        finally:
+            self.services.writer.stop()
+            self.services.database.close()
+            self._socket.close()
+            self._locked.__exit__(None, None, None)
+
+    def start(self) -> tuple[str, int]:
+        """Serve from a thread of its own."""
+        event = threading.Event()
+        self._thread = threading.Thread(target=self.run, args=(lambda _: event.set(),), name="perunml-manager")
+        self._thread.start()
+        event.wait(30)
+        return self.address
+
+    def stop(self) -> None:
+        self._uvicorn.should_exit = True
+        if self._thread is not None:
+            self._thread.join()
+
+    async def _serve(self, ready: Callable[[tuple[str, int]], None] | None) -> None:
+        serving = asyncio.create_task(self._uvicorn.serve(sockets=[self._socket]))
+        while not self._uvicorn.started and not serving.done():
+            await asyncio.sleep(0.005)
+        if ready is not None and not serving.done():
+            ready(self.address)
+        await serving
+
+
+def serve(
+    folder: Path,
+    passphrase: bytes,
+    host: str,
+    port: int,
+    ready: Callable[[tuple[str, int]], None] | None = None,
+) -> None:
+    """Run the manager of `folder` until it is told to stop. `ready` gets (host, port) when it takes connections; port 0 is
+    any. Raises `UsageError` (folder_in_use), `IntegrityError` (unseal_failed, state_damaged), `OSError` for the port."""
+    Server(folder, passphrase, host, port).run(ready)
+
+
+def _settings(services: Services) -> uvicorn.Config:
+    return uvicorn.Config(
+        make_app(services),
+        http=Protocol,
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=5,
+        limit_concurrency=MAX_CONNECTIONS,
+        backlog=BACKLOG,
+        h11_max_incomplete_event_size=MAX_HEAD,
+        ssl_context_factory=lambda config, default: tls_context(services),
+    )
+
+
+def tls_context(services: Services) -> ssl.SSLContext:
+    """TLS 1.3 alone; a client certificate is welcome if our hosts' CA made it; no resumption, so that each connection
+    shows its certificate anew (C7)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.maximum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.load_verify_locations(cadata=(services.config.folder / "host-ca.pem").read_text("ascii"))
+    key = services.keys.tls_key().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    with _memory_file(services.certificate.encode("ascii") + key) as path:
+        context.load_cert_chain(path)
+    return context
+
+
+@contextmanager
+def _memory_file(data: bytes) -> Iterator[str]:
+    """A path to anonymous memory that holds `data`, overwritten at the end: `ssl` reads keys from files only, and this key
+    never touches a disk."""
+    descriptor = os.memfd_create("perunml", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, data)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.pwrite(descriptor, bytes(len(data)), 0)
+        os.close(descriptor)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With its protocol named: asyncio sets TCP_NODELAY only where it sees that a socket is TCP.
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    with contextlib.ExitStack() as stack:
+        stack.callback(made.close)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+        made.listen(BACKLOG)
+        stack.pop_all()
+    return made
