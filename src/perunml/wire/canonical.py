@@ -56,11 +56,7 @@ def load_json(data: bytes, *, limit: int = MAX_DOCUMENT) -> Any:
 def load_canonical(data: bytes, *, limit: int = MAX_DOCUMENT) -> Any:
     """As `load_json`, and the bytes must be the canonical form: what was signed has one spelling."""
     value = load_json(data, limit=limit)
-    try:
-        same = canonical(value) == data
-    except ValueError:
-        same = False
-    if not same:
+    if canonical(value) != data:
         raise refuse(MALFORMED, "JSON is not in canonical form (RFC 8785)")
     return value
 
