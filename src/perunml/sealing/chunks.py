@@ -34,7 +34,7 @@ class BlobCipher:
         self._gcm = AESGCM(key)
         self._context = b"perunml/chunk/v1" + bytes.fromhex(asset_id) + bytes.fromhex(blob_id)
 
-    def seal(self, index: int, last: bool, plaintext: bytes | memoryview) -> bytes:
+    def seal(self, index: int, last: bool, plaintext: bytes | bytearray | memoryview) -> bytes:
         return self._gcm.encrypt(index.to_bytes(12), plaintext, self._aad(index, last))
 
     def open_into(self, index: int, last: bool, sealed: bytes | memoryview, buffer: memoryview) -> None:

@@ -20,7 +20,7 @@ BLOB_MISSING = rule(
 BLOB_TRUNCATED = rule(
     "blob_truncated",
     Kind.INTEGRITY,
-    "A blob is shorter or longer than the manifest says.",
+    "A blob is shorter than the manifest says.",
     "The owner pushes it again; an interrupted push goes on where it stopped.",
 )
 BLOB_EXISTS = rule(

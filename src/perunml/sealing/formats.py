@@ -5,33 +5,45 @@ from __future__ import annotations
 import csv
 import io
 import math
-import zipfile
+import mmap
 from collections.abc import Callable
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from perunml.sealing.codes import FORMAT_REFUSED, OUTPUT_TOO_LARGE
+from perunml.sealing.pt2 import check_pt2
 from perunml.wire.canonical import load_json
 from perunml.wire.errors import PerunError, refuse
 
 MAX_HEADER = 64 * 2**20
 """Bytes of a safetensors header; the format's own bound is 100 MB."""
 MAX_TEXT = 64 * 2**20
-MAX_MEMBERS = 100_000
+MAX_FIELDS = 10_000
+"""Fields at the top of an ONNX model: the graph, and some for opsets, metadata and functions."""
 _WIDTH = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8, "C64": 8,
 }  # fmt: skip
 
 
+_ONNX_FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
+"""ModelProto of onnx.proto: ir_version, producer's name and version, domain, model_version, doc_string, graph, opset_import,
+metadata_props, training_info, functions, configuration."""
+
+
 def check_format(path: Path, declared: str, max_size: int) -> None:
-    """Raises `LimitReached` (output_too_large), `IntegrityError` (output_format_refused)."""
-    size = path.stat().st_size
+    """Raises `LimitReached` (output_too_large), `IntegrityError` (output_format_refused). Formats: safetensors, pt2, onnx,
+    json, csv; `max_size` in bytes. The file must not change meanwhile."""
+    found = path.lstat()
+    if not S_ISREG(found.st_mode):
+        raise refuse(FORMAT_REFUSED, "the output is a link or a special file, not a file", expected=declared)
+    size = found.st_size
     if size > max_size:
         raise refuse(OUTPUT_TOO_LARGE, "the output is too large", expected=f"{max_size} bytes", seen=f"{size} bytes")
     checks: dict[str, Callable[[Path, int], None]] = {
         "safetensors": _safetensors,
-        "pt2": _pt2,
+        "pt2": check_pt2,
         "onnx": _onnx,
         "json": _json,
         "csv": _csv,
@@ -51,10 +63,16 @@ def _safetensors(path: Path, size: int) -> None:
         head = int.from_bytes(file.read(8), "little")
         if size < 8 or head > min(MAX_HEADER, size - 8):
             raise _wrong("safetensors", "the header is longer than the file")
-        header = load_json(file.read(head).rstrip(b" "), limit=MAX_HEADER)
+        text = file.read(head)
+        if not text.startswith(b"{"):  # as the format demands; the end may be padded with blanks
+            raise _wrong("safetensors", "the header does not begin with a brace")
+        header = load_json(text.rstrip(b" "), limit=MAX_HEADER)
     if not isinstance(header, dict):
         raise _wrong("safetensors", "the header is no object")
-    spans = sorted(_span(name, value) for name, value in header.items() if name != "__metadata__")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise _wrong("safetensors", "__metadata__ is not text")
+    spans = sorted(_span(name, value) for name, value in header.items())
     end = 0
     for begin, stop in spans:
         if begin != end:
@@ -79,60 +97,34 @@ def _span(name: str, value: Any) -> tuple[int, int]:
     return begin, stop
 
 
-def _pt2(path: Path, size: int) -> None:
-    """A zip as `torch.export.save` writes it: stored members only, and none that is a pickle."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            if not members or len(members) > MAX_MEMBERS:
-                raise _wrong("pt2", "no members, or too many")
-            for member in members:
-                _pt2_member(archive, member, size)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, UnicodeDecodeError, OSError) as exc:
-        raise _wrong("pt2", str(exc)) from None
-    if not any(m.filename.rpartition("/")[2] == "archive_format" for m in members):
-        raise _wrong("pt2", "not an archive of torch.export")
-
-
-def _pt2_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> None:
-    parts = member.filename.split("/")
-    if member.compress_type != zipfile.ZIP_STORED or member.file_size > size or member.flag_bits & 1:
-        raise _wrong("pt2", f"member {member.filename!r} is compressed, encrypted or larger than the file")
-    if member.filename.startswith("/") or ".." in parts or "\\" in member.filename:
-        raise _wrong("pt2", f"member {member.filename!r} could lead astray")
-    if parts[-1].endswith((".pkl", ".pickle", ".py", ".so")):
-        raise _wrong("pt2", f"member {member.filename!r} would run code")
-    with archive.open(member) as file:
-        if _is_pickle(file.read(2)):
-            raise _wrong("pt2", f"member {member.filename!r} is a pickle")
-
-
-def _is_pickle(head: bytes) -> bool:
-    return len(head) == 2 and head[0] == 0x80 and 2 <= head[1] <= 5
-
-
 def _onnx(path: Path, size: int) -> None:
     """A ModelProto: field 1 (ir_version, varint) and field 7 (graph) of protobuf, walked once over the top level."""
-    data = memoryview(path.read_bytes())
-    seen, at = set(), 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        field, wire = tag >> 3, tag & 7
-        if wire == 0:
-            _, at = _varint(data, at)
-        elif wire in (1, 5):
-            at += 8 if wire == 1 else 4
-        elif wire == 2:
-            length, at = _varint(data, at)
-            at += length
-        else:
-            raise _wrong("onnx", "not protobuf")
-        seen.add(field)
-    if at != len(data) or not {1, 7} <= seen or not seen <= set(range(1, 32)):
+    if not size:
+        raise _wrong("onnx", "empty")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as data:
+        seen: set[int] = set()
+        at = fields = 0
+        while at < size:
+            tag, at = _varint(data, at)
+            field, wire = tag >> 3, tag & 7
+            if wire == 0:
+                _, at = _varint(data, at)
+            elif wire in (1, 5):
+                at += 8 if wire == 1 else 4
+            elif wire == 2:
+                length, at = _varint(data, at)
+                at += length
+            else:
+                raise _wrong("onnx", "not protobuf")
+            seen.add(field)
+            fields += 1
+            if fields > MAX_FIELDS:
+                raise _wrong("onnx", f"more than {MAX_FIELDS} fields")
+    if at != size or not {1, 7} <= seen or not seen <= _ONNX_FIELDS:
         raise _wrong("onnx", "not a model")
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
+def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):
@@ -146,12 +138,12 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
 
 
 def _json(path: Path, size: int) -> None:
+    _bounded("json", size)
     load_json(path.read_bytes(), limit=MAX_TEXT)
 
 
 def _csv(path: Path, size: int) -> None:
-    if size > MAX_TEXT:
-        raise _wrong("csv", f"longer than {MAX_TEXT} bytes")
+    _bounded("csv", size)
     try:
         rows = csv.reader(io.StringIO(path.read_bytes().decode("utf-8")), strict=True)
         widths = {len(row) for row in rows}
@@ -159,6 +151,11 @@ def _csv(path: Path, size: int) -> None:
         raise _wrong("csv", str(exc)) from None
     if len(widths) > 1:
         raise _wrong("csv", "rows of different lengths")
+
+
+def _bounded(declared: str, size: int) -> None:
+    if size > MAX_TEXT:
+        raise _wrong(declared, f"longer than {MAX_TEXT} bytes")
 
 
 def _wrong(declared: str, why: str) -> PerunError:

@@ -14,6 +14,8 @@ from perunml.wire.errors import PerunError, refuse
 MAX_INDEX = 64 * 2**20
 """Largest index, in bytes: some 600,000 files."""
 MAX_PATH = 1024
+MAX_PARTS = 64
+"""Folders within folders; with no bound, one long name costs the square of its length to check."""
 MAX_PART = 255
 """Linux's NAME_MAX, in bytes."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -32,6 +34,8 @@ def check_path(path: str) -> str:
     """`path` again. Raises `UsageError` (path_refused) unless it is relative, in plain parts, portable, and cannot leave
     the folder that it is unpacked into."""
     parts = path.split("/")
+    if len(parts) > MAX_PARTS:
+        raise refuse(PATH_REFUSED, f"a file lies deeper than {MAX_PARTS} folders", seen=path)
     if _CONTROL.search(path) or "\\" in path or any(part in ("", ".", "..") for part in parts):
         raise refuse(PATH_REFUSED, "a file's name could lead astray", seen=path)
     try:
@@ -46,23 +50,35 @@ def check_path(path: str) -> str:
 
 
 def encode_index(files: Mapping[str, Place]) -> bytes:
+    """The index's bytes, files in the order in which they lie. Raises `UsageError` (path_refused): too many files."""
     rows = [[path, place.size, place.blob, place.offset] for path, place in files.items()]
-    return canonical({"files": rows})
+    if len(data := canonical({"files": rows})) > MAX_INDEX:
+        raise refuse(PATH_REFUSED, f"too many files: their list is longer than {MAX_INDEX} bytes")
+    return data
 
 
 def decode_index(data: bytes, blob_sizes: Sequence[int]) -> dict[str, Place]:
-    """Raises `IntegrityError` (manifest_invalid): not of its form, a file outside its blob, a name twice, or one that is a folder of
-    another."""
+    """Raises `IntegrityError` (manifest_invalid): not of its form, a name twice, or one that is a folder of another, or
+    files that do not cover the blobs one after the other, without gap or overlap (else a small asset could unpack to any
+    size)."""
     try:
         value = load_json(data, limit=MAX_INDEX)
         if set(value) != {"files"}:
             raise TypeError
         found: dict[str, Place] = {}
+        blob, end = -1, 0
         for row in value["files"]:
-            path, place = _row(row, blob_sizes)
+            path, place = _row(row)
             if path in found:
                 raise refuse(MANIFEST_INVALID, "a file stands twice in the index", seen=path)
+            if (place.blob, place.offset) == (blob + 1, 0) and end == (blob_sizes[blob] if blob >= 0 else 0):
+                blob, end = place.blob, 0
+            if (place.blob, place.offset) != (blob, end) or end + place.size > blob_sizes[blob]:
+                raise refuse(MANIFEST_INVALID, "a file does not begin where the one before it ends", seen=path)
+            end += place.size
             found[path] = place
+        if blob != len(blob_sizes) - 1 or (blob >= 0 and end != blob_sizes[blob]):
+            raise refuse(MANIFEST_INVALID, "the files do not fill the blobs")
     except (TypeError, ValueError, KeyError, IndexError):
         raise refuse(MANIFEST_INVALID, "the sealed index is not of its form") from None
     except PerunError as exc:
@@ -81,11 +97,8 @@ def check_tree(files: Mapping[str, Any]) -> None:
             folder = folder.rpartition("/")[0]
 
 
-def _row(row: Any, blob_sizes: Sequence[int]) -> tuple[str, Place]:
+def _row(row: Any) -> tuple[str, Place]:
     path, size, blob, offset = row
     if not isinstance(path, str) or any(type(n) is not int or n < 0 for n in (size, blob, offset)):
         raise TypeError
-    check_path(path)
-    if offset + size > blob_sizes[blob]:
-        raise refuse(MANIFEST_INVALID, "a file reaches beyond its blob", seen=path)
-    return path, Place(size, blob, offset)
+    return check_path(path), Place(size, blob, offset)

@@ -78,7 +78,10 @@ class WrappedKeys:
             if set(data) != {"asset", "wraps"} or len(data["wraps"]) > MAX_WRAPS:
                 raise TypeError
             parse_digest(data["asset"])
-            return cls(data["asset"], tuple(_wrap(item) for item in data["wraps"]))
+            wraps = tuple(_wrap(item) for item in data["wraps"])
+            if len({wrap.recipient for wrap in wraps}) != len(wraps):
+                raise refuse(MALFORMED, "two wraps for one recipient")
+            return cls(data["asset"], wraps)
         except (TypeError, KeyError, AttributeError):
             raise refuse(MALFORMED, "not a document of wrapped keys") from None
 

@@ -18,6 +18,8 @@ from perunml.wire.dsse import Envelope
 from perunml.wire.errors import refuse
 
 MAX_MANIFEST = 8 * 2**20
+MAX_OPEN = 64
+"""Files held open by one store; a process may commonly have 1,024."""
 
 
 class BlobSource(Protocol):
@@ -31,7 +33,11 @@ class BlobSink(Protocol):
     """Takes ciphertext, each blob once."""
 
     def create(self, blob_id: str) -> AbstractContextManager[BinaryIO]:
-        """A file to write the blob to. Left by an exception, nothing of it stays; left well, it is durable."""
+        """A file to write the blob to. Left by an exception, nothing of it stays; left well, it is durable.
+        Raises `IntegrityError` (blob_exists), `LimitReached` (disk_full)."""
+
+    def discard(self, blob_id: str) -> None:
+        """Removes a blob that was created in a sealing that failed later; nothing refers to it."""
 
 
 class FolderStore:
@@ -72,8 +78,10 @@ class FolderStore:
 
     def _fd(self, blob_id: str) -> int:
         if blob_id not in self._open:
+            if len(self._open) >= MAX_OPEN:
+                os.close(self._open.pop(next(iter(self._open))))
             try:
-                self._open[blob_id] = os.open(self._blobs / blob_id, os.O_RDONLY | os.O_CLOEXEC)
+                self._open[blob_id] = os.open(self._blobs / blob_id, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             except FileNotFoundError:
                 raise refuse(BLOB_MISSING, f"blob {blob_id} is not in the store") from None
         return self._open[blob_id]
@@ -85,8 +93,13 @@ class FolderStore:
             self._blobs.mkdir(parents=True, exist_ok=True)
             if target.exists():
                 raise refuse(BLOB_EXISTS, f"blob {blob_id} is there already")
-            with _durable(target) as file:
+            with _durable(target, replace=False) as file:
                 yield file
+
+    def discard(self, blob_id: str) -> None:
+        if blob_id in self._open:
+            os.close(self._open.pop(blob_id))
+        (self._blobs / blob_id).unlink(missing_ok=True)
 
     def save(self, manifest: Envelope, keys: WrappedKeys) -> None:
         """Writes the manifest last: an asset without one was never sealed."""
@@ -114,7 +127,7 @@ def write_file(path: Path, data: bytes) -> None:
     """Replaces a file at once and durably. Raises `LimitReached` (disk_full); the old file then stays."""
     with disk_full():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _durable(path) as file:
+        with _durable(path, replace=True) as file:
             file.write(data)
 
 
@@ -130,14 +143,22 @@ def disk_full() -> Iterator[None]:
 
 
 @contextmanager
-def _durable(target: Path) -> Iterator[BinaryIO]:
+def _durable(target: Path, *, replace: bool) -> Iterator[BinaryIO]:
     # A hidden name first, so that a crash leaves no half file under the real one.
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         with open(part, "xb", buffering=0) as file:
             yield _Whole(file)  # type: ignore[misc]  # the four methods of BinaryIO that writers use
             os.fsync(file.fileno())
-        os.replace(part, target)
+        if replace:
+            os.replace(part, target)
+        else:
+            # A link is made only where no name stands yet: of two writers of one name, one is told so.
+            try:
+                os.link(part, target)
+            except FileExistsError:
+                raise refuse(BLOB_EXISTS, f"{target.name} is there already") from None
+            part.unlink()
         folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)

@@ -16,6 +16,8 @@ def unpack(reader: SealedReader, target: Path, progress: Callable[[int, int], No
     `IntegrityError` and `LimitReached` (disk_full)."""
     total, done = reader.manifest.size, 0
     buffer = bytearray(reader.manifest.chunk_size)
+    if any(target.iterdir()):
+        raise ValueError("the folder to unpack into is not empty")  # a link in it could lead out of it
     with disk_full():
         for path, size in reader.files.items():
             place = target / check_path(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 from collections import deque
@@ -9,14 +10,15 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
+from typing import Any
 
 from perunml.sealing.chunks import DEFAULT_CHUNK, MAX_CHUNK, MIN_CHUNK, SALT, BlobCipher, chunk_count
 from perunml.sealing.codes import PATH_REFUSED
 from perunml.sealing.index import Place, check_path, check_tree, encode_index
-from perunml.sealing.manifest import BlobEntry, Manifest
+from perunml.sealing.manifest import MAX_BLOBS, BlobEntry, Manifest
 from perunml.sealing.merkle import RootHasher, leaf_hash
 from perunml.sealing.store import BlobSink
-from perunml.wire.dsse import Envelope, signed
+from perunml.wire.dsse import API_VERSION, Envelope, signed
 from perunml.wire.errors import refuse
 from perunml.wire.identity import Signer
 
@@ -100,9 +102,25 @@ def seal_files(
         check_path(path)
     check_tree(files)
     asset = asset_id or secrets.token_hex(16)
-    total = sum(_size(item) for item in files.values())
+    sizes = {path: _size(path, item) for path, item in files.items()}
+    total = sum(sizes.values())
+    groups = list(_groups(sizes))
+    blank = BlobEntry("0" * 32, bytes(SALT), 0)
+
+    def manifest(blobs: list[BlobEntry], index: BlobEntry, root: bytes, size: int) -> dict[str, Any]:
+        body = Manifest(
+            asset, name, kind, version, owner.public.text, chunk_size, tuple(blobs), index, "sha256:" + root.hex(), size
+        ).as_json()
+        # What is written is read back as strictly as what others send.
+        Manifest.from_json({"apiVersion": API_VERSION, "kind": "Manifest", **body})
+        return body
+
+    manifest([], blank, bytes(32), 0)  # a bad name or kind is the caller's to hear before anything is written
+    if len(groups) > MAX_BLOBS:
+        raise refuse(PATH_REFUSED, f"more than {MAX_BLOBS} blobs: the files are too many and too large for one asset")
     places: dict[str, Place] = {}
     blobs: list[BlobEntry] = []
+    made: list[str] = []
     tree = RootHasher()
     done = 0
 
@@ -114,36 +132,35 @@ def seal_files(
 
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
 
-        def seal(size: int, pieces: Iterator[bytes], tick: Callable[[int], None]) -> BlobEntry:
+        def seal(size: int, pieces: Iterator[bytes | bytearray], tick: Callable[[int], None]) -> BlobEntry:
             blob = BlobEntry(secrets.token_hex(16), os.urandom(SALT), size)
             cipher = BlobCipher(data_key, asset, blob.id, blob.salt)
             _seal_blob(blob, cipher, pieces, chunk_size, sink, tree, pool, tick)
+            made.append(blob.id)
             return blob
 
-        for group in _groups(files):
-            offset = 0
-            for path, size in group:
-                places[path] = Place(size, len(blobs), offset)
-                offset += size
-            blobs.append(seal(offset, _pieces([(files[p], s, p) for p, s in group], chunk_size), advance))
-        index = encode_index(places)
-        sealed_index = seal(len(index), _pieces([(index, len(index), "")], chunk_size), lambda _: None)
-    manifest = Manifest(
-        asset, name, kind, version, owner.public.text, chunk_size, tuple(blobs), sealed_index,
-        "sha256:" + tree.root().hex(), total,
-    )  # fmt: skip
-    # What is written is read back as strictly as what others send: a bad name or kind is the caller's to hear.
-    body = manifest.as_json()
-    Manifest.from_json({"apiVersion": "perunml/v1", "kind": "Manifest", **body})
-    return signed("Manifest", body, owner)
+        try:
+            for group in groups:
+                offset = 0
+                for path, size in group:
+                    places[path] = Place(size, len(blobs), offset)
+                    offset += size
+                blobs.append(seal(offset, _pieces([(files[p], s, p) for p, s in group], chunk_size), advance))
+            index = encode_index(places)
+            sealed_index = seal(len(index), _pieces([(index, len(index), "")], chunk_size), lambda _: None)
+            return signed("Manifest", manifest(blobs, sealed_index, tree.root(), total), owner)
+        except BaseException:
+            # Without a manifest nobody could ever read these, and the disk may just have filled up.
+            for blob_id in made:
+                sink.discard(blob_id)
+            raise
 
 
-def _groups(files: Mapping[str, Source]) -> Iterator[list[tuple[str, int]]]:
+def _groups(sizes: Mapping[str, int]) -> Iterator[list[tuple[str, int]]]:
     """Files, in order, put together until a blob is full."""
     group: list[tuple[str, int]] = []
     room = SHARED_BLOB
-    for path, item in files.items():
-        size = _size(item)
+    for path, size in sizes.items():
         if group and size > room:
             yield group
             group, room = [], SHARED_BLOB
@@ -153,39 +170,53 @@ def _groups(files: Mapping[str, Source]) -> Iterator[list[tuple[str, int]]]:
         yield group
 
 
-def _size(item: Source) -> int:
-    return len(item) if isinstance(item, bytes) else item.stat().st_size
-
-
-def _pieces(items: list[tuple[Source, int, str]], chunk_size: int) -> Iterator[bytes]:
-    """The items' bytes one after the other, in pieces of exactly `chunk_size` but for the last."""
-    rest = bytearray()
-    for item, size, path in items:
-        left = size
-        for piece in _read(item, chunk_size):
-            left -= len(piece)
-            rest += piece
-            while len(rest) >= chunk_size:
-                yield bytes(rest[:chunk_size])
-                del rest[:chunk_size]
-        if left != 0:
-            raise refuse(PATH_REFUSED, "a file changed while it was sealed", seen=path)
-    yield bytes(rest)
-
-
-def _read(item: Source, chunk_size: int) -> Iterator[bytes]:
+def _size(path: str, item: Source) -> int:
     if isinstance(item, bytes):
-        yield item
-        return
-    with item.open("rb", buffering=0) as file:
-        while piece := file.read(chunk_size):
-            yield piece
+        return len(item)
+    found = item.lstat()
+    if not S_ISREG(found.st_mode):
+        raise refuse(PATH_REFUSED, "a symbolic link or special file is not sealed", seen=path)
+    return found.st_size
+
+
+def _pieces(items: list[tuple[Source, int, str]], chunk_size: int) -> Iterator[bytes | bytearray]:
+    """The items' bytes one after the other, in fresh pieces of exactly `chunk_size` but for the last; at least one."""
+    total = sum(size for _, size, _ in items)
+    piece, filled = bytearray(min(chunk_size, total)), 0
+    for item, size, path in items:
+        with _opened(item, path) as file:
+            left = size
+            while left:
+                got = file.readinto(memoryview(piece)[filled : filled + left])
+                if not got:
+                    raise refuse(PATH_REFUSED, "a file became shorter while it was sealed", seen=path)
+                left, filled, total = left - got, filled + got, total - got
+                if filled == len(piece) and total:
+                    yield piece
+                    piece, filled = bytearray(min(chunk_size, total)), 0
+            if file.read(1):
+                raise refuse(PATH_REFUSED, "a file became longer while it was sealed", seen=path)
+    yield piece
+
+
+def _opened(item: Source, path: str) -> io.BytesIO | io.FileIO:
+    if isinstance(item, bytes):
+        return io.BytesIO(item)
+    try:
+        # Looked at again once it is open: what was a file a moment ago may be a link or a pipe now.
+        file = io.FileIO(os.open(item, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as exc:
+        raise refuse(PATH_REFUSED, f"a file cannot be read: {os.strerror(exc.errno or 0)}", seen=path) from None
+    if not S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise refuse(PATH_REFUSED, "a symbolic link or special file is not sealed", seen=path)
+    return file
 
 
 def _seal_blob(
     blob: BlobEntry,
     cipher: BlobCipher,
-    pieces: Iterator[bytes],
+    pieces: Iterator[bytes | bytearray],
     chunk_size: int,
     sink: BlobSink,
     tree: RootHasher,
@@ -194,7 +225,7 @@ def _seal_blob(
 ) -> None:
     last = chunk_count(blob.size, chunk_size) - 1
 
-    def work(index: int, piece: bytes) -> tuple[bytes, bytes, int]:
+    def work(index: int, piece: bytes | bytearray) -> tuple[bytes, bytes, int]:
         sealed = cipher.seal(index, index == last, piece)
         return sealed, leaf_hash(sealed), len(piece)
 
@@ -208,8 +239,6 @@ def _seal_blob(
             tick(size)
 
         for index, piece in enumerate(pieces):
-            if index > last:  # a size that divides evenly leaves one empty piece at the end
-                break
             under_way.append(pool.submit(work, index, piece))
             if len(under_way) >= AHEAD:
                 finish_one()
