@@ -175,9 +175,9 @@ def _read(settings: Settings, agreement: str, party: str | None, manager: str) -
 
 def _show_review(settings: Settings, agreement: Agreement, party: str, *, beside: bool = False) -> None:
     """The review as the command's answer, or beside it (on stderr) before a question."""
-    import importlib
+    from perunml.agreements.review import review as review_for
 
-    sections = importlib.import_module("perunml.agreements.review").review(agreement, party)
+    sections = review_for(agreement, party)
     lines = [f"{agreement.name}, version {agreement.metadata.version}, for {party}", ""]
     for section in sections:
         lines += [section.title, *(f"  {sentence}" for sentence in section.sentences), ""]

@@ -26,7 +26,10 @@ def command(
 ) -> None:
     """Ask the service RUN. Its host's certificate is checked against the pinned manager, the request is sealed to that
     host's key, and the answer comes with a receipt."""
+    import json
+
     from perunml.client.codes import NOT_FOUND
+    from perunml.client.connection import WouldSend
     from perunml.client.home import write_file
     from perunml.wire.canonical import load_json
     from perunml.wire.errors import refuse
@@ -35,8 +38,6 @@ def command(
     inputs = load_json(data)
     with settings.client(manager=manager, dry_run=dry_run) as client:
         if dry_run:
-            from perunml.client.connection import WouldSend
-
             where = endpoint or client.run(run).endpoint
             if not where:
                 raise refuse(NOT_FOUND, "this run has no endpoint", expected="a running service", seen=run)
@@ -46,8 +47,6 @@ def command(
     path = receipt or settings.home.receipt_path(str(body["id"]))
     write_file(path, kept.encode())
     value = {"outputs": outputs, "receipt": str(path), "simulated": body["simulated"], "model": body["model"]}
-    import json
-
     said = "simulated: the service's host proved nothing" if body["simulated"] else "attested"
     rows = [("outputs", json.dumps(outputs)), ("model", body["model"]), ("host", said), ("receipt", path)]
     settings.voice.answer(value, table(rows))

@@ -36,27 +36,27 @@ def list_(settings: Settings, agreement: str, manager: str) -> None:
 
 @command.command("approve")
 @click.argument("run")
-@click.argument("output")
+@click.argument("name", metavar="OUTPUT")
 @manager_option
 @dry_run_option
 @click.pass_obj
-def approve(settings: Settings, run: str, output: str, manager: str, dry_run: bool) -> None:
+def approve(settings: Settings, run: str, name: str, manager: str, dry_run: bool) -> None:
     """Sign for this party that OUTPUT of RUN may leave to whom the agreement names."""
     with settings.client(manager=manager, dry_run=dry_run) as client:
-        view = client.approve_output(run, output)
+        view = client.approve_output(run, name)
     rows = [("output", view.name), ("asset", view.asset), ("released to", ", ".join(view.released_to) or "nobody yet")]
     settings.voice.answer(view.model_dump(mode="json"), table(rows))
 
 
 @command.command("pull")
 @click.argument("run")
-@click.argument("output", default="model")
+@click.argument("name", metavar="[OUTPUT]", default="model")
 @click.option(
     "--to", "target", required=True, type=click.Path(path_type=Path), help="A folder that does not exist yet."
 )
 @manager_option
 @click.pass_obj
-def pull(settings: Settings, run: str, output: str, target: Path, manager: str) -> None:
+def pull(settings: Settings, run: str, name: str, target: Path, manager: str) -> None:
     """Unpack OUTPUT (default: model) of RUN into a new folder, after every signature and digest was checked.
 
     The receipt is kept in this home; `perunml receipt verify` checks it again, offline.
@@ -64,13 +64,13 @@ def pull(settings: Settings, run: str, output: str, target: Path, manager: str) 
     from perunml.cli.progress import progress
 
     voice = settings.voice
-    with settings.client(manager=manager) as client, progress(f"pulling {output}", silent=voice.as_json) as report:
-        pulled = client.pull(run, output, target, progress=report)
+    with settings.client(manager=manager) as client, progress(f"pulling {name}", silent=voice.as_json) as report:
+        pulled = client.pull(run, name, target, progress=report)
     host = pulled.receipt.host
     value = {
         "asset": pulled.asset,
         "run": pulled.receipt.run,
-        "output": output,
+        "output": name,
         "folder": str(pulled.folder),
         "files": pulled.files,
         "receipt": str(pulled.receipt_file),

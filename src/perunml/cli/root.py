@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import click
 from click.shell_completion import CompletionItem
 
+import perunml
 from perunml.cli.settings import Command, Group, Settings, common_options
 from perunml.cli.voice import Voice, explain
 
@@ -68,7 +69,7 @@ class Root(Group):
 
 
 @click.command(cls=Root, params=common_options())
-@click.version_option(package_name="perunml", message="%(prog)s %(version)s")
+@click.version_option(perunml.__version__, message="%(prog)s %(version)s")
 def cli() -> None:
     """Confidential machine learning between parties who do not trust each other.
 

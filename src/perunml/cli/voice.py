@@ -115,14 +115,11 @@ def explain(exc: BaseException, voice: Voice) -> int:
 
 
 def _usage(exc: Any, voice: Voice) -> int:
-    if voice.as_json:
-        reason = {"code": "usage", "kind": "usage", "message": clean(exc.format_message()), "expected": "", "seen": ""}
-        help_command = f"{exc.ctx.command_path} --help" if getattr(exc, "ctx", None) else "perunml --help"
-        reason |= {"mend": "The caller corrects the command line.", "command": help_command}
-        print(_dumps({"exit": 2, "reasons": [reason]}), file=sys.stderr, flush=True)
-    else:
-        exc.show(sys.stderr)
-    return 2
+    from perunml.client.codes import USAGE
+    from perunml.wire.errors import refuse
+
+    command = f"{exc.ctx.command_path} --help" if getattr(exc, "ctx", None) else "perunml --help"
+    return explain(refuse(USAGE, exc.format_message(), command=command), voice)
 
 
 def _local(exc: OSError) -> PerunError:

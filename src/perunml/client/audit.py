@@ -103,8 +103,7 @@ def verify_receipt_file(data: bytes, pin: Pin) -> dict[str, Any]:
     if isinstance(value, dict) and set(value) == {"payloadType", "payload", "signatures"}:
         return open_receipt(Envelope.from_json(value), PublicKey(pin.identity)).as_json()
     if isinstance(value, dict) and "certificate" in value:
-        import importlib
+        from perunml.client.receipts import verify_receipt
 
-        verify_receipt = importlib.import_module("perunml.client.infer").verify_receipt
         return dict(verify_receipt(ReceiptFile.decode(data), pin))
     raise refuse(MALFORMED, "not a receipt", expected="a Receipt's envelope, or a ReceiptFile")

@@ -20,7 +20,7 @@ from perunml.client.codes import NO_OUTPUT
 from perunml.client.connection import Connection
 from perunml.client.home import Home, default_home
 from perunml.client.identity import Identity
-from perunml.wire.errors import refuse
+from perunml.wire.errors import AgreementRefusal, refuse
 
 if TYPE_CHECKING:
     from perunml.agreements.schema import Agreement
@@ -107,6 +107,7 @@ class Client:
         """Send a sealed asset; goes on where an interrupted push stopped."""
         from perunml.client import assets
 
+        self.home.asset(name, version)  # what is missing here is said before anybody is asked
         return assets.push(self.connection, self.home, self.identity, name, version=version, progress=progress)
 
     def asset(self, name: str) -> AssetView:
@@ -221,15 +222,26 @@ class Client:
         return outputs.pull(self.connection, self.home, self.identity, run, output, Path(target), progress=progress)
 
     def infer(self, run: str, inputs: Any, *, endpoint: str = "") -> tuple[Any, ReceiptFile]:
-        """Ask the service of `run`; the answer, and a receipt that anybody can check offline."""
-        import importlib
+        """Ask the service of `run`; the answer, and a receipt that anybody can check offline.
 
-        view = self.run(run)
+        With `endpoint` the manager need not know this party: the service itself then says whether it may ask.
+        """
+        from perunml.client.infer import infer
+
+        view, party = self._service(run, endpoint)
+        return infer(self.identity, self.pin, view, inputs, endpoint=endpoint, party=party)
+
+    def _service(self, run: str, endpoint: str) -> tuple[RunView, str]:
+        try:
+            view = self.run(run)
+            party = self.agreement(view.agreement)[1].party_of(self.identity.signing.public.text)
+        except AgreementRefusal:
+            if not endpoint:
+                raise
+            view, party = _unknown(run, endpoint), None
         if view.state != "running" and not endpoint:
             raise refuse(NO_OUTPUT, "this service does not run", expected="a running service", seen=view.state)
-        infer = importlib.import_module("perunml.client.infer").infer
-        found: tuple[Any, ReceiptFile] = infer(self.identity, self.pin, view, inputs, endpoint=endpoint)
-        return found
+        return view, party or self.identity.name
 
     # Auditing
 
@@ -252,3 +264,24 @@ class Client:
         if isinstance(source, (str, Path)):
             source = Path(source).read_bytes()
         return read_agreement(source) if isinstance(source, bytes) else source
+
+
+def _unknown(run: str, endpoint: str) -> RunView:
+    """A run of which nothing is known but its id: what it is, its certificate must say."""
+    from perunml.api.runs import RunView
+
+    return RunView(
+        run=run,
+        agreement="",
+        job="",
+        state="running",
+        requested_by="",
+        parameters={},
+        host="",
+        simulated=False,
+        reasons=[],
+        outputs=[],
+        receipt=None,
+        endpoint=endpoint,
+        lease_until="",
+    )

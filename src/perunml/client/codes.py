@@ -2,6 +2,12 @@
 
 from perunml.wire.rules import Kind, rule
 
+USAGE = rule(
+    "usage",
+    Kind.USAGE,
+    "A command line is not one that is understood: an unknown verb or option, a missing argument, a value of a wrong form.",
+    "The caller corrects it; `--help` after any verb says how.",
+)
 NO_IDENTITY = rule(
     "no_identity",
     Kind.USAGE,

@@ -13,6 +13,7 @@ Everything but `identity.json` may be read by anybody; nothing is written in pla
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tempfile
@@ -70,10 +71,10 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = Tr
 
 
 def manager_name(url: str) -> str:
-    """The file name of the manager at `url`: host and port, an IPv6 address without its colons."""
+    """The file name of the manager at `url`: host and port where they make a name, else a digest of them."""
     parts = urlsplit(url)
-    host = (parts.hostname or "").replace(":", ".")
-    return checked_name(f"{host}-{parts.port or 443}".lower())
+    name = f"{parts.hostname}-{parts.port or 443}".lower()
+    return name if _NAME.fullmatch(name) else f"manager-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 class Home:

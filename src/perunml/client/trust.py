@@ -25,9 +25,9 @@ from perunml.evidence.binding import binding
 from perunml.evidence.bundle import Bundle, SimulatedPart
 from perunml.evidence.judge import judge
 from perunml.evidence.policy import Machine, Policy
+from perunml.evidence.simulated.verify import machine_id
 from perunml.evidence.types import Appraisal
 from perunml.wire.codes import MALFORMED
-from perunml.wire.digests import digest
 from perunml.wire.encoding import b64
 from perunml.wire.errors import error, refuse
 from perunml.wire.timestamps import format_time
@@ -135,7 +135,7 @@ def _machine(name: str, bundle: Bundle) -> Machine:
     `simulated` is worth; it must at least be the key that the machine is named after."""
     for part in bundle.parts:
         if isinstance(part, SimulatedPart):
-            own = f"simulated:{digest(part.key.encode())}"
+            own = machine_id(part.key)
             if name != own:
                 raise refuse(WRONG_MANAGER, "the machine is not named after its key", expected=own, seen=name)
             return Machine(name, simulated=True, key=part.key)

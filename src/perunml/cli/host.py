@@ -1,0 +1,157 @@
+"""`perunml host`: enrol, run and examine a machine that runs jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from perunml.cli.manager import say_event
+from perunml.cli.settings import Settings, group, manager_option
+from perunml.cli.voice import table
+
+if TYPE_CHECKING:
+    from perunml.api.pin import Pin
+    from perunml.host.enrol import SimulatedMachine, TpmMachine
+
+command = group("A machine that runs jobs: its agent proves the machine's state and asks for keys.")
+F = TypeVar("F", bound=Callable[..., None])
+existing_file = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+def machine_options(function: F) -> F:
+    """What says which machine this is, the same for `enrol` and `run`."""
+    for option in reversed(
+        (
+            click.option("--folder", required=True, type=click.Path(path_type=Path, file_okay=False),
+                         help="The agent's own folder."),
+            click.option("--pin", "pin_file", type=existing_file,
+                         help="The pinned manager's file, as `trust` made it [default: this home's]."),
+            manager_option,
+            click.option("--tcti", metavar="STRING",
+                         help="The TPM: device:/dev/tpmrm0, or a software TPM's swtpm:path=… ."),
+            click.option("--ima-log", type=click.Path(path_type=Path, dir_okay=False),
+                         help="Where the IMA log is read, binary [default: the kernel's]."),
+            click.option("--event-log", type=click.Path(path_type=Path, dir_okay=False),
+                         help="Where the boot log is read [default: the firmware's]."),
+            click.option("--ek-chain", multiple=True, type=existing_file,
+                         help="A certificate between the EK's and its vendor's root; again for each."),
+            click.option("--simulated-machine", is_flag=True,
+                         help="No TPM: a bare key in the folder. Proves nothing, and everything says so."),
+        )
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+@command.command("enrol")
+@machine_options
+@click.option(
+    "--name", required=True, help="What the operator calls the machine; its name to others is its EK's digest."
+)
+@click.pass_obj
+def enrol(settings: Settings, /, folder: Path, pin_file: Path | None, manager: str, name: str, **machine: Any) -> None:
+    """Prove to the manager which machine this is, signed by this home's identity as its operator. Gives no right to
+    anything: agreements name machines."""
+    from perunml.host.enrol import enrol as enrol_machine
+
+    attester = _attester(folder, **machine)
+    with settings.client(manager=manager) as client:
+        pin = _pin(settings, pin_file, manager)
+        done = enrol_machine(pin, client.identity.signing, attester, folder, name)
+    value = {"machine": done.machine, "name": name, "simulated": done.simulated, "expires": done.expires}
+    rows = [
+        ("machine", done.machine),
+        ("name", name),
+        ("simulated", "yes: what it proves holds for trying out only" if done.simulated else "no"),
+        ("certificate", f"until {done.expires}"),
+    ]
+    settings.voice.answer(value, table(rows))
+
+
+@command.command("run")
+@machine_options
+@click.option("--services-listen", default="", metavar="HOST:PORT",
+              help="Take services too, and let them listen here (port 0: any) [default: take none].")  # fmt: skip
+@click.pass_obj
+def run(
+    settings: Settings,
+    /,
+    folder: Path,
+    pin_file: Path | None,
+    manager: str,
+    services_listen: str,
+    **machine: Any,
+) -> None:
+    """Run the agent until it is stopped: take jobs, prove the machine's state, run them in the sandbox. With `-o json`
+    one JSON object a line. Needs no passphrase."""
+    import signal
+
+    from perunml.host.agent import Agent
+
+    def report(event: dict[str, Any]) -> None:
+        say_event(settings, event, event_line(event))
+
+    pin = _pin(settings, pin_file, manager)
+    agent = Agent(folder, pin, _attester(folder, **machine), services_listen=services_listen, on_event=report)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: agent.stop())
+    agent.run_forever()
+
+
+@command.command("doctor")
+@click.pass_obj
+def doctor(settings: Settings) -> None:
+    """Look at this machine: TPM, IMA log, bubblewrap, cgroups, swap. Says what is missing, and the cure."""
+    from perunml.attesters.doctor import doctor as examine
+
+    findings = examine()
+    value = {
+        "ok": all(finding.ok for finding in findings),
+        "findings": [{"name": f.name, "ok": f.ok, "seen": f.seen, "fix": f.fix} for f in findings],
+    }
+    rows = [
+        (
+            finding.name,
+            f"{'well' if finding.ok else 'NOT WELL'}: {finding.seen}" + (f"; {finding.fix}" if finding.fix else ""),
+        )
+        for finding in findings
+    ]
+    settings.voice.answer(value, table(rows))
+
+
+def event_line(event: dict[str, Any]) -> str:
+    """One of the agent's events as a line: the event, then what it is about; `simulated` at the end."""
+    rest = {name: value for name, value in event.items() if name not in ("event", "simulated", "reasons")}
+    parts = [f"{event['event']:<10}", *(f"{name} {value}" for name, value in rest.items())]
+    parts += [f"{reason.get('code')}: {reason.get('message')}" for reason in event.get("reasons", [])]
+    return "  ".join(parts) + ("  (simulated)" if event.get("simulated") else "")
+
+
+def _pin(settings: Settings, pin_file: Path | None, manager: str) -> Pin:
+    from perunml.api.pin import Pin
+
+    return Pin.from_file(pin_file.read_bytes()) if pin_file else settings.home.pin(manager)
+
+
+def _attester(
+    folder: Path,
+    *,
+    tcti: str | None,
+    ima_log: Path | None,
+    event_log: Path | None,
+    ek_chain: tuple[Path, ...],
+    simulated_machine: bool,
+) -> TpmMachine | SimulatedMachine:
+    if simulated_machine is (tcti is not None):
+        raise click.UsageError("Say which machine this is: either --tcti STRING or --simulated-machine.")
+    if simulated_machine:
+        from perunml.attesters.simulated import SimulatedAttester
+
+        return SimulatedAttester(folder)
+    from perunml.attesters.tpm import TpmAttester
+
+    assert tcti is not None
+    return TpmAttester(tcti, folder, ima_log, event_log, ek_chain)
