@@ -188,6 +188,19 @@ def test_a_foreign_client_is_refused(world: World) -> None:
         assert refused.value.code == "client_not_in_agreement"
 
 
+def test_a_stranger_hears_it_from_the_service_itself(world: World) -> None:
+    """One to whom the manager does not show the run asks the endpoint alone, and is refused there; a client is served."""
+    pin = pin_of(world.manager)
+    with pytest.raises(PerunError) as refused:
+        infer(Client("stranger"), pin, None, patient(), endpoint=world.endpoint)
+    assert refused.value.code == "client_not_in_agreement"
+    assert infer(world.clinic, pin, None, patient(), endpoint=world.endpoint, agreement=AGREEMENT)[0]
+    with pytest.raises(EvidenceRefusal):
+        infer(world.clinic, pin, None, patient(), endpoint=world.endpoint, agreement=digest(b"other"))
+    with pytest.raises(Unreachable):
+        infer(world.clinic, pin, None, patient())
+
+
 # --- altered on the way ----------------------------------------------------------------------------------------------
 
 

@@ -52,7 +52,7 @@ class Asker(Protocol):
 def infer(
     identity: Asker,
     pin: Pin,
-    run: RunView,
+    run: RunView | None,
     inputs: dict[str, Any],
     *,
     endpoint: str = "",
@@ -64,20 +64,21 @@ def infer(
 ) -> tuple[dict[str, Any], ReceiptFile]:
     """The outputs, and the receipt for them, verified.
 
-    `run` is the service's run; `endpoint` overrides where it says that it is. `party` is the client's name in the
-    agreement (default: the identity's), `agreement` the digest that the client approved (default: the run's), `model` the
-    digest expected (default: any that the manager certifies). Raises `Unreachable`, `EvidenceRefusal` (service_not_expected),
+    `run` is the service's run; `endpoint` overrides where it says that it is. Without a run, `endpoint` is asked and any
+    service that the manager certifies for `agreement` will do: one who may not see the run still hears from the service
+    itself that it serves others. `party` is the client's name in the agreement (default: the identity's), `agreement` the
+    digest that the client approved (default: the run's), `model` the digest expected (default: any certified). Raises `Unreachable`, `EvidenceRefusal` (service_not_expected),
     `SuspendedError` (service_certificate_over, service_over), `IntegrityError` for anything altered, and what the
     service refuses.
     """
-    asked = agreement or run.agreement
-    if asked != run.agreement:
-        raise refuse(SERVICE_NOT_EXPECTED, "the run is of another agreement", expected=asked, seen=run.agreement)
-    with _http(endpoint or run.endpoint, transport) as http:
+    if run is not None and agreement not in ("", run.agreement):
+        raise refuse(SERVICE_NOT_EXPECTED, "the run is of another agreement", expected=agreement, seen=run.agreement)
+    asked, wanted = (run.agreement, run.run) if run is not None else (agreement, "")
+    with _http(endpoint or (run.endpoint if run is not None else ""), transport) as http:
         for last in (False, True):
             view = ServiceView.decode(_send(http, "GET", "/.well-known/perunml/service"))
             certificate = check_service(
-                view.certificate, pin, agreement=asked, run=run.run, model=model, now=int(clock())
+                view.certificate, pin, agreement=asked, run=wanted, model=model, now=int(clock())
             )
             try:
                 return _ask(http, identity, party or identity.name, view.certificate, certificate, inputs, int(clock()))
@@ -92,11 +93,10 @@ def check_service(
     envelope: Envelope, pin: Pin, *, agreement: str, run: str, model: str = "", now: int
 ) -> ServiceCertificate:
     """The certificate, when the pinned manager signed it for this very service and it is valid `now` (seconds since
-    the epoch). Raises as `infer` does."""
+    the epoch). An empty `agreement`, `run` or `model` is any. Raises as `infer` does."""
     certificate = ServiceCertificate.open(envelope, [PublicKey(pin.identity)])
-    wanted = {"manager": pin.identity, "agreement": agreement, "run": run} | ({"model": model} if model else {})
-    for name, value in wanted.items():
-        if getattr(certificate, name) != value:
+    for name, value in {"manager": pin.identity, "agreement": agreement, "run": run, "model": model}.items():
+        if value and getattr(certificate, name) != value:
             raise refuse(
                 SERVICE_NOT_EXPECTED,
                 f"the service's certificate is of another {name}",

@@ -27,12 +27,6 @@ INFERENCE_FAILED = rule(
     "The model failed on inputs of the right form, or gave a result that cannot be written as JSON.",
     "The model's owner looks at it with these inputs; nothing of the failure leaves the service.",
 )
-CLIENT_NOT_IN_AGREEMENT = rule(
-    "client_not_in_agreement",
-    Kind.AGREEMENT,
-    "A request is not signed by a key of a party that the service job names as client.",
-    "The parties name it under `clients` in a new version of the agreement.",
-)
 REQUEST_REPLAYED = rule(
     "request_replayed",
     Kind.AGREEMENT,

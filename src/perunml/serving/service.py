@@ -15,8 +15,8 @@ from perunml.api.inference import InferenceAnswer, InferenceCall, ServiceView
 from perunml.api.refusal import RefusalBody
 from perunml.api.service import InferenceReceipt, InferenceRequest, ServiceCertificate, infer_info
 from perunml.host.codes import DELIVERY_MISMATCH
+from perunml.release.codes import CLIENT_NOT_IN_AGREEMENT
 from perunml.serving.codes import (
-    CLIENT_NOT_IN_AGREEMENT,
     INFERENCE_FAILED,
     REQUEST_NOT_FOR_THIS_SERVICE,
     SERVICE_OVER,
@@ -183,7 +183,6 @@ class Service:
             envelope.verify("InferenceRequest", [PublicKey(key) for key in keys])
         except PerunError:
             raise refuse(
-                CLIENT_NOT_IN_AGREEMENT,
                 "the request is not signed by a key of that party",
                 expected=request.party,
                 seen=", ".join(key for key, _ in envelope.signatures),
