@@ -89,6 +89,9 @@ def test_nothing_signed_is_read_as_another_kind() -> None:
     mixed = Envelope(payload_type("Suspension"), made.payload)
     mixed = mixed.with_signature(ANNA.public, ANNA.sign(mixed.signing_bytes()))
     refused("wrong_payload_type", mixed.open, "Suspension", [ANNA.public])
+    disguised = Envelope(payload_type("Suspension"), made.payload)
+    disguised = disguised.with_signature(ANNA.public, ANNA.sign(disguised.signing_bytes()))
+    refused("wrong_payload_type", disguised.open, "Approval", [ANNA.public])
     for body in (b"[]", b'{"kind":"Approval"}', b'{"apiVersion":"perunml/v2","kind":"Approval"}'):
         refused("wrong_payload_type", Envelope(payload_type("Approval"), body).unverified, "Approval")
 
