@@ -32,14 +32,8 @@ TOO_SLOW = rule(
     "The body of a request did not arrive in time.",
     "The caller sends it again over a faster connection.",
 )
-DISK_FULL = rule(
-    "disk_full",
-    Kind.LIMIT,
-    "The disk is full: nothing new is taken, and nothing acknowledged is lost.",
-    "The operator of this machine makes room, then the same request is sent again.",
-)
 INTERNAL = rule(
-    "internal",
+    "manager_failed",
     Kind.UNREACHABLE,
     "The manager failed at something that is not the caller's fault; nothing was changed.",
     "The manager's operator looks at its log for the number given; the caller may try again.",
@@ -110,12 +104,6 @@ ASSET_CONFLICT = rule(
     "The manifest names the asset's id and version of another manifest, or an older version than the newest.",
     "The owner seals the next version.",
 )
-WRAP_MISSING = rule(
-    "wrap_missing",
-    Kind.INTEGRITY,
-    "Among an asset's wrapped keys is none for this manager's intake key.",
-    "The owner pushes again with the pinned manager's intake key: `perunml push`.",
-)
 PART_OUT_OF_ORDER = rule(
     "part_out_of_order",
     Kind.INTEGRITY,
@@ -129,7 +117,7 @@ ASSET_INCOMPLETE = rule(
     "Its owner pushes it: `perunml push`.",
 )
 OUTPUT_UNDECLARED = rule(
-    "output_undeclared",
+    "output_not_agreed",
     Kind.INTEGRITY,
     "An output was registered under a name, id or size that the agreement and the delivery do not declare.",
     "The job writes only what the agreement declares.",

@@ -16,10 +16,11 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from perunml.ledger.merkle import NodeKey
-from perunml.manager.codes import DISK_FULL, INTERNAL, RATE_LIMITED
+from perunml.manager.codes import INTERNAL, RATE_LIMITED
 from perunml.manager.journal import Journal
 from perunml.manager.keys import Keys
 from perunml.manager.store.database import Database
+from perunml.sealing.codes import DISK_FULL
 from perunml.wire.errors import PerunError, refuse
 
 T = TypeVar("T")
@@ -66,7 +67,7 @@ class Writer:
 
     async def submit(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` in the writer's thread; its value, once it is durable. An error it raises undoes its own changes alone.
-        Raises what it raised; `LimitReached` (disk_full, rate_limited); `Unreachable` (internal)."""
+        Raises what it raised; `LimitReached` (disk_full, rate_limited); `Unreachable` (manager_failed)."""
         if self._queue.qsize() >= MAX_QUEUE:
             raise refuse(RATE_LIMITED, "the manager has more to do than it can queue")
         loop = asyncio.get_running_loop()
