@@ -109,6 +109,7 @@ def test_another_document_is_no_approval() -> None:
     assert refused(signed("Suspension", body, key("acme/ml"))) == "wrong_payload_type"
     assert refused(signed("Approval", body | {"more": ""}, key("acme/ml"))) == "malformed"
     assert refused(signed("Approval", {k: v for k, v in body.items() if k != "expires"}, key("acme/ml"))) == "malformed"
+    assert refused(signed("Approval", body | {"party": ["acme"]}, key("acme/ml"))) == "malformed"
     assert refused(signed("Approval", body | {"expires": 5}, key("acme/ml"))) == "malformed"
     assert refused(signed("Approval", body | {"expires": "soon"}, key("acme/ml"))) == "malformed"
 

@@ -107,3 +107,4 @@ def test_another_kind_of_document_is_no_change() -> None:
     """P5: the type is part of what is signed."""
     body = suspension(AGREEMENT, "scans", "suspend", "")
     assert refused(signed("Approval", body, key("st-vitus/dr-a"))) == "wrong_payload_type"
+    assert refused(signed("Suspension", body | {"previous": None}, key("st-vitus/dr-a"))) == "malformed"

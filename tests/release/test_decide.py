@@ -172,7 +172,8 @@ def test_any_failing_rule_refuses_in_any_order(chosen: list[tuple[str, str, dict
 
 def test_a_resume_is_no_new_run() -> None:
     """A run that lost its lease may start again though all runs are counted, as often as agreed."""
-    assert HONEST.broken(usage={"resumes": 1, "runs": {"train": 3}}).release()
+    resumed = HONEST.broken(usage={"resumes": 1, "runs": {"train": 3}, "started": NOW - 100}).release()
+    assert resumed.wall_seconds == WALL
 
 
 def test_a_renewal_is_decided_anew() -> None:
@@ -289,6 +290,21 @@ def test_a_simulated_role_without_machines_takes_any() -> None:
     world = HONEST.under(made).broken(appraisal={"machine": SIMULATED})
     assert world.release()
     assert world.broken(appraisal={"machine": ""}).codes() == ["machine_not_agreed"]
+
+
+def test_a_machine_is_named_by_the_profile_that_it_meets() -> None:
+    """Of two alternatives with machines of their own, each admits its own machines, and neither the other's."""
+    measured = document()["hosts"]["trainer"]
+    more = {**measured, "machines": ["ek:" + sha("f")]}
+    tee = {"profile": "tee", "tdx": {"mrtd": "0"}, "machines": ["ek:" + sha("9")]}
+    world = HONEST.under(edit(document(), "hosts/trainer", {"any_of": [measured, more, tee]}))
+    assert world.release()
+    assert world.broken(appraisal={"machine": "ek:" + sha("f")}).release()
+    assert world.broken(appraisal={"machine": "ek:" + sha("9")}).codes() == ["machine_not_agreed"]
+    # not met at all: the machine is a second fault only when no alternative names it
+    unmet = world.broken(appraisal={"baseline": sha("0")})
+    assert unmet.codes() == ["profile_not_met"]
+    assert unmet.broken(appraisal={"machine": "ek:" + sha("0")}).codes() == ["profile_not_met", "machine_not_agreed"]
 
 
 def test_a_submission_is_told_what_is_known_before_a_host_is_there() -> None:

@@ -41,8 +41,7 @@ def good_enough(role: AnyProfile | AnyOf, role_name: str, appraisal: Appraisal) 
             " or ".join(_wanted(profile) for profile in profiles),
             _proved(appraisal),
         )
-        # Which machines would do is still said, so that both faults are mended at once.
-        met = [profile for profile in profiles if profile.profile == appraisal.profile] or list(profiles)
+        met = list(profiles)  # a machine that none of them names is a second fault, said at once
     if not any(_names(profile, appraisal.machine) for profile in met):
         machines = sorted({machine for profile in met for machine in profile.machines})
         yield Reason(
