@@ -29,7 +29,7 @@ MAX_PASSPHRASE = 4096
 class Settings:
     """One command line's settings."""
 
-    folder: Path | None = None
+    home_folder: Path | None = None
     output: str = "text"
     passphrase_fd: int | None = None
     _passphrase: bytes | None = field(default=None, repr=False)
@@ -42,7 +42,7 @@ class Settings:
     def home(self) -> Home:
         from perunml.client.home import Home, default_home
 
-        return Home(self.folder or default_home())
+        return Home(self.home_folder or default_home())
 
     def passphrase(self, prompt: str = "Passphrase", *, new: bool = False) -> bytes:
         """Asked for once; a new one is typed twice. Raises `UsageError` (passphrase_missing)."""
@@ -101,7 +101,7 @@ def common_options() -> list[click.Parameter]:
     """New copies of the options that every verb takes."""
     return [
         click.Option(
-            ["--home", "folder"],
+            ["--home", "home_folder"],
             type=click.Path(path_type=Path, file_okay=False),
             expose_value=False,
             callback=_keep,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,16 +53,19 @@ class World:
 
     def init_manager(self) -> None:
         manager = self["manager"]
+        self.manager_url = f"https://127.0.0.1:{free_port()}"
         made = manager.run(
             "manager",
             "init",
             "--folder",
             str(manager.folder / "state"),
+            "--url",
+            self.manager_url,
             *[a for root in self.tpm["roots"] for a in ("--simulated-ek-root", root)],
         )
         self.manager_identity = made["identity"]
 
-    def start_manager(self, listen: str = "127.0.0.1:0") -> None:
+    def start_manager(self) -> None:
         manager = self["manager"]
         server = Server(
             "manager",
@@ -71,14 +75,12 @@ class World:
                 "run",
                 "--folder",
                 str(manager.folder / "state"),
-                "--listen",
-                listen,
             ],
             manager.folder / "log",
             manager.passphrase,
         )
         self.servers["manager"] = server
-        self.manager_url = server.wait_for(event="ready")["url"]
+        server.wait_for(event="ready")
 
     # --- machines ---
 
@@ -95,7 +97,8 @@ class World:
 
     def machine_flags(self, host: str) -> list[str]:
         if host == "trainer":
-            return ["--simulated-tpm", self.tpm["tcti"], "--simulated-ima-log", self.tpm["ima_log"]]
+            issuer = self.tpm["roots"][0]
+            return ["--tcti", self.tpm["tcti"], "--ima-log", self.tpm["ima_log"], "--ek-chain", issuer]
         return ["--simulated-machine"]
 
     def start_host(self, host: str) -> None:
@@ -131,6 +134,13 @@ class World:
     def manager_profile(self, party: str) -> Path:
         """What the parties agreed a manager must be; it reached each of them by another way than the manager's URL."""
         return self.write(party, "manager-profile.yaml", MANAGER_PROFILE.format(identity=self.manager_identity))
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody uses now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 __all__ = ["PARTIES", "StoryError", "World"]
