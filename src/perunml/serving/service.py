@@ -183,6 +183,7 @@ class Service:
             envelope.verify("InferenceRequest", [PublicKey(key) for key in keys])
         except PerunError:
             raise refuse(
+                CLIENT_NOT_IN_AGREEMENT,
                 "the request is not signed by a key of that party",
                 expected=request.party,
                 seen=", ".join(key for key, _ in envelope.signatures),
