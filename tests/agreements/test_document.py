@@ -321,3 +321,20 @@ def test_no_edit_of_an_agreement_escapes_as_another_error(data: st.DataObject) -
 def test_a_simulated_agreement_waives_its_witnesses() -> None:
     """The demo's kind of agreement is read."""
     assert not agreement_from_json(simulated()).needs_quorum
+
+
+def test_the_schema_is_as_strict_as_the_reader_about_names() -> None:
+    """Every object of the schema refuses what it does not know, and no default stands where a text is written."""
+
+    def look(node: Any) -> int:
+        if isinstance(node, list):
+            return sum(look(item) for item in node)
+        if not isinstance(node, dict):
+            return 0
+        if node.get("type") == "object":
+            assert node["additionalProperties"] is False
+        if node.get("type") == "string":
+            assert isinstance(node.get("default", ""), str)
+        return (node.get("type") == "object") + sum(look(value) for value in node.values())
+
+    assert look(json_schema()) > 20

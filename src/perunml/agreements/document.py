@@ -67,12 +67,30 @@ def open_agreement(envelope: Envelope) -> Agreement:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of agreements, from the very types that read them."""
+    made = _written(Agreement.model_json_schema(by_alias=True))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": SCHEMA_ID,
-        **Agreement.model_json_schema(by_alias=True),
+        **made,
         "title": f"{API_VERSION} Agreement",
     }
+
+
+def _written(schema: Any) -> Any:
+    """The schema of documents as people write them: names that do not match are refused, and defaults that the types
+    hold as bytes or seconds (where a text is written) are left to the description."""
+    if isinstance(schema, list):
+        return [_written(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: _written(value) for key, value in schema.items() if key not in ("minimum", "maximum")}
+    if schema.get("type") != "string":
+        made |= {key: schema[key] for key in ("minimum", "maximum") if key in schema}
+    elif isinstance(schema.get("default"), int):
+        del made["default"]
+    if "patternProperties" in schema:
+        made["additionalProperties"] = False
+    return made
 
 
 def _faults(exc: ValidationError) -> Iterator[tuple[str, str, str]]:

@@ -39,9 +39,10 @@ MAX_NAMES = 256
 """Most parties, assets, hosts, jobs, and most entries of any list or mapping of an agreement."""
 
 _NAME = r"[a-z][a-z0-9-]{0,62}"
+NAME_PATTERN = f"^{_NAME}$"
 _DIGEST = r"sha256:[0-9a-f]{64}"
 
-Name = Annotated[str, StringConstraints(pattern=f"^{_NAME}$")]
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 """A party, asset, host role, job or output. Lower-case ASCII: no two names look alike (P9)."""
 FieldName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_-]{0,62}$")]
 """A parameter or a field of metrics, as code spells them."""
@@ -137,7 +138,10 @@ def _unique(items: tuple[T, ...]) -> tuple[T, ...]:
 # JSON's arrays and objects as values that nobody can change afterwards.
 Items = Annotated[tuple[T, ...], Strict(False), Field(min_length=1, max_length=MAX_NAMES)]
 Unique = Annotated[tuple[T, ...], Strict(False), Field(min_length=1, max_length=MAX_NAMES), AfterValidator(_unique)]
-Table = Annotated[Mapping[K, T], Field(max_length=MAX_NAMES), AfterValidator(lambda m: MappingProxyType(dict(m)))]
+_FROZEN = AfterValidator(lambda table: MappingProxyType(dict(table)))
+Table = Annotated[Mapping[K, T], Field(max_length=MAX_NAMES), _FROZEN]
+Filled = Annotated[Mapping[K, T], Field(min_length=1, max_length=MAX_NAMES), _FROZEN]
+"""A table with at least one entry."""
 
 
 class Part(BaseModel):

@@ -9,6 +9,8 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema,
 from pydantic_core import PydanticCustomError
 
 from perunml.agreements.forms import (
+    MAX_NAMES,
+    NAME_PATTERN,
     AssetRef,
     Count,
     Duration,
@@ -28,6 +30,7 @@ from perunml.agreements.forms import (
 
 FORMATS = ("pt2", "safetensors", "onnx", "json", "csv")
 """Formats that are read without running code in them."""
+_NAMED = {"type": "string", "pattern": NAME_PATTERN}
 DEFAULT_LEASE = 30
 """Seconds for which released keys may be held without fresh evidence (DESIGN's example)."""
 MIN_LEASE, MAX_LEASE = 1, 3600
@@ -146,15 +149,30 @@ class ReleaseRule(Part):
     approve: Unique[Name]
 
 
+Recipients = Annotated[
+    Unique[Name],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _NAMED,
+                {"type": "array", "items": _NAMED, "minItems": 1, "maxItems": MAX_NAMES, "uniqueItems": True},
+            ]
+        }
+    ),
+]
+"""One party's name, or a list of them."""
+
+
 class Output(Part):
     """What a training may put into PERUNML_OUT under this name, and who gets it."""
 
-    to: Annotated[Unique[Name], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
+    to: Recipients
     format: Format = "json"
     max_size: Annotated[Size, Field(ge=1)] = FIELDS_SIZE
-    use: Annotated[Unique[Name], Field(min_length=1)] = ()
+    use: Unique[Name] = ()
     release: ReleaseRule | None = None
-    fields: Annotated[Unique[FieldName], Field(min_length=1)] = ()
+    fields: Unique[FieldName] = ()
 
     @model_validator(mode="after")
     def _complete(self) -> Output:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import Discriminator, StringConstraints, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from perunml.agreements.forms import Digest, FieldName, Items, MachineName, Part, Table, Unique
@@ -24,7 +24,7 @@ _KINDS = ("sgx", "tdx", "snp", "gpu")
 
 
 class _Profile(Part):
-    machines: Annotated[Unique[MachineName], Field(default=(), min_length=1)] = ()
+    machines: Unique[MachineName] = ()
     """The machines that may take part; each is approved with the agreement."""
 
     @property

@@ -17,11 +17,11 @@ from perunml.agreements.boards import Board
 from perunml.agreements.forms import (
     Digest,
     EntryPath,
+    Filled,
     Name,
     Part,
     ReceivingKeyText,
     SigningKeyText,
-    Table,
     Unique,
 )
 from perunml.agreements.jobs import AnyJob, Job, TrainingJob
@@ -83,7 +83,7 @@ Witnesses = Annotated[
 class Party(Part):
     """An organisation or person: `keys` by name, the key that receives sealed things, and who decides."""
 
-    keys: Annotated[Table[Name, SigningKeyText], Field(min_length=1)]
+    keys: Filled[Name, SigningKeyText]
     receive: ReceivingKeyText | None = None
     approve: Board | None = None
 
@@ -129,10 +129,10 @@ class Agreement(Part):
     metadata: Metadata
     manager: ManagerPart
     witnesses: Witnesses
-    parties: Annotated[Table[Name, Party], Field(min_length=1)]
-    assets: Annotated[Table[Name, Asset], Field(min_length=1)]
-    hosts: Annotated[Table[Name, HostRole], Field(min_length=1)]
-    jobs: Annotated[Table[Name, Job], Field(min_length=1)]
+    parties: Filled[Name, Party]
+    assets: Filled[Name, Asset]
+    hosts: Filled[Name, HostRole]
+    jobs: Filled[Name, Job]
 
     _payload: bytes = PrivateAttr()
     _digest: str = PrivateAttr()
