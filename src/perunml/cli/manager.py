@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -103,4 +104,7 @@ def run(settings: Settings, folder: Path, listen: tuple[str, int] | None) -> Non
         event = {"event": "ready", "url": where, "identity": identity, "simulated": True}
         say_event(settings, event, f"ready     {where} {identity} (simulated)")
 
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn lets what is under way end, then raises the signal again: being told to stop is no failure.
+        signal.signal(number, lambda number, frame: sys.exit(0))
     server.run(ready)

@@ -1,0 +1,80 @@
+"""docs/cli.md: each command that it shows is understood, each verb is shown."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from cli.test_help import verbs
+from perunml.cli.root import cli
+from perunml.cli.settings import Settings
+
+PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+COMMANDS = [
+    line
+    for block in re.findall(r"```sh\n(.*?)```", PAGE, re.S)
+    for line in block.splitlines()
+    if line.startswith("perunml")
+]
+FILES = (
+    "profile.yaml",
+    "agreement.yaml",
+    "baseline.json",
+    "patient.json",
+    "receipt.json",
+    "pin.json",
+    "vendor.pem",
+    "swtpm-ca.pem",
+)
+
+
+def parse(words: list[str]) -> tuple[str, ...]:
+    """The verb that a command line calls, with its arguments parsed and nothing done."""
+    command: click.Command = cli
+    context = command.make_context("perunml", words, obj=Settings())
+    path: list[str] = []
+    while isinstance(command, click.Group):
+        name, found, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        assert found is not None
+        assert name is not None
+        context = found.make_context(name, rest, parent=context)
+        command = found
+        path.append(name)
+    return tuple(path)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_shown_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every verb, option and argument on the page exists and has this form."""
+    monkeypatch.chdir(tmp_path)
+    for name in FILES:
+        Path(name).touch()
+    Path("scans").mkdir()
+    words = shlex.split(re.sub(r" \d< \S+$", "", line))[1:]
+    parse(words)
+
+
+def test_every_verb_is_shown() -> None:
+    """A verb that the page leaves out is a verb that nobody finds."""
+    shown = {parse_name(line) for line in COMMANDS}
+    groups = {words[:1] for words in verbs() if len(words) == 2}
+    wanted = {words for words in verbs() if words and words not in groups and words[0] != "model"}
+    missing = {words for words in wanted if words not in shown and " ".join(words) not in PAGE}
+    assert COMMANDS
+    assert not missing
+
+
+def parse_name(line: str) -> tuple[str, ...]:
+    return tuple(word for word in line.split()[1:3] if re.fullmatch("[a-z]+", word))
+
+
+def test_every_exit_code_is_listed() -> None:
+    """The table's numbers are the kinds' values."""
+    from perunml.wire.rules import Kind
+
+    for kind in Kind:
+        assert re.search(rf"\| {kind.value} \|", PAGE), kind
