@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from evidence.judging import BINDING, codes, judged
+from perunml.evidence.bundle import Bundle
 from perunml.testing.faults import FAULTS, Fault, broken
-from perunml.testing.forge import ForgedTpm
+from perunml.testing.forge import ForgedTpm, Quoting, with_part
+from perunml.testing.imalog import ima_line
+from perunml.testing.structures import sized
 
 
 def test_the_table_covers_what_it_says() -> None:
@@ -66,3 +69,32 @@ def test_reasons_are_bounded() -> None:
     reasons = judged(tpm, tpm.bundle(BINDING), baseline).appraisal.reasons
     assert len(reasons) == 25
     assert "976 more" in reasons[-1].message
+
+
+def test_q12_banks_that_prove_different_parts_of_the_log_are_refused() -> None:
+    """Q12: each bank's PCR 10 is in the log, but not at the same line."""
+    tpm = ForgedTpm(banks=("sha256", "sha384"), files={"/bin/x": b"x"})
+    baseline, earlier = tpm.baseline(), tpm.pcrs["sha384"][10]
+    tpm.measure("/bin/x", b"x")
+    tpm.pcrs["sha384"][10] = earlier
+    assert codes(judged(tpm, tpm.bundle(BINDING), baseline)) == ["pcr10_mismatch"]
+
+
+def test_q20_an_rsa_signature_of_a_wrong_width_is_refused() -> None:
+    """Q20: neither shorter nor with a zero before it."""
+    tpm = ForgedTpm(ak="rsa")
+    part = tpm.quote(BINDING)
+    signature = part.signature[6:]
+    for wrong in (signature[1:], b"\0" + signature, b""):
+        changed = part.signature[:4] + sized(wrong)
+        assert codes(judged(tpm, with_part(Bundle((part,)), signature=changed))) == ["non_canonical"]
+
+
+def test_a_line_whose_signature_field_is_missing_is_refused() -> None:
+    """I15: an ima-sig line with an ima-ng line's fields."""
+    tpm = ForgedTpm(template="ima-sig")
+    log = tpm.ima_log.replace(b"\0\0\0\0" + tpm.lines[1].encoded[:4], tpm.lines[1].encoded[:4])
+    first = ima_line(b"boot_aggregate", bytes(32)).encoded
+    lying = first.replace(b"\x06\0\0\0ima-ng", b"\x07\0\0\0ima-sig")
+    for broken_log in (log, lying):
+        assert codes(judged(tpm, tpm.bundle(BINDING, Quoting(log=broken_log)))) == ["non_canonical"]

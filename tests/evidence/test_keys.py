@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
@@ -18,6 +18,7 @@ from perunml.evidence.tpm.credential import make_credential
 from perunml.evidence.tpm.ek import EkIdentity, check_ek_template, verify_ek
 from perunml.evidence.tpm.keys import check_ak
 from perunml.testing.ca import END, START, DevelopmentCa
+from perunml.testing.faults import flip
 from perunml.testing.forge import ForgedTpm, default_ca
 from perunml.testing.structures import AK_ATTRIBUTES, EK_ATTRIBUTES, EK_POLICY, public_area, sized
 from perunml.wire.errors import EvidenceRefusal
@@ -288,3 +289,91 @@ def test_a_secret_of_a_wrong_size_is_a_callers_bug(size: int) -> None:
 def test_k19_no_credential_is_made_for_a_non_standard_ek() -> None:
     """K19: the check stands before the credential, not only at the certificate."""
     assert refused(make_credential, ForgedTpm().ak_public, b"\0\x0b" + bytes(32), b"x") == ["ek_template"]
+
+
+# certificates that may not be what they are used for
+
+
+@pytest.mark.parametrize("fault", [{"ca": False}, {"path_length": 0}, {"may_sign": False}], ids=str)
+def test_an_issuer_must_be_allowed_to_issue(fault: dict[str, Any]) -> None:
+    """K12: an intermediate that is no CA, may not sign, or is one too many for its root."""
+    assert refused(verified, ForgedTpm(ca=DevelopmentCa(**fault))) == ["ek_chain"]
+
+
+def test_an_issuer_that_is_itself_the_root_needs_no_more() -> None:
+    """A manager may be given the issuer: the chain ends at the first certificate that it was given."""
+    tpm = ForgedTpm()
+    assert verified(tpm, ek_chain=[], simulated_roots=tpm.ca.chain).simulated
+
+
+def test_a_root_may_be_given_as_pem() -> None:
+    """Roots come from files, which are often PEM."""
+    tpm = ForgedTpm()
+    pem = x509.load_der_x509_certificate(tpm.ca.root).public_bytes(Encoding.PEM)
+    assert verified(tpm, simulated_roots=[pem]).machine == tpm.machine
+
+
+def test_a_cas_certificate_is_no_eks() -> None:
+    """K12: a leaf that could itself issue."""
+    tpm = ForgedTpm()
+    assert refused(verified, tpm, ek_certificate=tpm.ca.certify(tpm._ek.public_key(), ca=True)) == ["ek_certificate"]
+
+
+def test_a_certificate_of_another_kind_of_key_is_refused() -> None:
+    """K3: Ed25519, which no TPM's EK is."""
+    tpm = ForgedTpm()
+    key = ed25519.Ed25519PrivateKey.generate().public_key()
+    assert refused(verified, tpm, ek_certificate=tpm.ca.certify(key)) == ["ek_certificate"]
+
+
+def test_a_certificate_signed_with_a_weak_hash_is_refused() -> None:
+    """K2: SHA-224 is the weakest that can still be made here; SHA-1 does not even verify."""
+    tpm = ForgedTpm()
+    weak = tpm.ca.certify(tpm._ek.public_key(), signed_with=hashes.SHA224())
+    assert refused(verified, tpm, ek_certificate=weak) == ["weak_scheme"]
+
+
+def test_a_chain_that_is_too_long_is_refused() -> None:
+    """D4: bounded before it is looked at."""
+    tpm = ForgedTpm()
+    assert refused(verified, tpm, ek_chain=tpm.ca.chain * 9) == ["ek_chain"]
+
+
+def test_a_certificate_whose_extensions_do_not_parse_is_refused() -> None:
+    """K12: the same extension twice."""
+    tpm = ForgedTpm()
+    certificate = tpm.enrolment()["ek_certificate"]
+    usage = bytes.fromhex("0603551d25")  # the object identifier of extended key usage
+    assert usage in certificate
+    broken = certificate.replace(usage, bytes.fromhex("0603551d13"))  # basic constraints a second time
+    assert refused(verified, tpm, ek_certificate=broken) == ["non_canonical"]
+    assert refused(verified, tpm, ek_chain=[broken]) == ["non_canonical"]
+
+
+def test_a_certificate_of_a_key_that_is_not_read_is_refused() -> None:
+    """K3: a curve that no TPM has."""
+    tpm = ForgedTpm()
+    der = tpm.enrolment()["ek_certificate"]
+    curve, other = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a8648ce3d030105")
+    assert curve in der
+    assert "ek_certificate" in refused(verified, tpm, ek_certificate=der.replace(curve, other))
+
+
+def test_every_bit_flip_of_a_certificate_is_refused() -> None:
+    """K2, D9: none is accepted, and none makes another exception than a coded one. (The count of unused bits in the
+    signature's BIT STRING is left out: it is no part of what is signed, and the library overlooks it.)"""
+    tpm = ForgedTpm()
+    enrolment = tpm.enrolment()
+    for name, der in (("ek_certificate", enrolment["ek_certificate"]), ("ek_chain", enrolment["ek_chain"][0])):
+        unused = len(der) - len(x509.load_der_x509_certificate(der).signature) - 1
+        for bit in range(len(der) * 8):
+            if bit // 8 != unused:
+                changed = flip(der, bit)
+                assert refused(verified, tpm, **{name: changed if name == "ek_certificate" else [changed]})
+
+
+def test_k4_a_signing_key_with_symmetric_parameters_is_refused() -> None:
+    """K4: only parents and EKs have them."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    area = public_area(key, attributes=AK_ATTRIBUTES, scheme=(ECDSA, "sha256"), storage=True)
+    assert refused(check_ak, sized(area)) == ["ak_attributes"]

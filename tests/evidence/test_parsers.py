@@ -160,7 +160,7 @@ def test_written_logs_read_back(lines: list[tuple[bytes, bytes]], mark: int) -> 
     encoded = [ima_line(path, digest).encoded for path, digest in lines]
     mark = min(mark, len(encoded))
     found, before = parse_log(b"".join(encoded), len(b"".join(encoded[:mark])))
-    assert [(line.path, line.digest) for line in found] == [(p, b"sha256:\0" + d) for p, d in lines]
+    assert [(line[4], line[3]) for line in found] == [(p, b"sha256:\0" + d) for p, d in lines]
     assert before == mark
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from evidence.judging import BINDING, codes, judged, policy_of
 from perunml.attesters.simulated import SimulatedAttester
+from perunml.evidence.appraise import appraise_unverified
 from perunml.evidence.bundle import Bundle, SimulatedPart
 from perunml.evidence.judge import judge
 from perunml.evidence.policy import Baseline, Machine, Policy
@@ -176,3 +177,71 @@ def test_proof_cannot_be_made_up() -> None:
         Verified("x", object())
     with pytest.raises(TypeError):
         Appraisal("measured", "", "ek:x", bytes(48), {}, "", (), None)
+
+
+def test_an_appraisal_names_the_baseline_it_was_made_under() -> None:
+    """`decide` compares it, so that an appraisal under an older baseline is worth nothing."""
+    tpm = ForgedTpm()
+    assert judged(tpm, tpm.bundle(BINDING)).appraisal.baseline == tpm.baseline().digest
+    attester, machine = bare()
+    policy = Policy("simulated", "tee", None, True)
+    found = judge(attester.collect(BINDING), machine=machine, policy=policy, binding=BINDING)
+    assert found.appraisal.baseline == ""
+
+
+def test_unverified_evidence_without_a_reason_is_a_bug() -> None:
+    """Nothing is refused without a reason."""
+    with pytest.raises(ValueError, match="reason"):
+        appraise_unverified((), machine=bare()[1])
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [("key", 5), ("key", "x" * 201), ("binding", "A" * 100), ("signature", None), ("binding", "="), ("kind", "tpm")],
+)
+def test_a_malformed_statement_is_refused(member: str, value: object) -> None:
+    """Bounded and strict, as the TPM's part."""
+    document = bare()[0].collect(BINDING).as_json()
+    document["parts"][0][member] = value
+    with pytest.raises(UsageError):
+        Bundle.from_json(document)
+
+
+@pytest.mark.parametrize("parts", [[], {}, None, [{"kind": "tee"}], [{}], ["x"]])
+def test_malformed_parts_are_refused(parts: object) -> None:
+    """T17: no part, or of a kind that is not known."""
+    with pytest.raises(UsageError):
+        Bundle.from_json({"version": 1, "parts": parts})
+
+
+def test_too_many_parts_are_refused() -> None:
+    """D4: bounded."""
+    document = bare()[0].collect(BINDING).as_json()
+    with pytest.raises(UsageError):
+        Bundle.from_json({"version": 1, "parts": document["parts"] * 5})
+
+
+@pytest.mark.parametrize("version", [0, 2, True, "1", None])
+def test_t15_another_version_is_refused(version: object) -> None:
+    """T15: no check is skipped by naming another version."""
+    document = bare()[0].collect(BINDING).as_json()
+    with pytest.raises(UsageError):
+        Bundle.from_json({**document, "version": version})
+
+
+@pytest.mark.parametrize("offset", [-1, True, "0", 1.0, None, 2**40])
+def test_i22_a_malformed_offset_is_refused(offset: object) -> None:
+    """I22: negative, of another type, or past any log."""
+    document = ForgedTpm().bundle(BINDING).as_json()
+    document["parts"][0]["ima_offset"] = offset
+    with pytest.raises(UsageError):
+        Bundle.from_json(document)
+
+
+@pytest.mark.parametrize("pcrs", [[], {"md5": {}}, {"sha256": {"0": 5}}, {"sha256": {"0": "AA"}}, {"sha256": None}])
+def test_q29_malformed_pcr_values_are_refused(pcrs: object) -> None:
+    """Q29, D8: unknown banks, wrong types, wrong lengths."""
+    document = ForgedTpm().bundle(BINDING).as_json()
+    document["parts"][0]["pcrs"] = pcrs
+    with pytest.raises(UsageError):
+        Bundle.from_json(document)

@@ -65,10 +65,10 @@ def baseline_of(case: str) -> Baseline:
     """As parties would record it from this very boot: PCRs 0 to 9, and each file that it loaded (no violations)."""
     lines, _ = parse_log((VM / case / "ima.bin").read_bytes())
     files: dict[str, set[str]] = {}
-    for line in lines[1:]:
-        if line.template_hash != VIOLATION:
-            algorithm, _, digest = line.digest.partition(b":\0")
-            files.setdefault(line.path.decode(), set()).add(f"{algorithm.decode()}:{digest.hex()}")
+    for _, template_hash, _, measured, path in lines[1:]:
+        if template_hash != VIOLATION:
+            algorithm, _, digest = measured.partition(b":\0")
+            files.setdefault(path.decode(), set()).add(f"{algorithm.decode()}:{digest.hex()}")
     pcrs = {index: value for index, value in pcrs_of(case).items() if index < 10}
     return Baseline({"sha256": pcrs}, {path: frozenset(digests) for path, digests in files.items()})
 
@@ -112,8 +112,8 @@ def test_the_rsa_quote_of_a_vm_verifies(case: str) -> None:
     lines, _ = parse_log(log)
     values = pcrs_of(case)
     pcr10 = bytes(32)
-    for line in lines:  # find the prefix whose PCR 10 the quote digests
-        extended = b"\xff" * 32 if line.template_hash == VIOLATION else hashlib.sha256(line.data).digest()
+    for _, template_hash, data, _, _ in lines:  # find the prefix whose PCR 10 the quote digests
+        extended = b"\xff" * 32 if template_hash == VIOLATION else hashlib.sha256(data).digest()
         pcr10 = hashlib.sha256(pcr10 + extended).digest()
         told = {**values, 10: pcr10}
         if hashlib.sha256(b"".join(told[i] for i in sorted(told))).digest() == attest.pcr_digest:
@@ -196,7 +196,7 @@ def test_a_live_enrolment_gives_keys_that_a_credential_can_be_made_for() -> None
         lines, _ = parse_log(read(evidence, "ima"))
         nonce = (VM / "agent-online" / "nonce.hex").read_text().strip()
         assert attest.extra_data == bytes.fromhex(nonce)
-        assert lines[0].path == b"boot_aggregate"
+        assert lines[0][4] == b"boot_aggregate"
 
 
 # physical machines

@@ -8,7 +8,7 @@ from typing import Any
 
 from perunml.wire.codes import MALFORMED
 from perunml.wire.encoding import b64, unb64
-from perunml.wire.errors import PerunError, refuse
+from perunml.wire.errors import refuse
 
 VERSION = 1
 MAX_PARTS = 4
@@ -136,8 +136,6 @@ def read_bank(values: Any, size: int, decode: Any) -> dict[int, bytes]:
             raise refuse(MALFORMED, "a PCR value is a text")
         try:
             raw: bytes = decode(value)
-        except PerunError:
-            raise
         except ValueError:
             raise refuse(MALFORMED, f"PCR {key}: not a value", seen=value) from None
         if len(raw) != size:

@@ -84,11 +84,11 @@ def appraise_log(
 
 
 def _aggregate(lines: Sequence[Line], pcrs: Mapping[str, Mapping[int, bytes]]) -> Iterator[Reason]:
-    first = lines[0]
-    if first.path != AGGREGATE:
-        yield Reason(BOOT_AGGREGATE, "the IMA log does not begin with boot_aggregate", seen=_shown(first.path))
+    _, _, _, digest, path = lines[0]
+    if path != AGGREGATE:
+        yield Reason(BOOT_AGGREGATE, "the IMA log does not begin with boot_aggregate", seen=_shown(path))
         return
-    algorithm, _, value = first.digest.partition(b":\0")
+    algorithm, _, value = digest.partition(b":\0")
     bank = algorithm.decode("ascii", "backslashreplace")
     values = pcrs.get(bank, {}) if bank in STRONG_BANKS else {}
     if any(index not in values for index in range(10)):

@@ -8,7 +8,6 @@ each length is looked at before it is used; nothing is allocated by one.
 from __future__ import annotations
 
 from struct import Struct
-from typing import NamedTuple
 
 from perunml.evidence.codes import IMA_TEMPLATE, NON_CANONICAL, WEAK_DIGEST
 from perunml.wire.errors import PerunError, refuse
@@ -28,14 +27,9 @@ _HEAD = Struct("<I20sI")
 _U32 = Struct("<I")
 
 
-class Line(NamedTuple):
-    """One line. `digest` is ``algorithm:\\0`` and the raw digest, `path` without its NUL; `data` is what was hashed."""
-
-    pcr: int
-    template_hash: bytes
-    data: bytes
-    digest: bytes
-    path: bytes
+Line = tuple[int, bytes, bytes, bytes, bytes]
+"""One line: PCR, template hash, template data (what was hashed), digest as ``algorithm:\\0`` and raw bytes, path without
+its NUL. A plain tuple: there are 100,000 of them, and a class of its own would double the time of reading a log."""
 
 
 def parse_log(log: bytes, mark: int = 0) -> tuple[list[Line], int]:
@@ -45,74 +39,67 @@ def parse_log(log: bytes, mark: int = 0) -> tuple[list[Line], int]:
     ima_template and weak_digest for templates that are not read.
     """
     lines: list[Line] = []
+    append, head, u32, fields_of = lines.append, _HEAD.unpack_from, _U32.unpack_from, _FIELDS.get
     at, end, before = 0, len(log), -1
-    head, u32, size_of_head = _HEAD.unpack_from, _U32.unpack_from, _HEAD.size
-    append, make = lines.append, Line._make
     while at < end:
         if at == mark:
             before = len(lines)
-        if at + size_of_head > end:
-            raise _bad(len(lines), "it ends inside a line")
-        pcr, template_hash, name_size = head(log, at)
-        at += size_of_head
-        if name_size > _LONGEST_NAME or at + name_size + 4 > end:
-            raise _bad(len(lines), "the template's name is too long")
-        fields = _FIELDS.get(log[at : at + name_size])
+        if at + _HEAD.size > end:
+            raise _bad(lines, "it ends inside a line")
+        pcr, template_hash, size = head(log, at)
+        at += _HEAD.size
+        if size > _LONGEST_NAME or at + size + 4 > end:
+            raise _bad(lines, "the template's name is too long")
+        name = log[at : at + size]
+        fields = fields_of(name)
         if fields is None:
-            raise _unread(len(lines), log[at : at + name_size])
-        at += name_size
+            raise _unread(lines, name)
+        at += size
         (size,) = u32(log, at)
         at += 4
         if size > MAX_DATA or at + size > end:
-            raise _bad(len(lines), "the template data are too long")
+            raise _bad(lines, "the template data are too long")
         data = log[at : at + size]
         at += size
-        digest, path = _fields(data, fields, len(lines))
-        append(make((pcr, template_hash, data, digest, path)))
+        # the fields, in line: a call for each would cost as much again
+        if size < 8:
+            raise _bad(lines, "a field is missing")
+        path_at = 8 + u32(data)[0]
+        if path_at > size:
+            raise _bad(lines, "the digest field is too long")
+        digest = data[4 : path_at - 4]
+        (length,) = u32(data, path_at - 4)
+        last = path_at + length
+        if length < 1 or last > size or length > MAX_PATH + 1:
+            raise _bad(lines, "the path field is too long or empty")
+        path = data[path_at : last - 1]
+        if data[last - 1] or 0 in path:
+            raise _bad(lines, "the path is not one NUL-terminated string")
+        while fields > 2:
+            if last + 4 > size:
+                raise _bad(lines, "a field is missing")
+            last += 4 + u32(data, last)[0]
+            fields -= 1
+        if last != size:
+            raise _bad(lines, "its fields do not fill the template data")
+        if digest[:4] == b"ima:":  # d-ngv2 names the digest's type first
+            digest = digest[4:]
+        append((pcr, template_hash, data, digest, path))
         if len(lines) > MAX_LINES:
-            raise _bad(len(lines), f"it has more than {MAX_LINES} lines")
+            raise _bad(lines, f"it has more than {MAX_LINES} lines")
     if at == mark:
         before = len(lines)
     if before < 0:
-        raise _bad(len(lines), "what was accepted before ends inside a line")
+        raise _bad(lines, "what was accepted before ends inside a line")
     return lines, before
 
 
-def _fields(data: bytes, count: int, line: int) -> tuple[bytes, bytes]:
-    end = len(data)
-    if end < 8:
-        raise _bad(line, "a field is missing")
-    (size,) = _U32.unpack_from(data)
-    path_at = 4 + size
-    if path_at + 4 > end:
-        raise _bad(line, "the digest field is too long")
-    digest = data[4:path_at]
-    (size,) = _U32.unpack_from(data, path_at)
-    at = path_at + 4 + size
-    if size < 1 or at > end or size > MAX_PATH + 1:
-        raise _bad(line, "the path field is too long or empty")
-    path = data[path_at + 4 : at - 1]
-    if data[at - 1] or 0 in path:
-        raise _bad(line, "the path is not one NUL-terminated string")
-    for _ in range(count - 2):
-        if at + 4 > end:
-            raise _bad(line, "a field is missing")
-        at += 4 + _U32.unpack_from(data, at)[0]
-    if at != end:
-        raise _bad(line, "its fields do not fill the template data")
-    if digest.startswith(b"ima:"):  # d-ngv2 names the digest's type first
-        digest = digest[4:]
-    return digest, path
+def _bad(lines: list[Line], why: str) -> PerunError:
+    return refuse(NON_CANONICAL, f"the IMA log is not of its form at line {len(lines) + 1}: {why}")
 
 
-def _bad(line: int, why: str) -> PerunError:
-    return refuse(NON_CANONICAL, f"the IMA log is not of its form at line {line + 1}: {why}")
-
-
-def _unread(line: int, name: bytes) -> PerunError:
-    shown = name.decode("ascii", "backslashreplace")
+def _unread(lines: list[Line], name: bytes) -> PerunError:
+    shown, line = name.decode("ascii", "backslashreplace"), len(lines) + 1
     if name == b"ima":
-        return refuse(
-            WEAK_DIGEST, f"line {line + 1} of the IMA log is of the template `ima`, which is SHA-1", seen=shown
-        )
-    return refuse(IMA_TEMPLATE, f"line {line + 1} of the IMA log is of a template that is not read", seen=shown)
+        return refuse(WEAK_DIGEST, f"line {line} of the IMA log is of the template `ima`, which is SHA-1", seen=shown)
+    return refuse(IMA_TEMPLATE, f"line {line} of the IMA log is of a template that is not read", seen=shown)

@@ -41,10 +41,9 @@ def replay(lines: Sequence[Line], quoted: Mapping[str, bytes]) -> int:
 def check_template_hashes(lines: Sequence[Line]) -> list[Reason]:
     """A reason when a line's template hash is not its data's (the first such line; violations have none)."""
     sha1 = hashlib.sha1
-    for number, line in enumerate(lines, 1):
-        found = line[1]
+    for number, (_, found, data, _, _) in enumerate(lines, 1):
         # SHA-1 is the column's form; what proves the line is the replay in a strong bank
-        if found != sha1(line[2], usedforsecurity=False).digest() and found != VIOLATION:
+        if found != sha1(data, usedforsecurity=False).digest() and found != VIOLATION:
             return [Reason(IMA_TEMPLATE_HASH, f"line {number} of the IMA log has another template hash than its data")]
     return []
 
@@ -54,9 +53,9 @@ def _covered(lines: Sequence[Line], bank: str, quoted: bytes) -> int:
     value = bytes(BANK_SIZES[bank])
     ones = b"\xff" * BANK_SIZES[bank]
     count = 0
-    for line in lines:
+    for _, template_hash, data, _, _ in lines:
         count += 1
-        value = hash_of(value + (ones if line[1] == VIOLATION else hash_of(line[2]).digest())).digest()
+        value = hash_of(value + (ones if template_hash == VIOLATION else hash_of(data).digest())).digest()
         if value == quoted:
             return count
     raise refuse(

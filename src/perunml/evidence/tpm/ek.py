@@ -145,11 +145,14 @@ def _load(data: bytes) -> x509.Certificate:
             NON_CANONICAL, "a certificate is too large", expected=f"{MAX_CERTIFICATE} bytes", seen=f"{len(data)}"
         )
     try:
-        if data.lstrip().startswith(b"-----BEGIN"):
-            return x509.load_pem_x509_certificate(data)
-        return x509.load_der_x509_certificate(data)
-    except ValueError:
-        raise refuse(NON_CANONICAL, "not an X.509 certificate") from None
+        pem = data.lstrip().startswith(b"-----BEGIN")
+        made = x509.load_pem_x509_certificate(data) if pem else x509.load_der_x509_certificate(data)
+        # the library reads lazily: whatever will be looked at is read here, once, so that nothing raises later
+        _ = (made.subject, made.issuer, made.extensions, made.signature_hash_algorithm)
+        _ = (made.not_valid_before_utc, made.not_valid_after_utc)
+    except Exception:  # the library has many, some of no common class, and the bytes are the attacker's
+        raise refuse(NON_CANONICAL, "not an X.509 certificate that can be read") from None
+    return made
 
 
 def _path(
@@ -192,11 +195,7 @@ def _leaf_reasons(leaf: x509.Certificate, public: PublicArea) -> Iterator[Reason
         yield Reason(EK_CERTIFICATE, "the EK certificate's key is not RSA or ECC")
     elif key.public_numbers() != public.key().public_numbers():
         yield Reason(EK_MISMATCH, "the EK certificate is for another key")
-    try:
-        extensions = {e.oid: e.value for e in leaf.extensions}
-    except ValueError:
-        yield Reason(EK_CERTIFICATE, "the EK certificate's extensions are not of their form")
-        return
+    extensions = {e.oid: e.value for e in leaf.extensions}
     usage = extensions.get(ExtensionOID.EXTENDED_KEY_USAGE)
     if not isinstance(usage, x509.ExtendedKeyUsage) or EK_USAGE not in usage:
         yield Reason(EK_CERTIFICATE, "not certified for use as an EK", expected="tcg-kp-EKCertificate (2.23.133.8.1)")
@@ -219,12 +218,7 @@ def _path_reasons(path: list[x509.Certificate], now: dt.datetime) -> Iterator[Re
         # the root's own signature proves nothing: it is known by its bytes
         if depth + 1 < len(path) and (signed_by is None or signed_by.digest_size < 32):
             yield Reason(WEAK_SCHEME, f"a weak hash signs {name}", expected="SHA-256 or stronger")
-        try:
-            extensions = list(certificate.extensions)
-        except ValueError:
-            yield Reason(EK_CERTIFICATE, f"extensions are not of their form: {name}")
-            continue
-        for extension in extensions:
+        for extension in certificate.extensions:
             if extension.critical and extension.oid not in _KNOWN_EXTENSIONS:
                 yield Reason(EK_CERTIFICATE, f"unknown critical extension: {name}", seen=extension.oid.dotted_string)
         if depth:
