@@ -171,7 +171,7 @@ class Agent:
             if self._operator is None or exc.code != NOT_ENROLLED.code:
                 raise
         assert self._operator is not None
-        enrolled = enrol(self._pin, self._operator, self._attester, self._folder, self._name)  # type: ignore[arg-type]
+        enrolled = enrol(self._pin, self._operator, self._attester, self._folder, self._name)  # type: ignore[arg-type]  # both attesters enrol
         self._tell({"event": "enrolled", "machine": enrolled.machine, "expires": enrolled.expires})
         member = membership(self._pin, self._attester.machine, self._folder)
         self._simulated = member.simulated

@@ -43,7 +43,7 @@ class Protocol(H11Protocol):
 
     _timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a TCP transport always
         super().connection_made(transport)
         ssl_object = transport.get_extra_info("ssl_object")
         peer = Peer(ssl_object.getpeercert(binary_form=True) if ssl_object else None)

@@ -120,7 +120,7 @@ QUOTE_FAULTS: tuple[Fault, ...] = (
     Fault("Q2", "attest_bit", "quote_signature", _sent(lambda p: replace(p, attest=flip(p.attest, 450)))),
     Fault("Q3", "magic", "not_tpm_generated", _signed(lambda t, b: Quoting(magic=0x12345678))),
     *(
-        Fault("Q4", name, "wrong_attest_type", _signed(lambda t, b, kind=kind: Quoting(kind=kind)))  # type: ignore[misc]
+        Fault("Q4", name, "wrong_attest_type", _signed(lambda t, b, kind=kind: Quoting(kind=kind)))  # type: ignore[misc]  # a lambda with a default
         for name, kind in {"certify": 0x8017, "time": 0x8019, "creation": 0x801A, "nv": 0x8014}.items()
     ),
     Fault("Q5", "pcr16_as_pcr0", "pcr_selection", _relabelled([16], [0])),
@@ -168,7 +168,7 @@ QUOTE_FAULTS: tuple[Fault, ...] = (
             f"bitmap_of_{size}",
             "pcr_selection",
             _signed(
-                lambda t, b, size=size: Quoting(  # type: ignore[misc]
+                lambda t, b, size=size: Quoting(  # type: ignore[misc]  # a lambda with a default
                     selected=(1).to_bytes(4) + HASH_IDS["sha256"].to_bytes(2) + bitmap(QUOTED, size)
                 )
             ),

@@ -26,7 +26,7 @@ DEFAULTS = {"epochs": 30, "batch_size": 32, "seed": 1, "pause_ms": 0}
 HELD_OUT = 5  # every fifth row is kept for testing
 
 
-class Classifier(nn.Module):  # type: ignore[misc]
+class Classifier(nn.Module):  # type: ignore[misc]  # torch is not read by the type checker
     """Standardises its inputs with what it saw in training, then two layers."""
 
     def __init__(self, mean: torch.Tensor, spread: torch.Tensor, classes: int) -> None:
