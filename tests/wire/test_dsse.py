@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from perunml.wire.errors import IntegrityError, PerunError, UsageError
 from perunml.wire.identity import SigningKey
 
 ANNA, BORIS = (SigningKey.from_secret(bytes([i]) * 32) for i in (1, 2))
-HSM = SigningKey.generate("p384")
+HSM = SigningKey(ec.derive_private_key(0xC0FFEE, ec.SECP384R1()))
 BODY = {"party": "st-vitus", "expires": 1800000000}
 
 

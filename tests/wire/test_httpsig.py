@@ -6,6 +6,7 @@ import base64
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ from perunml.wire.errors import AgreementRefusal, PerunError
 from perunml.wire.httpsig import LIFETIME, MAX_LIFETIME, MAX_SKEW, TAG, content_digest, sign_request, verify_request
 from perunml.wire.identity import SigningKey
 
-ED, HSM = SigningKey.from_secret(bytes(range(32))), SigningKey.generate("p384")
+ED, HSM = SigningKey.from_secret(bytes(range(32))), SigningKey(ec.derive_private_key(0xC0FFEE, ec.SECP384R1()))
 NOW = 1_800_000_000
 URL = "https://manager.example:8443/v1/runs?agreement=x&n=1"
 BODY = b'{"a":1}'

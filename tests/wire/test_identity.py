@@ -16,7 +16,7 @@ from perunml.wire.errors import PerunError
 from perunml.wire.identity import PublicKey, SigningKey
 from perunml.wire.points import sound_ed25519, sound_x25519
 
-ED, HSM = SigningKey.from_secret(bytes(range(32))), SigningKey.generate("p384")
+ED, HSM = SigningKey.from_secret(bytes(range(32))), SigningKey(ec.derive_private_key(0xC0FFEE, ec.SECP384R1()))
 BOTH = pytest.mark.parametrize("key", [ED, HSM], ids=["ed25519", "p384"])
 P = 2**255 - 19
 L = 2**252 + 27742317777372353535851937790883648493
