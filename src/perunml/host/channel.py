@@ -7,6 +7,7 @@ cannot have it vouch for anything else.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable
@@ -64,6 +65,8 @@ class EvidenceSource:
         self._ask({"ask": "lease", "deadline": deadline})
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):  # what is left to be written has no reader any more
+            self._file.close()
         self._sock.close()
 
     def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +100,8 @@ def answer_runner(sock: socket.socket, handlers: Handlers) -> None:
     """The agent's end: answers until the runner closes. Runs in a thread of its own; a request that is not understood
     ends it."""
     last: Any = None
-    with sock, sock.makefile("rwb") as stream:
+    # A runner that was killed leaves a broken pipe, which is no error here.
+    with contextlib.suppress(BrokenPipeError), sock, sock.makefile("rwb") as stream:
         while True:
             try:
                 line = stream.readline(MAX_MESSAGE)

@@ -121,7 +121,8 @@ def _version_1(roots: dict[str, Path], run: str, memory: int) -> Cgroup | None:
             continue
         folder = roots[controller] / _GROUP / run
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.parent.mkdir(exist_ok=True)
+            folder.mkdir(exist_ok=True)
             (folder / name).write_text(str(value))
             if controller == "memory":
                 with contextlib.suppress(OSError):  # no swap accounting in this kernel

@@ -19,6 +19,8 @@ MAX_VALUES = 1000
 """Most numbers of one field: one per epoch, or a thousand steps."""
 DIGITS = 6
 """Significant decimal digits kept: about 20 bits a number, single precision's own."""
+MAX_MAGNITUDE = 1e15
+"""Greater numbers are no metrics, and from 2^53 on JSON does not carry them well (RFC 8785 section 3.2.2.3)."""
 
 
 def clean_metrics(data: bytes, fields: Sequence[str], max_size: int) -> bytes:
@@ -45,5 +47,7 @@ def clean_metrics(data: bytes, fields: Sequence[str], max_size: int) -> bytes:
 def _number(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise refuse(METRICS_REFUSED, f"{name} holds something that is not a finite number")
+    if abs(value) > MAX_MAGNITUDE:
+        raise refuse(METRICS_REFUSED, f"{name} holds a number out of range", expected=f"at most {MAX_MAGNITUDE:g}")
     rounded = float(f"{value:.{DIGITS - 1}e}")
-    return int(rounded) if rounded.is_integer() and abs(rounded) < 2**53 else rounded
+    return int(rounded) if rounded.is_integer() else rounded

@@ -49,7 +49,7 @@ def file_names(name: str, format: str) -> tuple[str, ...]:
 
 def collect(folder: Path, declared: Mapping[str, OutputKey]) -> list[Found]:
     """The outputs in `folder`, all that were declared and nothing else. Raises `PerunError` with every reason found
-    (output_undeclared, output_missing, output_not_a_file, output_too_large, format_refused, metrics_refused). The job's
+    (output_undeclared, output_missing, output_not_a_file, output_too_large, output_format_refused, metrics_refused). The job's
     processes must be gone."""
     reasons: list[Reason] = []
     found: list[Found] = []

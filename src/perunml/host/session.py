@@ -77,7 +77,7 @@ class Session:
         self._link: ManagerLink | None = None
         self._challenge: Challenge | None = None
         self._nonce = b""
-        self._pending: tuple[RenewRequest, float] | None = None
+        self._pending: RenewRequest | None = None
         self._over = False
 
     @property
@@ -117,10 +117,11 @@ class Session:
             endpoint=endpoint,
             evidence=bundle,
         )
-        sent = self._clock()
         # The same request by the same session key gets the same answer, so an answer that was lost is asked for again.
         try:
-            answer = self._insist(lambda: machine_link.release(self.run, request), sent + challenge.expires_in)
+            answer, sent = self._insist(
+                lambda: machine_link.release(self.run, request), self._clock() + challenge.expires_in
+            )
         except EvidenceRefusal:
             self._evidence.forget()
             raise
@@ -132,13 +133,13 @@ class Session:
 
     def renew(self) -> RenewAnswer:
         """Renew the lease on fresh evidence. Raises what the manager refuses. `Unreachable` leaves the lease as it was: the
-        next call sends the very same request again, whose answer may have been lost, and counts from the first sending."""
+        next call sends the very same request again, whose answer may have been lost; a repeated answer grants what is left."""
         with self._lock:
             if self._pending is None:
                 bundle = self._evidence.collect(self._request("renew", self._nonce, ""))
-                self._pending = (RenewRequest(nonce=self._nonce, evidence=bundle), self._clock())
-            request, sent = self._pending
-            answer = self.link.renew(self.run, request)
+                self._pending = RenewRequest(nonce=self._nonce, evidence=bundle)
+            sent = self._clock()
+            answer = self.link.renew(self.run, self._pending)
             self._extend(answer.lease_seconds, sent)
             self._pending = None
             self._nonce = answer.next_nonce
@@ -161,7 +162,7 @@ class Session:
                 error=error,
                 reasons=[reason.as_json() for reason in reasons],
             )
-            answer = self._insist(lambda: self.link.finish(self.run, request), self.deadline)
+            answer, _ = self._insist(lambda: self.link.finish(self.run, request), self.deadline)
             answer.receipt.verify("Receipt", [PublicKey(self.pin.identity)])
             self._over = True
             return answer
@@ -185,10 +186,12 @@ class Session:
         self.lease_id = answer.lease
         self._extend(answer.lease_seconds, sent)
 
-    def _insist(self, ask: Callable[[], T], until: float) -> T:
+    def _insist(self, ask: Callable[[], T], until: float) -> tuple[T, float]:
+        """The answer, and when the request that got it was sent."""
         while True:
+            sent = self._clock()
             try:
-                return ask()
+                return ask(), sent
             except Unreachable:
                 if self._clock() + RETRY_AFTER >= until:
                     raise
