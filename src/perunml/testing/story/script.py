@@ -83,7 +83,8 @@ class Story:
                 self.machines[host] = done["machine"]
                 step.found(f"{done['machine'][:20]}… (simulated)")
         with report.step("gpu-cloud", "publishes the trainer's baseline: PCRs and the files its IMA log may show"):
-            path = world.write_json("gpu-cloud", "baseline.json", world.servers["tpm"].ask("baseline"))
+            baseline = {"apiVersion": "perunml/v1", "kind": "Baseline", **world.servers["tpm"].ask("baseline")}
+            path = world.write_json("gpu-cloud", "baseline.json", baseline)
             self.found["baseline"] = cloud.run("document", "push", str(path))["digest"]
 
     # --- 3 ---
