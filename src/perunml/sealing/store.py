@@ -84,6 +84,10 @@ class FolderStore:
                 self._open[blob_id] = os.open(self._blobs / blob_id, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             except FileNotFoundError:
                 raise refuse(BLOB_MISSING, f"blob {blob_id} is not in the store") from None
+            except OSError as exc:
+                if exc.errno == errno.ELOOP:
+                    raise refuse(BLOB_MISSING, f"blob {blob_id} is a symbolic link, not a blob") from None
+                raise
         return self._open[blob_id]
 
     @contextmanager

@@ -1,0 +1,92 @@
+"""How fast is reading a sealed asset, beside reading the same bytes unsealed?
+
+Both read one file of the page cache, in order, a chunk of 1 MiB at a time, into a buffer that is used again: unsealed by
+`preadv` and one copy (what a program does that keeps the data), sealed by `SealedReader.read_into`. The two take turns, so that
+whatever else the machine does hits both; medians are given. Sealing is timed too, storage included.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from perunml.sealing.keys import new_data_key
+from perunml.sealing.manifest import open_manifest
+from perunml.sealing.reader import SealedReader, verify_tree
+from perunml.sealing.store import FolderStore
+from perunml.sealing.writer import seal_files
+from perunml.wire.identity import SigningKey
+
+CHUNK = 1 << 20
+SIZE = 256 * CHUNK
+ROUNDS = 11
+
+
+def run(size: int = SIZE, rounds: int = ROUNDS) -> dict[str, Any]:
+    """``{"name", "results": [{"name", "value", "unit"}, …]}`` for a file of `size` bytes, the median of `rounds` turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "plain"
+        with plain.open("wb") as file:
+            for _ in range(size // CHUNK):
+                file.write(os.urandom(CHUNK))
+        owner, key = SigningKey.generate(), new_data_key()
+        store = FolderStore(Path(folder) / "sealed")
+        start = time.perf_counter()
+        envelope = seal_files({"f": plain}, store, name="f", kind="dataset", owner=owner, data_key=key)
+        sealing = time.perf_counter() - start
+        manifest = open_manifest(envelope, [owner.public])
+        fd = os.open(plain, os.O_RDONLY)
+        with store, SealedReader(manifest, key, store) as reader:
+            ways = {
+                "preadv": lambda: _preadv(fd, size),
+                "sealed": lambda: _sealed(reader, size),
+                "tree": lambda: verify_tree(manifest, store),
+            }
+            spent = _turns(ways, rounds)
+        os.close(fd)
+    rate = {name: size / seconds / 1e9 for name, seconds in spent.items()}
+    return {
+        "name": "sealing",
+        "results": [
+            {"name": "preadv_and_copy", "value": round(rate["preadv"], 3), "unit": "GB/s"},
+            {"name": "sealed_read", "value": round(rate["sealed"], 3), "unit": "GB/s"},
+            {"name": "sealed_over_preadv", "value": round(rate["sealed"] / rate["preadv"], 3), "unit": "x"},
+            {"name": "verify_tree", "value": round(rate["tree"], 3), "unit": "GB/s"},
+            {"name": "seal_and_fsync", "value": round(size / sealing / 1e9, 3), "unit": "GB/s"},
+        ],
+    }
+
+
+def _turns(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+    """Median seconds of each way; every round runs all of them, the first one not counted."""
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for round_number in range(rounds + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            if round_number:
+                spent[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in spent.items()}
+
+
+def _preadv(fd: int, size: int) -> None:
+    raw, kept = bytearray(CHUNK), bytearray(CHUNK)
+    for offset in range(0, size, CHUNK):
+        os.preadv(fd, [raw], offset)
+        kept[:] = raw
+
+
+def _sealed(reader: SealedReader, size: int) -> None:
+    kept = memoryview(bytearray(CHUNK))
+    for offset in range(0, size, CHUNK):
+        reader.read_into("f", offset, kept)
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(), indent=1))
