@@ -63,3 +63,9 @@ SERVICE_OVER = rule(
     "The service's lease is over: its keys are wiped and it answers nobody.",
     "Its operator looks at the run's reasons at the manager; an owner may have suspended an asset.",
 )
+ENGINE_GONE = rule(
+    "engine_gone",
+    Kind.LIMIT,
+    "The process that computes a service's answers ended, or took too long; it is started anew.",
+    "Try again in a moment; with the same inputs failing again, the model's owner looks at the model.",
+)

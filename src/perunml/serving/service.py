@@ -68,6 +68,7 @@ class Service:
         quota: Quota,
         deadline: Callable[[], float],
         clock: Callable[[], float],
+        issued: float | None = None,
     ) -> None:
         """Raises `IntegrityError` (delivery_mismatch) for a certificate that is not about this very session."""
         self._terms = terms
@@ -82,11 +83,11 @@ class Service:
         self._newest = ""
         self._lag = 0.0
         self._computing = threading.Lock()
-        self.certify(certificate)
+        self.certify(certificate, issued=issued)
 
-    def certify(self, envelope: Envelope) -> None:
-        """Take a newer certificate, after a renewal; requests may name an older one until that is over. Its start is the
-        manager's time now, and the only clock that counts here."""
+    def certify(self, envelope: Envelope, *, issued: float | None = None) -> None:
+        """Take a newer certificate, after a renewal; requests may name an older one until that is over. Its start was the
+        manager's time at `issued`, in seconds of `clock` (default: now), and no other clock counts here."""
         hpke, signer, _ = self._keys()
         body = ServiceCertificate.open(envelope, [self._terms.manager])
         wanted = {
@@ -101,7 +102,8 @@ class Service:
             if getattr(body, name) != value:
                 raise refuse(DELIVERY_MISMATCH, f"the service certificate is of another {name}")
         begin = parse_time(body.not_before)
-        self._lag = max(self._lag, begin - self._clock()) if self._certificates else begin - self._clock()
+        lag = begin - (self._clock() if issued is None else issued)
+        self._lag = max(self._lag, lag) if self._certificates else lag
         now = self.now()
         kept = {name: each for name, each in self._certificates.items() if each.end > now}
         self._certificates = {**kept, envelope.digest: _Certified(envelope, body, parse_time(body.not_after))}

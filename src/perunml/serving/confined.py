@@ -1,0 +1,149 @@
+"""An engine in a sandbox of its own, the same in which trainings run: no network, no files but the model, no keys.
+
+A model is somebody else's program. `archive` keeps the known ways to act out of it; this keeps the unknown ones in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import perunml
+from perunml.host import contract
+from perunml.host.codes import MEMORY_CAN_SWAP
+from perunml.host.limits import Cgroup
+from perunml.host.memory import PrivateMemory, swap_is_on
+from perunml.host.sandbox import Sandbox, View, job_user, show_interpreter
+from perunml.serving.codes import ENGINE_GONE, ENGINE_UNKNOWN, INFERENCE_FAILED, INPUTS_REFUSED, MODEL_REFUSED
+from perunml.serving.pipe import receive, send
+from perunml.wire.canonical import canonical
+from perunml.wire.errors import PerunError, error, refuse
+from perunml.wire.rules import Reason
+
+START_SECONDS = 120.0
+"""Importing PyTorch on a busy machine, and loading a large model."""
+PREDICT_SECONDS = 60.0
+SCRATCH = 256 << 20
+"""Bytes of the engine's /tmp and /dev/shm, each; memory, taken only as it is used."""
+SOCKET = "engine.sock"
+_TOLD = {rule.code: rule for rule in (ENGINE_UNKNOWN, MODEL_REFUSED, INPUTS_REFUSED, INFERENCE_FAILED)}
+"""All that an engine's process may say; anything else is its failure."""
+
+
+class ConfinedEngine:
+    """`start` and `tend` from the runner's main thread, which bubblewrap lives as long as; `predict` from any, one at a
+    time. `model` lies in a memory mount, readable for the job's user."""
+
+    def __init__(self, engine: str, model: Path, memory: PrivateMemory, *, cgroup: Cgroup | None, swap_allowed: bool):
+        """Raises `UsageError` (memory_can_swap)."""
+        if swap_is_on() and not swap_allowed and not (cgroup and cgroup.forbids_swap()):
+            raise refuse(
+                MEMORY_CAN_SWAP, "swap is on, and no cgroup can keep the engine out of it", command="swapoff -a"
+            )
+        user = job_user()
+        self._engine = engine
+        self._cgroup = cgroup
+        self._out = memory.add("out", 1 << 20, owner=user)
+        self._view = View(
+            code=memory.show("code", Path(perunml.__file__).resolve().parents[1]),
+            inputs={"/in/model": model},
+            out=self._out,
+            tmp=memory.add("tmp", SCRATCH, owner=user, executable=True),
+            shm=memory.add("shm", SCRATCH, owner=user),
+            parameters=canonical({}),
+            prefixes=show_interpreter(memory),
+        )
+        self._sandbox: Sandbox | None = None
+        self._link: socket.socket | None = None
+        self._inputs: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Returns when the model is loaded. Raises `IntegrityError` (model_refused), `AgreementRefusal` (engine_unknown),
+        `LimitReached` (engine_gone), `UsageError` (memory_can_swap, host_unfit)."""
+        cgroup = self._make_cgroup()
+        if swap_is_on() and not self._swap_allowed and not (cgroup and cgroup.forbids_swap()):
+            raise refuse(
+                MEMORY_CAN_SWAP, "swap is on, and no cgroup can keep the engine out of it", command="swapoff -a"
+            )
+        path = self._out / SOCKET
+        path.unlink(missing_ok=True)
+        environment = contract.environment({}, {}, threads=contract.thread_count()) | {"PYTHONPATH": contract.CODE}
+        command = [
+            self._view.python,
+            "-m",
+            "perunml.serving.worker",
+            f"{contract.OUT}/{SOCKET}",
+            self._engine,
+            "/in/model",
+        ]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(str(path))
+            os.chown(path, job_user(), job_user())
+            listener.listen(1)
+            listener.settimeout(START_SECONDS)
+            self._sandbox = Sandbox(self._view, command, environment, file_size=SCRATCH, cgroup=cgroup)
+            try:
+                link, _ = listener.accept()
+                link.settimeout(START_SECONDS)
+                told = _answer(receive(link), "inputs")
+            except (OSError, PerunError) as exc:
+                self.close()
+                if isinstance(exc, PerunError):
+                    raise
+                raise refuse(ENGINE_GONE, "the engine's process does not come up") from None
+        link.settimeout(PREDICT_SECONDS)
+        with self._lock:
+            self._link, self._inputs = link, told
+
+    def tend(self) -> None:
+        """Start the engine anew when its process is gone. Raises as `start` does."""
+        if self._link is None:
+            self.close()
+            self.start()
+
+    def describe(self) -> dict[str, Any]:
+        return self._inputs
+
+    def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Raises what an engine does, and `LimitReached` (engine_gone), after which `tend` is due."""
+        with self._lock:
+            if self._link is None:
+                raise refuse(ENGINE_GONE, "the engine's process is being started anew")
+            try:
+                send(self._link, inputs)
+                return _answer(receive(self._link), "outputs")
+            except PerunError as exc:
+                if exc.code not in _TOLD:
+                    self._drop()
+                raise
+
+    def close(self) -> None:
+        """End the process and all in it."""
+        with self._lock:
+            self._drop()
+        if self._sandbox is not None:
+            with contextlib.suppress(OSError):
+                self._sandbox.__exit__(None, None, None)
+            self._sandbox = None
+
+    def _drop(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+
+def _answer(told: Any, name: str) -> dict[str, Any]:
+    """The member `name` of what the engine's process said, or the refusal it may make."""
+    if isinstance(told, dict) and set(told) == {name} and isinstance(told[name], dict):
+        found: dict[str, Any] = told[name]
+        return found
+    if isinstance(told, dict) and set(told) == {"refusal"} and isinstance(told["refusal"], dict):
+        said = Reason.from_json(told["refusal"])
+        if rule := _TOLD.get(said.code):
+            raise error([Reason(rule, said.message, said.expected, said.seen)])
+    raise refuse(ENGINE_GONE, "the engine's process answers what no engine does")

@@ -1,0 +1,138 @@
+"""The runner of a service: ``python -m perunml.serving.runner``, started by the agent as `host.runner` is for trainings.
+
+Binds the configured address first, because the endpoint goes into the release; gets the keys; unseals the model into
+memory; serves until the lease is lost (the process ends at once), the agent ends it, or the agreed time is over.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import threading
+from pathlib import Path
+
+from perunml.api.runs import QuotaAnswer, QuotaRequest
+from perunml.host.clock import boottime
+from perunml.host.codes import DELIVERY_MISMATCH
+from perunml.host.limits import make_cgroup
+from perunml.host.memory import SLACK, available_memory
+from perunml.host.runner import Run, Settings, run_main
+from perunml.host.sandbox import job_user
+from perunml.sealing.views import unpack
+from perunml.serving.confined import ConfinedEngine
+from perunml.serving.gateway import Gateway, listen
+from perunml.serving.quota import Quota
+from perunml.serving.service import Service, Terms
+from perunml.wire.dsse import Envelope
+from perunml.wire.errors import refuse
+from perunml.wire.identity import PublicKey
+
+BEAT = 0.2
+"""Seconds between looks at the session's certificate and at the engine's process."""
+PAGE = 4096
+
+
+class Serving:
+    """One service's run, from a bound port to its end."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._endpoint = ""
+        self._ended = threading.Event()
+
+    def prepare(self, settings: Settings) -> str:
+        """Bind `settings.listen`; the endpoint to tell the manager."""
+        try:
+            self._socket, self._endpoint = listen(settings.listen)
+        except (OSError, ValueError):
+            raise refuse(
+                DELIVERY_MISMATCH,
+                "the address for services cannot be bound",
+                seen=settings.listen,
+                command="perunml host run",
+            ) from None
+        signal.signal(signal.SIGTERM, lambda number, frame: self._ended.set())
+        return self._endpoint
+
+    def serve(self, run: Run) -> None:
+        """From delivery to the end."""
+        if run.delivery.kind != "serve" or set(run.delivery.inputs) != {"model"}:
+            raise refuse(DELIVERY_MISMATCH, "not a service with one model", seen=run.delivery.kind)
+        if run.session.service_certificate is None:
+            raise refuse(DELIVERY_MISMATCH, "the manager gave the service no certificate")
+        assert self._socket is not None
+        engine = self._engine(run)
+        engine.start()
+        certificate = run.session.service_certificate
+        service = Service(
+            Terms(
+                manager=PublicKey(run.settings.pin.identity),
+                agreement=run.delivery.agreement,
+                run=run.delivery.run,
+                model=run.delivery.inputs["model"].asset,
+                clients={party: tuple(keys) for party, keys in run.delivery.clients.items()},
+            ),
+            hpke=run.session.hpke,
+            signer=run.session.signer,
+            certificate=certificate,
+            issued=_sent(run),
+            engine=engine,
+            quota=Quota(lambda wanted: _draw(run, wanted), clock=boottime),
+            deadline=lambda: run.session.deadline,
+            clock=boottime,
+        )
+        gateway = Gateway(service, self._socket)
+        run.on_lost = service.close
+        gateway.start()
+        run.report("serving", endpoint=self._endpoint, simulated=run.delivery.simulated)
+        try:
+            self._tend(run, service, engine, certificate)
+        finally:
+            gateway.stop()
+            engine.close()
+        run.finish({})
+
+    def _tend(self, run: Run, service: Service, engine: ConfinedEngine, known: Envelope) -> None:
+        end = boottime() + run.delivery.wall_seconds if run.delivery.wall_seconds else float("inf")
+        while not self._ended.wait(BEAT) and boottime() < end:
+            newest = run.session.service_certificate
+            if newest is not None and newest is not known:
+                service.certify(newest, issued=_sent(run))
+                known = newest
+            engine.tend()
+
+    def _engine(self, run: Run) -> ConfinedEngine:
+        """The model, unsealed into memory, and the engine that the agreement names, not started yet."""
+        fetched = run.fetch()["model"]
+        user = job_user()
+        space = SLACK + sum(-(-size // PAGE) * PAGE + PAGE for size in fetched.reader.files.values())
+        folder: Path = run.memory.add("model", space, owner=user)
+        unpack(fetched.reader, folder)
+        run.memory.freeze("model", user)
+        fetched.reader.close()
+        shutil.rmtree(fetched.folder, ignore_errors=True)
+        name = run.delivery.job.get("engine")
+        if not isinstance(name, str):
+            raise refuse(DELIVERY_MISMATCH, "the job names no engine")
+        return ConfinedEngine(
+            name,
+            folder,
+            run.memory,
+            cgroup=lambda: make_cgroup(run.delivery.run, available_memory()),
+            swap_allowed=run.delivery.simulated,
+        )
+
+
+def _sent(run: Run) -> float:
+    """When the request was sent that the newest certificate answered, by CLOCK_BOOTTIME."""
+    return run.session.deadline - run.session.lease_seconds
+
+
+def _draw(run: Run, wanted: int) -> QuotaAnswer:
+    return run.link().quota(run.delivery.run, QuotaRequest(wanted=wanted))
+
+
+if __name__ == "__main__":
+    serving = Serving()
+    run_main(serving.serve, prepare=serving.prepare)

@@ -1,0 +1,42 @@
+"""The engine's process, inside the sandbox: loads the model, answers one request after the other.
+
+Arguments: the socket's path, the engine's name, the model's folder. It holds the model and one request's inputs at a time,
+and no key: what a model could do by being loaded or run, it does to this process, which has no network and no file.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+from perunml.serving.engines import load_engine
+from perunml.serving.pipe import receive, send
+from perunml.wire.errors import PerunError
+
+
+def main(argv: list[str]) -> int:
+    path, engine, model = argv[1:4]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.connect(path)
+        try:
+            loaded = load_engine(engine, Path(model))
+        except PerunError as exc:
+            send(sock, {"refusal": exc.reasons[0].as_json()})
+            return 1
+        send(sock, {"inputs": loaded.describe()})
+        while True:
+            try:
+                asked = receive(sock)
+            except PerunError:
+                return 0  # the service closed
+            try:
+                send(sock, {"outputs": loaded.predict(asked)})
+            except PerunError as exc:
+                send(sock, {"refusal": exc.reasons[0].as_json()})
+
+
+if __name__ == "__main__":
+    # Not sys.exit: PyTorch's clean-up at exit is of no use here, and has been seen to hang.
+    os._exit(main(sys.argv))
