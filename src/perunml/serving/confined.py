@@ -38,15 +38,20 @@ class ConfinedEngine:
     """`start` and `tend` from the runner's main thread, which bubblewrap lives as long as; `predict` from any, one at a
     time. `model` lies in a memory mount, readable for the job's user."""
 
-    def __init__(self, engine: str, model: Path, memory: PrivateMemory, *, cgroup: Cgroup | None, swap_allowed: bool):
-        """Raises `UsageError` (memory_can_swap)."""
-        if swap_is_on() and not swap_allowed and not (cgroup and cgroup.forbids_swap()):
-            raise refuse(
-                MEMORY_CAN_SWAP, "swap is on, and no cgroup can keep the engine out of it", command="swapoff -a"
-            )
+    def __init__(
+        self,
+        engine: str,
+        model: Path,
+        memory: PrivateMemory,
+        *,
+        cgroup: Callable[[], Cgroup | None] = lambda: None,
+        swap_allowed: bool,
+    ) -> None:
+        """`cgroup` makes one for each start, where the machine can; `swap_allowed` is for simulated machines."""
         user = job_user()
         self._engine = engine
-        self._cgroup = cgroup
+        self._make_cgroup = cgroup
+        self._swap_allowed = swap_allowed
         self._out = memory.add("out", 1 << 20, owner=user)
         self._view = View(
             code=memory.show("code", Path(perunml.__file__).resolve().parents[1]),
