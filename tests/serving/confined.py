@@ -6,9 +6,7 @@ Argument: the folder with the model. Input lines: inputs to predict, or "kill" (
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import sys
 from pathlib import Path
 
@@ -33,7 +31,8 @@ def main() -> None:
                 match asked := json.loads(line):
                     case "kill":
                         assert engine._sandbox
-                        os.kill(engine._sandbox.init_pid, signal.SIGKILL)
+                        engine._sandbox.kill()
+                        engine._sandbox.wait(None)
                         answer: object = {}
                     case "tend":
                         engine.tend()
