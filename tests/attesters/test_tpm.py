@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from perunml.attesters.esys import open_tpm
-from perunml.attesters.tpm import AK_HANDLE, EK_RSA_HANDLE, TpmAttester
+from perunml.attesters.tpm import (
+    AK_HANDLE,
+    EK_ECC_CERTIFICATE,
+    EK_ECC_HANDLE,
+    EK_ECC_TEMPLATE,
+    EK_RSA_HANDLE,
+    TpmAttester,
+)
 from perunml.evidence.bundle import Bundle, TpmPart
 from perunml.evidence.judge import Judgement, judge
 from perunml.evidence.policy import Baseline, Machine, Policy
 from perunml.evidence.tpm.credential import make_credential
 from perunml.evidence.tpm.ek import EkIdentity, verify_ek
 from perunml.evidence.tpm.keys import check_ak
+from perunml.evidence.tpm.public import parse_public
+from perunml.testing.ca import DevelopmentCa
 from perunml.testing.forge import ForgedTpm
 from perunml.testing.machine import SimulatedMachine
 from perunml.wire.errors import EvidenceRefusal, PerunError, Unreachable
@@ -242,3 +253,91 @@ def test_a_boot_log_travels_when_it_is_asked_for(machine: SimulatedMachine, tmp_
     part = TpmAttester(machine.tcti, tmp_path / "agent", machine.ima_log, log).collect(bytes(48)).parts[0]
     assert isinstance(part, TpmPart)
     assert part.event_log == b"events"
+
+
+def test_quotes_while_files_are_loaded_are_accepted(
+    manager: Manager, machine: SimulatedMachine, files: list[Path]
+) -> None:
+    """The race: PCR 10 and the log change between reading, quoting and reading the log; an honest machine is accepted
+    each time."""
+    done = threading.Event()
+
+    def load() -> None:
+        while not done.is_set():
+            machine.measure(files[0])
+
+    loading = threading.Thread(target=load)
+    loading.start()
+    try:
+        answers = [manager.ask() for _ in range(25)]
+    finally:
+        done.set()
+        loading.join()
+    assert answers == [[]] * 25
+
+
+def test_pcrs_that_never_hold_still_are_a_coded_refusal(attester: TpmAttester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No endless loop, and never a quote with other values than it signs."""
+    monkeypatch.setattr("perunml.attesters.tpm.ATTEMPTS", 0)
+    with pytest.raises(PerunError) as caught:
+        attester.collect(bytes(48))
+    assert caught.value.code == "tpm_busy"
+
+
+@pytest.fixture
+def ecc_certificate(attester: TpmAttester, machine: SimulatedMachine) -> Iterator[DevelopmentCa]:
+    """The TPM as if its vendor had certified its ECC P-256 EK too, with room left in the NV index."""
+    from tpm2_pytss import ESAPI, ESYS_TR, TPM2_ALG, TPM2B_NV_PUBLIC, TPMA_NV, TPMS_NV_PUBLIC
+
+    with open_tpm(machine.tcti) as tpm:
+        if not tpm.has(EK_ECC_HANDLE):
+            tpm.create_endorsement_key(EK_ECC_TEMPLATE, EK_ECC_HANDLE)
+        key = parse_public(tpm.read_public(EK_ECC_HANDLE)).key()
+    ca = DevelopmentCa()
+    certificate = ca.certify(key)
+    area = TPMS_NV_PUBLIC(
+        nvIndex=EK_ECC_CERTIFICATE,
+        nameAlg=TPM2_ALG.SHA256,
+        attributes=TPMA_NV.parse("ownerread|ownerwrite|authread|authwrite"),
+        dataSize=len(certificate) + 100,
+    )
+    with ESAPI(machine.tcti) as esys:
+        index = esys.nv_define_space("", TPM2B_NV_PUBLIC(nvPublic=area), auth_handle=ESYS_TR.OWNER)
+        esys.nv_write(index, certificate + b"\xff" * 100)
+    yield ca
+    with ESAPI(machine.tcti) as esys:
+        esys.nv_undefine_space(esys.tr_from_tpmpublic(EK_ECC_CERTIFICATE), auth_handle=ESYS_TR.OWNER)
+
+
+def test_an_ecc_ek_is_preferred_and_its_credential_opens(
+    ecc_certificate: DevelopmentCa, machine: SimulatedMachine, tmp_path: Path
+) -> None:
+    """ECC P-256 EK of template L-2: its policy session, its certificate shorter than the NV index."""
+    attester = TpmAttester(machine.tcti, tmp_path / "ecc", machine.ima_log, ek_chain=())
+    told = attester.enrolment()
+    ek_certificate, ek_public, ak_public = told["ek_certificate"], told["ek_public"], told["ak_public"]
+    assert isinstance(ek_certificate, bytes)
+    assert isinstance(ek_public, bytes)
+    assert isinstance(ak_public, bytes)
+    identity = verify_ek(
+        ek_certificate,
+        ecc_certificate.chain,
+        ek_public,
+        vendor_roots=[],
+        simulated_roots=[ecc_certificate.root],
+        now=int(time.time()),
+    )
+    assert identity.machine == attester.machine
+    credential = make_credential(ek_public, check_ak(ak_public).name, b"e" * 32)
+    assert attester.activate(*credential) == b"e" * 32
+
+
+def test_the_chain_that_the_operator_has_goes_along(
+    machine: SimulatedMachine, attester: TpmAttester, tmp_path: Path
+) -> None:
+    """Intermediate certificates from files: then the root alone is enough."""
+    issuer, root = machine.roots
+    sending = TpmAttester(machine.tcti, tmp_path / "agent", machine.ima_log, ek_chain=[issuer])
+    assert identified(sending, [root]).simulated
+    with pytest.raises(EvidenceRefusal):
+        identified(attester, [root])

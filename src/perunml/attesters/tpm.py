@@ -20,8 +20,10 @@ from perunml.attesters.esys import Tpm, open_tpm
 from perunml.evidence.binding import tpm_extra_data
 from perunml.evidence.bundle import Bundle, TpmPart
 from perunml.evidence.codes import WEAK_BANK
+from perunml.evidence.ima.parse import parse_log
+from perunml.evidence.ima.replay import prefix_values
 from perunml.evidence.tpm.algorithms import AES, CFB, CURVE_IDS, ECC, ECDSA, HASH_IDS, NULL, RSA
-from perunml.evidence.tpm.attest import parse_attest
+from perunml.evidence.tpm.attest import Attest, parse_attest
 from perunml.evidence.tpm.ek import POLICY_A_SHA256, check_ek_template, ek_machine
 from perunml.evidence.tpm.keys import (
     ADMIN_WITH_POLICY,
@@ -46,8 +48,9 @@ AK_HANDLE = 0x81015001
 EK_RSA_HANDLE, EK_ECC_HANDLE = 0x81010001, 0x81010002
 EK_RSA_CERTIFICATE, EK_ECC_CERTIFICATE = 0x01C00002, 0x01C0000A
 """TCG EK Credential Profile 2.5, 2.2.1.4; RSA-2048 EK's handle as in TCG Provisioning Guidance, 7.8."""
-ATTEMPTS = 20
-"""Times to read and quote again when a PCR changed in between."""
+IMA_PCR = 10
+ATTEMPTS = 5
+"""Times to read and quote again when a PCR other than IMA's changed in between."""
 
 _TPM = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | RESTRICTED
 
@@ -56,17 +59,17 @@ def _sized(data: bytes) -> bytes:
     return len(data).to_bytes(2) + data
 
 
-_AK_TEMPLATE = _sized(
+AK_TEMPLATE = _sized(
     struct.pack(">HHIH", ECC, HASH_IDS["sha256"], _TPM | USER_WITH_AUTH | SIGN, 0)
     + struct.pack(">HHHHH", NULL, ECDSA, HASH_IDS["sha256"], CURVE_IDS["p256"], NULL)
     + struct.pack(">HH", 0, 0)
 )
 _EK_HEAD = struct.pack(">HI", HASH_IDS["sha256"], _TPM | ADMIN_WITH_POLICY | DECRYPT)
 _STORAGE = struct.pack(">HHHH", AES, 128, CFB, NULL)
-_EK_RSA_TEMPLATE = _sized(
+EK_RSA_TEMPLATE = _sized(
     RSA.to_bytes(2) + _EK_HEAD + _sized(POLICY_A_SHA256) + _STORAGE + struct.pack(">HI", 2048, 0) + _sized(bytes(256))
 )
-_EK_ECC_TEMPLATE = _sized(
+EK_ECC_TEMPLATE = _sized(
     ECC.to_bytes(2)
     + _EK_HEAD
     + _sized(POLICY_A_SHA256)
@@ -133,9 +136,7 @@ class TpmAttester:
     def collect(self, binding: bytes) -> Bundle:
         """A fresh quote bound to `binding`, and the IMA log's part since the last accepted one of this boot."""
         with self._lock:
-            attest, signature, values = self._quote(tpm_extra_data(binding))
-            # after the quote, so that the log holds at least the lines that the quoted PCR 10 proves
-            log = self._read_log()
+            attest, signature, values, log = self._quote(tpm_extra_data(binding))
             clock = parse_attest(attest).clock
             boot, offset = (clock.reset, clock.restart), 0
             if self._accepted is not None and self._accepted[0] == boot and self._accepted[1] <= len(log):
@@ -156,16 +157,17 @@ class TpmAttester:
         with self._lock:
             self._accepted = None
 
-    def _quote(self, extra_data: bytes) -> tuple[bytes, bytes, dict[str, dict[int, bytes]]]:
+    def _quote(self, extra_data: bytes) -> tuple[bytes, bytes, dict[str, dict[int, bytes]], bytes]:
+        """(TPMS_ATTEST, TPMT_SIGNATURE, the values that it digests, the IMA log read after it)."""
         selected = dict.fromkeys(self._banks, QUOTED)
         with open_tpm(self._tcti) as tpm:
             for _ in range(ATTEMPTS):
                 values = {bank: tpm.read_pcrs(bank, QUOTED) for bank in self._banks}
                 attest, signature = tpm.quote(AK_HANDLE, selected, extra_data)
-                signed = parse_attest(attest)
-                told = b"".join(values[bank][i] for bank, indices in signed.selection for i in indices)
-                if signed.pcr_digest == hashlib.sha256(told).digest():
-                    return attest, signature, values
+                # after the quote, so that the log holds at least the lines that the quoted PCR 10 proves
+                log = self._read_log()
+                if (found := _quoted_values(parse_attest(attest), values, log)) is not None:
+                    return attest, signature, found, log
         raise refuse(TPM_BUSY, f"PCRs changed {ATTEMPTS} times while they were quoted")
 
     def _read_log(self) -> bytes:
@@ -190,11 +192,32 @@ class TpmAttester:
         new.replace(path)
 
 
+def _quoted_values(
+    signed: Attest, values: dict[str, dict[int, bytes]], log: bytes
+) -> dict[str, dict[int, bytes]] | None:
+    """The values that the quote digests: those read just before it or, where files were loaded meanwhile, with PCR 10 as
+    some prefix of the log gives it (a real TPM takes 0.2 s for a quote, a starting program loads hundreds of files)."""
+
+    def fits(told: dict[str, dict[int, bytes]]) -> bool:
+        signed_values = b"".join(told[bank][i] for bank, indices in signed.selection for i in indices)
+        return hashlib.sha256(signed_values).digest() == signed.pcr_digest
+
+    if fits(values):
+        return values
+    lines, _ = parse_log(log)
+    prefixes = zip(*(prefix_values(lines, bank) for bank in values), strict=True)
+    for pcr10 in reversed(list(prefixes)):
+        told = {bank: {**values[bank], IMA_PCR: value} for bank, value in zip(values, pcr10, strict=True)}
+        if fits(told):
+            return told
+    return None
+
+
 def _endorsement_key(tpm: Tpm) -> tuple[int, bytes]:
     """The persistent EK that the TPM has a certificate for, and the certificate."""
     for index, handle, template in (
-        (EK_ECC_CERTIFICATE, EK_ECC_HANDLE, _EK_ECC_TEMPLATE),
-        (EK_RSA_CERTIFICATE, EK_RSA_HANDLE, _EK_RSA_TEMPLATE),
+        (EK_ECC_CERTIFICATE, EK_ECC_HANDLE, EK_ECC_TEMPLATE),
+        (EK_RSA_CERTIFICATE, EK_RSA_HANDLE, EK_RSA_TEMPLATE),
     ):
         if tpm.has(index):
             if not tpm.has(handle):
@@ -212,7 +235,7 @@ def _attestation_key(tpm: Tpm) -> bytes:
             return public
         except PerunError:
             tpm.evict(AK_HANDLE)
-    tpm.create_endorsement_key(_AK_TEMPLATE, AK_HANDLE)
+    tpm.create_endorsement_key(AK_TEMPLATE, AK_HANDLE)
     return tpm.read_public(AK_HANDLE)
 
 

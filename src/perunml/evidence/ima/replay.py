@@ -7,7 +7,7 @@ column is zero, extends all ones (security/integrity/ima/ima_queue.c).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from perunml.evidence.bundle import BANK_SIZES
 from perunml.evidence.codes import IMA_NOT_EXTENDED, IMA_TEMPLATE_HASH, PCR10_MISMATCH
@@ -48,19 +48,22 @@ def check_template_hashes(lines: Sequence[Line]) -> list[Reason]:
     return []
 
 
-def _covered(lines: Sequence[Line], bank: str, quoted: bytes) -> int:
+def prefix_values(lines: Iterable[Line], bank: str) -> Iterator[bytes]:
+    """PCR 10 of a bank after each line."""
     hash_of = getattr(hashlib, bank)
     value = bytes(BANK_SIZES[bank])
     ones = b"\xff" * BANK_SIZES[bank]
-    count = 0
     for _, template_hash, data, _, _ in lines:
-        count += 1
         value = hash_of(value + (ones if template_hash == VIOLATION else hash_of(data).digest())).digest()
+        yield value
+
+
+def _covered(lines: Sequence[Line], bank: str, quoted: bytes) -> int:
+    for count, value in enumerate(prefix_values(lines, bank), 1):
         if value == quoted:
             return count
     raise refuse(
         PCR10_MISMATCH,
-        f"no prefix of the {count} lines of the IMA log gives the quoted PCR 10",
+        f"no prefix of the {len(lines)} lines of the IMA log gives the quoted PCR 10",
         expected=f"{bank}:{quoted.hex()}",
-        seen=f"{bank}:{value.hex()} after all",
     )
