@@ -9,7 +9,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from perunml.manager import attestation, enrolment
+from perunml.manager import (
+    agreements,
+    assets,
+    attestation,
+    documents,
+    enrolment,
+    ledger,
+    outputs,
+    quota,
+    release,
+    renewal,
+    runs,
+)
 from perunml.manager.auth import identify
 from perunml.manager.context import Services
 from perunml.manager.http import Endpoint, broken, refused, unsigned
@@ -18,7 +30,9 @@ from perunml.manager.routing import Spec
 
 def specs(services: Services) -> list[Spec]:
     """All routes."""
-    parts = (attestation, enrolment)
+    parts = (
+        attestation, enrolment, assets, documents, agreements, runs, release, renewal, outputs, quota, ledger,
+    )  # fmt: skip
     return [spec for part in parts for spec in part.routes(services)]
 
 

@@ -182,6 +182,7 @@ def _record(transaction: Transaction, begun: Enrolment, now: int) -> None:
         clock="",
         boot="",
         boot_line="",
+        boot_agreement="",
         boot_shared=0,
     )
     body = {"name": begun.name, "operator": begun.operator, "simulated": begun.simulated, "tls_key": begun.tls_key}

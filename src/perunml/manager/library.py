@@ -18,6 +18,7 @@ from perunml.agreements.document import agreement_from_json
 from perunml.agreements.schema import Agreement
 from perunml.evidence.policy import Baseline
 from perunml.manager.codes import NOT_ENTITLED, STATE_DAMAGED
+from perunml.manager.store.envelopes import stored
 from perunml.wire.dsse import Envelope
 from perunml.wire.errors import PerunError, refuse
 
@@ -122,7 +123,7 @@ class Library:
         rows = connection.exec_driver_sql(
             "SELECT envelope FROM approvals WHERE agreement = :digest ORDER BY rowid", {"digest": digest}
         )
-        return [Envelope.decode(bytes(row[0])) for row in rows]
+        return [stored(row[0]) for row in rows]
 
     def suspended(self, connection: Connection, agreement: Agreement) -> frozenset[str]:
         """Names of the agreement's assets that are suspended."""
@@ -143,14 +144,14 @@ class Library:
                 ).scalar()
                 if data is None:
                     continue
-                body = Envelope.decode(bytes(data)).unverified("Baseline")
+                body = stored(data).unverified("Baseline")
                 kept = self._baselines.put(digest, Baseline.from_json(body))
             found[digest] = kept
         return found
 
 
 def _read_agreement(digest: str, data: Any) -> tuple[Agreement, Envelope]:
-    envelope = Envelope.decode(bytes(data))
+    envelope = stored(data)
     agreement = agreement_from_json(envelope.unverified("Agreement"))
     if agreement.digest != digest:
         raise refuse(STATE_DAMAGED, "a stored agreement is not the one it is stored as", expected=digest)

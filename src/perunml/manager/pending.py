@@ -82,12 +82,19 @@ class Challenges:
         if found is None or found.machine != machine or not secrets.compare_digest(found.nonce, nonce):
             raise refuse(NONCE_MISMATCH, "no challenge with this nonce is open for this run and machine")
         del self._runs[run]
-        self._used[nonce] = None
-        if len(self._used) > MAX_USED:
-            self._used.popitem(last=False)
+        self.use(nonce)
         if found.until <= self._steady():
             raise refuse(NONCE_EXPIRED, "the challenge was answered too late", expected=f"{CHALLENGE_TTL:.0f} s")
         return found
+
+    def use(self, nonce: bytes) -> None:
+        """Remember that a nonce was answered."""
+        self._used[nonce] = None
+        if len(self._used) > MAX_USED:
+            self._used.popitem(last=False)
+
+    def was_used(self, nonce: bytes) -> bool:
+        return nonce in self._used
 
     def _purge(self) -> None:
         while self._runs:

@@ -25,7 +25,10 @@ from perunml.manager.config import Config, locked
 from perunml.manager.context import Services, make_services
 from perunml.manager.keys import Keys
 from perunml.manager.setup import unlock
+from perunml.manager.sweep import sweep_forever
 
+Ready = Callable[[str, str], None]
+"""Called with the manager's url and identity."""
 HEADER_TIME = 10.0
 """Seconds for a request's head: a client that trickles it is cut off (D6)."""
 KEEP_ALIVE = 75
@@ -99,11 +102,19 @@ class Server:
             raise
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         # A manager set up for port 0 is reached where it listens.
-        self.services.authorities.add(f"{host}:{self.address[1]}".lower())
+        self.services.authorities.update(
+            (f"{host}:{self.address[1]}".lower(), self.url.removeprefix("https://").lower())
+        )
         self._uvicorn = uvicorn.Server(_settings(self.services))
         self._thread: threading.Thread | None = None
 
-    def run(self, ready: Callable[[tuple[str, int]], None] | None = None) -> None:
+    @property
+    def url(self) -> str:
+        """Where parties reach it: the url it was set up with, or for port 0 where it listens."""
+        url = self.services.config.url
+        return f"{url[:-1]}{self.address[1]}" if url.endswith(":0") else url
+
+    def run(self, ready: Ready | None = None) -> None:
         """Serve until stopped (SIGTERM, SIGINT, or `stop`); `ready` is called once connections are taken."""
         sys.setswitchinterval(SWITCH_INTERVAL)
         self.services.writer.start()
@@ -118,7 +129,9 @@ class Server:
     def start(self) -> tuple[str, int]:
         """Serve from a thread of its own."""
         event = threading.Event()
-        self._thread = threading.Thread(target=self.run, args=(lambda _: event.set(),), name="perunml-manager")
+        self._thread = threading.Thread(
+            target=self.run, args=(lambda url, identity: event.set(),), name="perunml-manager"
+        )
         self._thread.start()
         event.wait(30)
         return self.address
@@ -128,13 +141,17 @@ class Server:
         if self._thread is not None:
             self._thread.join()
 
-    async def _serve(self, ready: Callable[[tuple[str, int]], None] | None) -> None:
+    async def _serve(self, ready: Ready | None) -> None:
         serving = asyncio.create_task(self._uvicorn.serve(sockets=[self._socket]))
+        sweeping = asyncio.create_task(sweep_forever(self.services))
         while not self._uvicorn.started and not serving.done():
             await asyncio.sleep(0.005)
         if ready is not None and not serving.done():
-            ready(self.address)
-        await serving
+            ready(self.url, self.services.keys.identity.public.text)
+        try:
+            await serving
+        finally:
+            sweeping.cancel()
 
 
 def serve(
@@ -142,10 +159,10 @@ def serve(
     passphrase: bytes,
     host: str,
     port: int,
-    ready: Callable[[tuple[str, int]], None] | None = None,
+    ready: Ready | None = None,
 ) -> None:
-    """Run the manager of `folder` until it is told to stop. `ready` gets (host, port) when it takes connections; port 0 is
-    any. Raises `UsageError` (folder_in_use), `IntegrityError` (unseal_failed, state_damaged), `OSError` for the port."""
+    """Run the manager of `folder` until it is told to stop. `ready` gets url and identity when it takes connections; port 0
+    is any. Raises `UsageError` (folder_in_use), `IntegrityError` (unseal_failed, state_damaged), `OSError` for the port."""
     Server(folder, passphrase, host, port).run(ready)
 
 

@@ -1,0 +1,223 @@
+"""Agreements: proposed, approved, in force, superseded; and suspensions of what they combine."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, insert
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from perunml.agreements.approvals import check_approval, check_successor
+from perunml.agreements.changes import NEVER_CHANGED, SuspensionState, fold, open_change
+from perunml.agreements.codes import VERSION_ROLLBACK
+from perunml.agreements.document import open_agreement
+from perunml.agreements.schema import Agreement
+from perunml.api.agreements import (
+    AgreementList,
+    AgreementView,
+    ApproveAgreement,
+    ProposeAgreement,
+    SuspendAsset,
+    SuspensionView,
+)
+from perunml.manager import rights
+from perunml.manager.context import Services
+from perunml.manager.http import Access, Call, outside
+from perunml.manager.library import Held
+from perunml.manager.routing import Spec
+from perunml.manager.store import tables as t
+from perunml.manager.store.database import Statement
+from perunml.manager.writer import Transaction
+from perunml.wire.codes import MALFORMED
+from perunml.wire.digests import digest
+from perunml.wire.dsse import Envelope
+from perunml.wire.errors import refuse
+
+_ADD = Statement(insert(t.agreements))
+_ADD_KEY = Statement(insert(t.agreement_keys))
+_ADD_APPROVAL = Statement(upsert(t.approvals).on_conflict_do_nothing())
+_ADD_CHANGE = Statement(insert(t.changes))
+_suspension = upsert(t.suspensions)
+_SET_SUSPENSION = Statement(
+    _suspension.on_conflict_do_update(
+        index_elements=["subject"],
+        set_={"suspended": _suspension.excluded.suspended, "digest": _suspension.excluded.digest},
+    )
+)
+_EXISTS = "SELECT 1 FROM agreements WHERE digest = :digest"
+_SET_STATE = "UPDATE agreements SET state = :state WHERE digest = :digest"
+_SUSPENSION = "SELECT suspended, digest FROM suspensions WHERE subject = :subject"
+_CHANGES = "SELECT count(*) FROM changes WHERE subject = :subject"
+
+
+def routes(services: Services) -> list[Spec]:
+    async def propose(call: Call) -> AgreementView:
+        envelope = ProposeAgreement.decode(call.body).agreement
+        found = open_agreement(envelope)
+        _check_ours(services, found, call.caller.key)
+        now = services.clock.now()
+        return await services.writer.submit(lambda tx: _propose(services, tx, found, envelope, now))
+
+    async def listed(call: Call) -> AgreementList:
+        now = services.clock.now()
+        with services.database.read() as connection:
+            seen = rights.agreements(services, connection, call.caller.key)
+            return AgreementList(agreements=[_view(services, connection, item.held, now) for item in seen])
+
+    async def show(call: Call) -> AgreementView:
+        now = services.clock.now()
+        with services.database.read() as connection:
+            seen = rights.agreement(services, connection, call.params["digest"], call.caller.key)
+            return _view(services, connection, seen.held, now)
+
+    async def approve(call: Call) -> AgreementView:
+        envelope = ApproveAgreement.decode(call.body).approval
+        wanted, key, now = call.params["digest"], call.caller.key, services.clock.now()
+        return await services.writer.submit(lambda tx: _approve(services, tx, wanted, key, envelope, now))
+
+    async def suspend(call: Call) -> SuspensionView:
+        envelope = SuspendAsset.decode(call.body).change
+        key, now = call.caller.key, services.clock.now()
+        return await services.writer.submit(lambda tx: _suspend(services, tx, key, envelope, now))
+
+    async def suspension(call: Call) -> SuspensionView:
+        subject = call.query.get("subject", "")
+        with services.database.read() as connection:
+            if not rights.names_asset(services, connection, call.caller.key, subject):
+                raise outside()
+            state = _suspension_state(connection, subject)
+        return SuspensionView(subject=subject, suspended=state.suspended, digest=state.head)
+
+    return [
+        Spec("POST", "/v1/agreements", Access.PARTY, propose, 2 * 1024 * 1024),
+        Spec("GET", "/v1/agreements", Access.PARTY, listed),
+        Spec("GET", "/v1/agreements/{digest}", Access.PARTY, show),
+        Spec("POST", "/v1/agreements/{digest}/approvals", Access.PARTY, approve),
+        Spec("POST", "/v1/suspensions", Access.PARTY, suspend),
+        Spec("GET", "/v1/suspensions", Access.PARTY, suspension),
+    ]
+
+
+def _check_ours(services: Services, found: Agreement, key: str) -> None:
+    if found.manager.key != services.keys.identity.public.text:
+        raise refuse(
+            MALFORMED, "the agreement names another manager", expected=services.keys.identity.public.text,
+            seen=found.manager.key,
+        )  # fmt: skip
+    if found.party_of(key) is None:
+        raise outside()
+
+
+def _propose(
+    services: Services, transaction: Transaction, found: Agreement, envelope: Envelope, now: int
+) -> AgreementView:
+    connection = transaction.connection
+    if connection.exec_driver_sql(_EXISTS, {"digest": found.digest}).first() is None:
+        line = found.digest
+        if before := found.metadata.predecessor:
+            newest = _in_force(services, connection, found, before)
+            check_successor(found, newest.agreement)
+            line = newest.line
+        _ADD.run(
+            connection,
+            digest=found.digest,
+            name=found.name,
+            version=found.metadata.version,
+            line=line,
+            predecessor=found.metadata.predecessor or "",
+            state="proposed",
+            envelope=envelope.encode(),
+        )
+        rows = [
+            {"key": key, "agreement": found.digest, "party": name}
+            for name, party in found.parties.items()
+            for key in party.keys.values()
+        ]
+        _ADD_KEY.many(connection, rows)
+        body = {"name": found.name, "version": found.metadata.version, "predecessor": found.metadata.predecessor or ""}
+        transaction.journal.append("agreement", now, found.digest, found.digest, body)
+    return _view(services, connection, services.library.held(connection, found.digest), now)
+
+
+def _in_force(services: Services, connection: Connection, found: Agreement, before: str) -> Held:
+    """The version that `found` follows; it must be the one in force, so that of two proposals one wins (P6, P11)."""
+    if connection.exec_driver_sql(_EXISTS, {"digest": before}).first() is not None:
+        held = services.library.held(connection, before)
+        if held.state == "in_force":
+            return held
+    raise refuse(
+        VERSION_ROLLBACK, "the version does not follow the one in force", expected="its digest as predecessor",
+        seen=before,
+    )  # fmt: skip
+
+
+def _approve(
+    services: Services, transaction: Transaction, wanted: str, key: str, envelope: Envelope, now: int
+) -> AgreementView:
+    connection = transaction.connection
+    held = rights.agreement(services, connection, wanted, key).held
+    predecessor = None
+    if before := held.agreement.metadata.predecessor:
+        previous = services.library.held(connection, before)
+        predecessor = previous.agreement
+        if held.state == "proposed" and previous.state != "in_force":
+            raise refuse(VERSION_ROLLBACK, "another version took this one's place", seen=held.agreement.digest)
+    vote = check_approval(held.agreement, envelope, now, predecessor=predecessor)
+    added = _ADD_APPROVAL.run(
+        connection, agreement=wanted, digest=digest(envelope.encode()), envelope=envelope.encode()
+    ).rowcount
+    if added:
+        body = {"party": vote.party, "keys": sorted(vote.keys), "approval": envelope.digest}
+        transaction.journal.append("approval", now, wanted, vote.party, body)
+    standing = services.library.standing(connection, held, now)
+    if standing.in_force and held.state == "proposed":
+        connection.exec_driver_sql(_SET_STATE, {"state": "in_force", "digest": wanted})
+        transaction.journal.append("in-force", now, wanted, wanted, {"predecessor": before or ""})
+        if before:
+            connection.exec_driver_sql(_SET_STATE, {"state": "superseded", "digest": before})
+            transaction.journal.append("superseded", now, before, before, {"by": wanted})
+    return _view(services, connection, services.library.held(connection, wanted), now)
+
+
+def _suspend(services: Services, transaction: Transaction, key: str, envelope: Envelope, now: int) -> SuspensionView:
+    """At once: the next renewal, registration, release or delivery of anything derived from it is refused."""
+    connection = transaction.connection
+    subject = str(envelope.unverified("Suspension").get("subject", ""))
+    seen = [
+        item
+        for item in rights.agreements(services, connection, key)
+        if any(asset.digest == subject for asset in item.held.agreement.assets.values())
+    ]
+    if not seen:
+        raise outside()
+    # The boards that count are those of the newest agreement that names the asset and is in force.
+    held = max(seen, key=lambda item: (item.held.state == "in_force", item.held.agreement.metadata.version)).held
+    change = open_change(held.agreement, envelope)
+    state = fold([change], _suspension_state(connection, subject))
+    position = connection.exec_driver_sql(_CHANGES, {"subject": subject}).scalar()
+    _ADD_CHANGE.run(connection, digest=change.digest, subject=subject, position=position, envelope=envelope.encode())
+    _SET_SUSPENSION.run(connection, subject=subject, suspended=int(state.suspended), digest=state.head)
+    body = {"action": change.action, "party": change.party, "change": change.digest, "previous": change.previous}
+    for item in seen:
+        if item.held.state == "in_force":
+            transaction.journal.append("suspension", now, item.held.agreement.digest, subject, body)
+    return SuspensionView(subject=subject, suspended=state.suspended, digest=state.head)
+
+
+def _suspension_state(connection: Connection, subject: str) -> SuspensionState:
+    row = connection.exec_driver_sql(_SUSPENSION, {"subject": subject}).first()
+    return SuspensionState(bool(row[0]), row[1]) if row else NEVER_CHANGED
+
+
+def _view(services: Services, connection: Connection, held: Held, now: int) -> AgreementView:
+    agreement = held.agreement
+    standing = services.library.standing(connection, held, now)
+    return AgreementView(
+        digest=agreement.digest,
+        name=agreement.name,
+        version=agreement.metadata.version,
+        state=held.state,
+        agreement=held.envelope,
+        approvals=services.library.approvals(connection, agreement.digest),
+        approved=sorted(standing.approved),
+        missing=dict(standing.missing),
+        suspended=sorted(services.library.suspended(connection, agreement)),
+    )

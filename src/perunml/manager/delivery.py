@@ -1,0 +1,146 @@
+"""What a host is given: the keys of exactly the inputs and outputs of a `Release`. Nothing else opens the vault.
+
+Here alone data keys leave custody, and only into a message that is sealed to the session key right after.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection
+
+from perunml.agreements.flows import split_ref
+from perunml.agreements.jobs import ServiceJob, TrainingJob
+from perunml.api.runs import InputKey, KeyDelivery, OutputKey
+from perunml.api.service import ServiceCertificate
+from perunml.manager.assets import custody
+from perunml.manager.codes import ASSET_INCOMPLETE, MODEL_MISSING
+from perunml.manager.context import Services
+from perunml.manager.library import Held
+from perunml.manager.outputs import newest_output
+from perunml.manager.state import StoredRun
+from perunml.manager.store.envelopes import stored
+from perunml.release.clients import client_keys
+from perunml.release.codes import DIGEST_NOT_AGREED
+from perunml.release.types import InputGrant, Release
+from perunml.wire.dsse import Envelope
+from perunml.wire.errors import refuse
+from perunml.wire.timestamps import format_time
+
+_ASSET = "SELECT owner, complete, manifest, kept FROM assets WHERE digest = :digest"
+
+
+def build(
+    services: Services, connection: Connection, held: Held, run: StoredRun, release: Release
+) -> tuple[KeyDelivery, dict[str, str]]:
+    """The delivery, and the digests of the assets granted by input name. Raises `ApprovalPending` (asset_incomplete,
+    model_missing), `AgreementRefusal` (digest_not_agreed), `IntegrityError` (custody_broken)."""
+    if type(release) is not Release:
+        raise TypeError("keys leave custody for a Release only")
+    agreement = held.agreement
+    job = agreement.jobs[run.job]
+    inputs: dict[str, InputKey] = {}
+    grants: dict[str, str] = {}
+    for grant in release.inputs:
+        found = _input(services, connection, held, grant) if grant.digest else _made(services, connection, held, grant)
+        inputs[grant.name] = found
+        grants[grant.name] = found.manifest.digest
+    outputs = {
+        grant.name: OutputKey(
+            key=services.keys.output_key(run.run, grant.name),
+            asset_id=services.keys.output_id(run.run, grant.name),
+            format=grant.format,
+            max_size=grant.max_size,
+            fields=list(grant.fields),
+        )
+        for grant in release.outputs
+    }
+    code = agreement.assets[job.code] if isinstance(job, TrainingJob) else None
+    message = KeyDelivery(
+        run=run.run,
+        agreement=run.agreement,
+        kind=run.kind,
+        job=agreement.job_json(run.job),
+        entry=(code.entry or "") if code else "",
+        parameters=dict(release.parameters),
+        inputs=inputs,
+        outputs=outputs,
+        clients=client_keys(agreement, job) if isinstance(job, ServiceJob) else {},
+        wall_seconds=release.wall_seconds,
+        simulated=release.simulated,
+    )
+    return message, grants
+
+
+def service_certificate(
+    services: Services,
+    run: StoredRun,
+    job: ServiceJob,
+    machine: str,
+    verdict: dict[str, Any],
+    model: str,
+    hpke: str,
+    session_key: str,
+    now: int,
+    seconds: int,
+) -> Envelope:
+    """The manager's word on a service's keys, for one lease."""
+    return ServiceCertificate(
+        manager=services.keys.identity.public.text,
+        agreement=run.agreement,
+        job=run.job,
+        run=run.run,
+        model=model,
+        engine=job.engine,
+        machine=machine,
+        profile=verdict["profile"],
+        imitates=verdict["imitates"],
+        simulated=verdict["simulated"],
+        hpke=hpke,
+        session_key=session_key,
+        not_before=format_time(now),
+        not_after=format_time(now + seconds),
+    ).envelope(services.keys.identity)
+
+
+def _input(services: Services, connection: Connection, held: Held, grant: InputGrant) -> InputKey:
+    """An asset of the agreement."""
+    named = held.agreement.assets[grant.asset]
+    row = connection.exec_driver_sql(_ASSET, {"digest": grant.digest}).first()
+    if row is None or not row.complete:
+        raise refuse(
+            ASSET_INCOMPLETE, f"the {named.kind} {grant.asset} of {named.owner} is not here, or not whole",
+            expected=grant.digest, command="perunml push NAME",
+        )  # fmt: skip
+    owners = list(held.agreement.parties[named.owner].keys.values())
+    if row.owner not in owners:
+        raise refuse(
+            DIGEST_NOT_AGREED, f"{grant.asset} was not sealed by {named.owner}", expected=" or ".join(owners),
+            seen=row.owner,
+        )  # fmt: skip
+    return InputKey(
+        asset=grant.digest,
+        kind=named.kind,
+        mount=grant.mount,
+        manifest=stored(row.manifest),
+        owners=owners,
+        key=services.keys.take(bytes(row.kept), custody(grant.digest, row.owner)),
+    )
+
+
+def _made(services: Services, connection: Connection, held: Held, grant: InputGrant) -> InputKey:
+    """Another job's output: the newest finished run's."""
+    source = split_ref(grant.asset)
+    assert source is not None, "a grant without a digest names an output"
+    output = newest_output(connection, held.line, *source)
+    if output is None:
+        raise refuse(MODEL_MISSING, f"no run has put out {grant.asset} yet", command=f"perunml job submit {source[0]}")
+    row = connection.exec_driver_sql(_ASSET, {"digest": output.asset}).one()
+    return InputKey(
+        asset=output.asset,
+        kind="output",
+        mount=grant.mount,
+        manifest=stored(row.manifest),
+        owners=[output.session_key],
+        key=services.keys.output_key(output.run, output.output),
+    )

@@ -1,0 +1,119 @@
+"""The end of a run: its outputs become visible, its receipt is signed, its lease is over."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from perunml.api.refusal import MAX_REASONS
+from perunml.api.runs import FinishAnswer, FinishRequest
+from perunml.ledger.receipts import Ran, Receipt, sign_receipt
+from perunml.manager.codes import OUTPUT_INCOMPLETE
+from perunml.manager.context import Services
+from perunml.manager.http import encode
+from perunml.manager.leases import Lease
+from perunml.manager.state import StoredRun
+from perunml.manager.writer import Transaction
+from perunml.wire.canonical import canonical
+from perunml.wire.codes import MALFORMED
+from perunml.wire.errors import refuse
+from perunml.wire.rules import Reason
+
+ERRORS = ("", "code_failed", "out_of_memory", "out_of_time", "output_refused", "killed", "internal")
+_OUTPUTS = (
+    "SELECT o.output, o.asset, a.complete FROM outputs o JOIN assets a ON a.digest = o.asset WHERE o.run = :run "
+    "AND o.session_key = :session"
+)
+_REGISTER = "UPDATE outputs SET registered = 1 WHERE run = :run"
+_DROP = "DELETE FROM outputs WHERE run = :run"
+_END_LEASE = "UPDATE leases SET active = 0, asked = :asked, answer = :answer WHERE lease = :lease"
+_END_RUN = "UPDATE runs SET state = :state, reasons = :reasons, receipt = :receipt, ended = :ended WHERE run = :run"
+
+
+def check_form(request: FinishRequest) -> None:
+    """Raises `UsageError` (malformed)."""
+    if request.error not in ERRORS:
+        raise refuse(MALFORMED, "not a class of errors", expected=", ".join(ERRORS[1:]), seen=request.error)
+    if request.error and request.outputs:
+        raise refuse(MALFORMED, "a run that failed has no outputs")
+    if len(request.reasons) > MAX_REASONS or (request.reasons and not request.error):
+        raise refuse(MALFORMED, "reasons belong to a failure", expected=f"at most {MAX_REASONS}")
+
+
+def record(
+    services: Services,
+    transaction: Transaction,
+    lease: Lease,
+    run: StoredRun,
+    request: FinishRequest,
+    asked: str,
+    now: int,
+) -> FinishAnswer:
+    """Register outputs, sign the receipt, end the lease. Raises `IntegrityError` (output_incomplete): the lease goes on."""
+    connection = transaction.connection
+    _check_outputs(connection, lease, run, request)
+    state = "failed" if request.error else "finished"
+    # A host's reasons go through the reader of reasons, which keeps known fields only, bounded and printable.
+    reasons = [Reason.from_json(reason).as_json() for reason in request.reasons]
+    told = {
+        "job": run.job,
+        "lease": lease.lease,
+        "machine": lease.machine,
+        "error": request.error,
+        "outputs": dict(request.outputs),
+        "reasons": reasons,
+    }
+    entry, entry_hash = transaction.journal.append(state, now, run.agreement, run.run, told)
+    inputs = {name: asset for name, asset in lease.grants.items() if name != "code"}
+    receipt = sign_receipt(
+        Receipt(
+            manager=services.keys.identity.public.text,
+            agreement=run.agreement,
+            job=run.job,
+            run=run.run,
+            inputs=inputs,
+            code=lease.grants.get("code", ""),
+            host=Ran(
+                lease.machine, lease.verdict["profile"], lease.verdict["imitates"], bool(lease.verdict["simulated"])
+            ),
+            parameters=run.parameters,
+            outputs=dict(request.outputs),
+            entry_index=entry,
+            entry_hash=entry_hash,
+            time=now,
+            sentences=tuple(lease.verdict["sentences"]),
+        ),
+        services.keys.identity,
+    )
+    answer = FinishAnswer(receipt=receipt, entry=entry)
+    connection.exec_driver_sql(_REGISTER if request.outputs else _DROP, {"run": run.run})
+    connection.exec_driver_sql(_END_LEASE, {"asked": asked, "answer": encode(answer), "lease": lease.lease})
+    values = {
+        "state": state,
+        "reasons": canonical(_told(request, reasons)).decode(),
+        "receipt": receipt.encode(),
+        "ended": now,
+        "run": run.run,
+    }
+    connection.exec_driver_sql(_END_RUN, values)
+    return answer
+
+
+def _told(request: FinishRequest, reasons: list[dict[str, object]]) -> list[dict[str, object]]:
+    if not request.error or reasons:
+        return reasons
+    return [{"code": request.error, "kind": "job", "message": f"the job ended: {request.error}", "expected": "",
+             "seen": request.error, "mend": "", "command": ""}]  # fmt: skip
+
+
+def _check_outputs(connection: Connection, lease: Lease, run: StoredRun, request: FinishRequest) -> None:
+    rows = connection.exec_driver_sql(_OUTPUTS, {"run": run.run, "session": lease.session_key}).all()
+    registered = {row[0]: (row[1], bool(row[2])) for row in rows}
+    if request.error:
+        return
+    for name in {*registered, *request.outputs}:
+        asset, complete = registered.get(name, ("", False))
+        if not complete or request.outputs.get(name) != asset:
+            raise refuse(
+                OUTPUT_INCOMPLETE, f"the output {name} is not registered with all its bytes as it is named here",
+                expected=asset or "a registered output", seen=request.outputs.get(name, "not named"),
+            )  # fmt: skip

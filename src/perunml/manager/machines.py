@@ -1,0 +1,131 @@
+"""Machines as enrolled: which runs they may take, and what their evidence is judged against."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, insert
+
+from perunml.agreements.profiles import Simulated, alternatives
+from perunml.agreements.schema import Agreement
+from perunml.evidence.policy import Machine
+from perunml.manager.http import outside
+from perunml.manager.store import tables as t
+from perunml.manager.store.database import Statement
+
+_MACHINE = "SELECT * FROM machines WHERE id = :machine"
+_LOG = "SELECT start, data FROM logs WHERE machine = :machine AND boot = :boot ORDER BY start"
+_LOG_SIZE = "SELECT max(start + length(data)) FROM logs WHERE machine = :machine AND boot = :boot"
+_ADD_LOG = Statement(insert(t.logs))
+_DROP_LOGS = "DELETE FROM logs WHERE machine = :machine AND boot <> :boot"
+_SET = (
+    "UPDATE machines SET clock = :clock, boot = :boot, boot_line = :line, boot_agreement = :agreement, "
+    "boot_shared = :shared WHERE id = :machine"
+)
+Clock = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMachine:
+    """A machine's row. `clock` is canonical [reset, restart, milliseconds] of its newest accepted quote, or empty."""
+
+    id: str
+    simulated: bool
+    name: str
+    operator: str
+    ek: bytes
+    ak: bytes
+    key: str
+    tls_key: str
+    enrolments: int
+    clock: str
+    boot: str
+    boot_line: str
+    boot_agreement: str
+    boot_shared: bool
+
+    def enrolled(self, clock: Clock | None) -> Machine:
+        """As evidence is judged against it."""
+        return Machine(self.id, self.simulated, self.ak, self.key, clock, self.ek)
+
+
+def load(connection: Connection, machine: str) -> StoredMachine:
+    """Raises `AgreementRefusal` (not_entitled)."""
+    row = connection.exec_driver_sql(_MACHINE, {"machine": machine}).first()
+    if row is None:
+        raise outside()
+    values: dict[str, Any] = dict(row._mapping)
+    values["simulated"], values["boot_shared"] = bool(values["simulated"]), bool(values["boot_shared"])
+    return StoredMachine(**values)
+
+
+def may_take(machine: StoredMachine, agreement: Agreement, job_name: str) -> bool:
+    """Whether the machine may ask for a run of the job: its operator's, and named by the role; a simulated role that
+    names none takes any simulated machine. What it proves, and all the rest, is for `decide`."""
+    job = agreement.jobs.get(job_name)
+    if job is None or agreement.party_of(machine.operator) != job.operator:
+        return False
+    return any(
+        machine.id in profile.machines
+        or (not profile.machines and isinstance(profile, Simulated) and machine.simulated)
+        for profile in alternatives(agreement.hosts[job.hosts])
+    )
+
+
+def read_clock(text: str) -> Clock | None:
+    if not text:
+        return None
+    reset, restart, clock = json.loads(text)
+    return reset, restart, int(clock)
+
+
+def write_clock(clock: Clock | None) -> str:
+    # Milliseconds may pass 2^53; as text they never lose a digit.
+    return json.dumps([clock[0], clock[1], str(clock[2])]) if clock else ""
+
+
+def log_size(connection: Connection, machine: StoredMachine) -> int:
+    """Bytes kept of the log of the machine's newest boot."""
+    found = connection.exec_driver_sql(_LOG_SIZE, {"machine": machine.id, "boot": machine.boot}).scalar()
+    return int(found or 0)
+
+
+def log_of(connection: Connection, machine: StoredMachine) -> bytes:
+    """The log kept of the machine's newest boot."""
+    rows = connection.exec_driver_sql(_LOG, {"machine": machine.id, "boot": machine.boot})
+    return b"".join(bytes(row[1]) for row in rows)
+
+
+def remember(
+    connection: Connection,
+    machine: StoredMachine,
+    *,
+    boot: str,
+    clock: Clock | None,
+    log: bytes,
+    line: str,
+    agreement: str,
+    shared: bool,
+) -> StoredMachine:
+    """Keep what accepted evidence proved: never an older clock, never a shorter log."""
+    known = read_clock(machine.clock)
+    newest = max(known, clock) if known and clock else clock or known
+    size = log_size(connection, machine) if boot == machine.boot else 0
+    if len(log) > size:
+        _ADD_LOG.run(connection, machine=machine.id, boot=boot, start=size, data=log[size:])
+    if boot != machine.boot:
+        connection.exec_driver_sql(_DROP_LOGS, {"machine": machine.id, "boot": boot})
+    connection.exec_driver_sql(
+        _SET,
+        {
+            "clock": write_clock(newest),
+            "boot": boot,
+            "line": line,
+            "agreement": agreement,
+            "shared": int(shared),
+            "machine": machine.id,
+        },
+    )
+    return load(connection, machine.id)

@@ -1,0 +1,262 @@
+"""Outputs: registered by a run's session, released to the recipients that the agreement names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from perunml.agreements.schema import Agreement
+from perunml.api.assets import AssetView
+from perunml.api.runs import ApproveOutput, OutputDelivery, OutputView, RegisterOutput
+from perunml.manager import assets, leases, rights, state
+from perunml.manager.codes import OUTPUT_UNDECLARED
+from perunml.manager.context import Services
+from perunml.manager.http import Access, Call, outside
+from perunml.manager.leases import Lease
+from perunml.manager.routing import Spec
+from perunml.manager.store import tables as t
+from perunml.manager.store.database import Statement
+from perunml.manager.store.envelopes import stored
+from perunml.manager.writer import Transaction
+from perunml.release.decide import decide_output, decide_submission
+from perunml.release.outputs import check_output_approval
+from perunml.release.types import OutputRelease, Refusal, RegisteredOutput, Run
+from perunml.sealing.manifest import Manifest, open_manifest
+from perunml.wire.digests import digest
+from perunml.wire.dsse import Envelope
+from perunml.wire.errors import PerunError, error, refuse
+from perunml.wire.hpke import HpkePublicKey
+from perunml.wire.identity import PublicKey
+
+_OUTPUT = "SELECT * FROM outputs WHERE asset = :asset AND registered = 1"
+_OF_RUN = "SELECT * FROM outputs WHERE run = :run AND registered = 1 ORDER BY output"
+_NEWEST = (
+    "SELECT o.* FROM outputs o JOIN runs r ON r.run = o.run WHERE o.line = :line AND o.job = :job AND o.output = :output "
+    "AND o.registered = 1 ORDER BY r.ended DESC, r.rowid DESC LIMIT 1"
+)
+_APPROVALS = "SELECT envelope FROM output_approvals WHERE asset = :asset ORDER BY rowid"
+_ASSET = "SELECT * FROM assets WHERE digest = :digest"
+_HELD = "SELECT 1 FROM assets WHERE digest = :digest"
+_ADD_APPROVAL = Statement(upsert(t.output_approvals).on_conflict_do_nothing())
+_row = upsert(t.outputs)
+_SET_OUTPUT = Statement(
+    _row.on_conflict_do_update(
+        index_elements=["run", "output"], set_={"asset": _row.excluded.asset, "session_key": _row.excluded.session_key}
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOutput:
+    """A registered output."""
+
+    run: str
+    output: str
+    asset: str
+    agreement: str
+    line: str
+    job: str
+    session_key: str
+    registered: int
+
+    @property
+    def registered_output(self) -> RegisteredOutput:
+        return RegisteredOutput(self.run, self.job, self.output, self.asset)
+
+
+def routes(services: Services) -> list[Spec]:
+    async def register(call: Call) -> AssetView:
+        message = RegisterOutput.decode(call.body)
+        run, lease, now = call.params["run"], call.caller.lease, services.clock.now()
+        made = await services.writer.submit(lambda tx: _register(services, tx, run, lease, message, now))
+        if isinstance(made, PerunError):
+            raise made
+        return made
+
+    async def delivery(call: Call) -> OutputDelivery:
+        asset, key, now = call.params["asset"], call.caller.key, services.clock.now()
+        made = await services.writer.submit(lambda tx: _deliver(services, tx, asset, key, now))
+        if isinstance(made, PerunError):
+            raise made
+        return made
+
+    async def approve(call: Call) -> OutputView:
+        envelope = ApproveOutput.decode(call.body).approval
+        asset, key, now = call.params["asset"], call.caller.key, services.clock.now()
+        return await services.writer.submit(lambda tx: _approve(services, tx, asset, key, envelope, now))
+
+    return [
+        Spec("POST", "/v1/runs/{run}/outputs", Access.LEASE, register, assets.MANIFEST_LIMIT),
+        Spec("GET", "/v1/outputs/{asset}/delivery", Access.PARTY, delivery),
+        Spec("POST", "/v1/outputs/{asset}/approvals", Access.PARTY, approve),
+    ]
+
+
+def newest_output(connection: Connection, line: str, job: str, output: str) -> StoredOutput | None:
+    """The output of the newest finished run."""
+    row = connection.exec_driver_sql(_NEWEST, {"line": line, "job": job, "output": output}).first()
+    return _read(row) if row else None
+
+
+def views(services: Services, connection: Connection, run: str) -> list[OutputView]:
+    """A finished run's outputs, and who may pull them now."""
+    rows = connection.exec_driver_sql(_OF_RUN, {"run": run}).all()
+    return [_view(services, connection, _read(row)) for row in rows]
+
+
+def released_to(services: Services, connection: Connection, asset: str, key: str) -> bool:
+    """Whether the output may be pulled by the key's party now."""
+    row = connection.exec_driver_sql(_OUTPUT, {"asset": asset}).first()
+    if row is None:
+        return False
+    output = _read(row)
+    agreement = services.library.held(connection, output.agreement).agreement
+    party = agreement.party_of(key)
+    return party is not None and isinstance(_decide(services, connection, output, party), OutputRelease)
+
+
+def _register(
+    services: Services, transaction: Transaction, run_id: str, lease_id: str, message: RegisterOutput, now: int
+) -> AssetView | PerunError:
+    connection = transaction.connection
+    lease = leases.of_run(services, connection, lease_id, run_id)
+    run = state.run(connection, run_id)
+    held = state.newest(services, connection, run.line, run.agreement)
+    manifest = open_manifest(message.manifest, [PublicKey(lease.session_key)])
+    reasons = decide_submission(
+        held.agreement,
+        state=state.state_of(services, connection, held, now),
+        run=Run(held.agreement.digest, run.job, run.run, run.parameters, {}, "renew"),
+        usage=state.usage_of(connection, held, started=lease.started),
+        now=now,
+    )
+    if reasons:
+        told = {"output": message.name, "reasons": [reason.as_json() for reason in reasons]}
+        transaction.journal.append("refusal", now, run.agreement, run.run, told)
+        return error(reasons)
+    _check_declared(services, held.agreement, run.job, lease, message.name, manifest)
+    asset = message.manifest.digest
+    if connection.exec_driver_sql(_HELD, {"digest": asset}).first() is None:
+        assets.check_room(services, manifest)
+        assets.add(connection, asset, manifest, message.manifest, b"", run.run, message.name)
+    _SET_OUTPUT.run(
+        connection,
+        run=run.run,
+        output=message.name,
+        asset=asset,
+        agreement=run.agreement,
+        line=run.line,
+        job=run.job,
+        session_key=lease.session_key,
+        registered=0,
+    )
+    return assets.view(connection, connection.exec_driver_sql(_ASSET, {"digest": asset}).one())
+
+
+def _check_declared(
+    services: Services, agreement: Agreement, job: str, lease: Lease, name: str, manifest: Manifest
+) -> None:
+    training = agreement.training(job)
+    declared = training.outputs.get(name) if training else None
+    wanted = services.keys.output_id(lease.run, name)
+    if declared is None or manifest.kind != "output" or manifest.asset_id != wanted:
+        expected = ", ".join(training.outputs) if training else "none"
+        raise refuse(OUTPUT_UNDECLARED, "not an output that was declared", expected=expected, seen=name)
+    if manifest.size > declared.max_size:
+        raise refuse(
+            OUTPUT_UNDECLARED, f"the output {name} is too large", expected=f"at most {declared.max_size} bytes",
+            seen=f"{manifest.size} bytes",
+        )  # fmt: skip
+
+
+def _found(services: Services, connection: Connection, asset: str, key: str) -> tuple[StoredOutput, Agreement, str]:
+    """The output, its agreement, and the caller's party in it."""
+    row = connection.exec_driver_sql(_OUTPUT, {"asset": asset}).first()
+    if row is None:
+        raise outside()
+    output = _read(row)
+    seen = rights.agreement(services, connection, output.agreement, key)
+    return output, seen.held.agreement, seen.party
+
+
+def _decide(services: Services, connection: Connection, output: StoredOutput, party: str) -> OutputRelease | Refusal:
+    held = services.library.held(connection, output.agreement)
+    now = services.clock.now()
+    rows = connection.exec_driver_sql(_APPROVALS, {"asset": output.asset}).all()
+    return decide_output(
+        held.agreement,
+        state=state.state_of(services, connection, held, now),
+        output=output.registered_output,
+        recipient=party,
+        approvals=[stored(row[0]) for row in rows],
+        now=now,
+    )
+
+
+def _deliver(
+    services: Services, transaction: Transaction, asset: str, key: str, now: int
+) -> OutputDelivery | PerunError:
+    connection = transaction.connection
+    output, agreement, party = _found(services, connection, asset, key)
+    decided = _decide(services, connection, output, party)
+    told: dict[str, Any] = {"run": output.run, "output": output.output, "asset": asset, "party": party}
+    if isinstance(decided, Refusal):
+        told["reasons"] = [reason.as_json() for reason in decided.reasons]
+        transaction.journal.append("refusal", now, agreement.digest, asset, told)
+        return decided.error()
+    transaction.journal.append("output-release", now, agreement.digest, asset, told)
+    info = {
+        "label": "perunml/output-key",
+        "manager": services.keys.identity.public.text,
+        "agreement": agreement.digest,
+        "run": output.run,
+        "output": output.output,
+        "asset": asset,
+        "party": party,
+    }
+    run = state.run(connection, output.run)
+    row = connection.exec_driver_sql(_ASSET, {"digest": asset}).one()
+    return OutputDelivery(
+        manifest=stored(row.manifest),
+        signer=output.session_key,
+        agreement=agreement.digest,
+        run=output.run,
+        output=output.output,
+        party=party,
+        sealed_key=HpkePublicKey(decided.receive).seal(services.keys.output_key(output.run, output.output), info),
+        receipt=stored(run.receipt),
+    )
+
+
+def _approve(
+    services: Services, transaction: Transaction, asset: str, key: str, envelope: Envelope, now: int
+) -> OutputView:
+    connection = transaction.connection
+    output, agreement, _ = _found(services, connection, asset, key)
+    party, names = check_output_approval(agreement, envelope, output.registered_output)
+    added = _ADD_APPROVAL.run(
+        connection, asset=asset, digest=digest(envelope.encode()), envelope=envelope.encode()
+    ).rowcount
+    if added:
+        told = {"party": party, "keys": sorted(names), "approval": envelope.digest, "run": output.run}
+        transaction.journal.append("output-approval", now, agreement.digest, asset, told)
+    return _view(services, connection, output)
+
+
+def _view(services: Services, connection: Connection, output: StoredOutput) -> OutputView:
+    agreement = services.library.held(connection, output.agreement).agreement
+    job = agreement.training(output.job)
+    to = list(job.outputs[output.output].to) if job else []
+    return OutputView(
+        name=output.output,
+        asset=output.asset,
+        to=to,
+        released_to=[p for p in to if isinstance(_decide(services, connection, output, p), OutputRelease)],
+    )
+
+
+def _read(row: Any) -> StoredOutput:
+    return StoredOutput(**row._mapping)

@@ -1,0 +1,256 @@
+"""Renewal and finish: a session shows again that its host is what it was, and is decided on anew.
+
+What is refused ends the lease at once, unless it only shows that the request was not the session's next one (a wrong or
+used nonce, a form, a log to be sent whole): that changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from perunml.agreements.jobs import ServiceJob
+from perunml.api.base import MAX_MESSAGE
+from perunml.api.runs import NONCE_SIZE, FinishAnswer, FinishRequest, RenewAnswer, RenewRequest
+from perunml.evidence.bundle import Bundle
+from perunml.evidence.codes import IMA_OFFSET
+from perunml.evidence.judge import Judgement
+from perunml.manager import delivery, finish, leases, machines, state, verdicts
+from perunml.manager.auth import lease_over
+from perunml.manager.codes import NONCE_MISMATCH, NONCE_USED
+from perunml.manager.context import Services
+from perunml.manager.http import Access, Call, encode, outside
+from perunml.manager.leases import Lease
+from perunml.manager.library import Held
+from perunml.manager.routing import Spec
+from perunml.manager.state import StoredRun
+from perunml.manager.verdicts import Question, Session
+from perunml.manager.writer import Transaction
+from perunml.release.decide import decide
+from perunml.release.types import Purpose, Refusal, Release, Run
+from perunml.wire.digests import digest, digest_of
+from perunml.wire.errors import PerunError, error, refuse
+from perunml.wire.rules import Reason
+
+_RENEWED = (
+    "UPDATE leases SET steady = :steady, wall = :wall, boot = :boot, seconds = :seconds, nonce = :nonce, clock = :clock, "
+    "log = :log, asked = :asked, answer = :answer WHERE lease = :lease"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A renewal or finish as judged outside the transaction."""
+
+    lease: Lease
+    question: Question
+    judged: Judgement
+    bound: bytes
+    asked: str
+    purpose: Purpose
+
+
+def routes(services: Services) -> list[Spec]:
+    async def renew(call: Call) -> RenewAnswer:
+        request = RenewRequest.decode(call.body)
+        asked = digest(call.body)
+        if answer := await _again(services, call, asked):
+            return RenewAnswer.decode(answer)
+        shown = await _judge(services, call, request.nonce, request.evidence, "renew", "", asked)
+        now = services.clock.now()
+        made = await services.writer.submit(lambda tx: _renew(services, tx, shown, now))
+        if isinstance(made, PerunError):
+            raise made
+        return made
+
+    async def end(call: Call) -> FinishAnswer:
+        request = FinishRequest.decode(call.body)
+        finish.check_form(request)
+        asked = digest(call.body)
+        if answer := await _again(services, call, asked):
+            return FinishAnswer.decode(answer)
+        payload = digest_of(dict(request.outputs))
+        shown = await _judge(services, call, request.nonce, request.evidence, "finish", payload, asked)
+        now = services.clock.now()
+
+        def work(transaction: Transaction) -> FinishAnswer | PerunError:
+            decided = _decide(services, transaction, shown, now)
+            if isinstance(decided, PerunError):
+                return decided
+            lease, run, _, _ = decided
+            return finish.record(services, transaction, lease, run, request, asked, now)
+
+        made = await services.writer.submit(work)
+        if isinstance(made, PerunError):
+            raise made
+        return made
+
+    return [
+        Spec("POST", "/v1/runs/{run}/renew", Access.LEASE, renew, MAX_MESSAGE),
+        Spec("POST", "/v1/runs/{run}/finish", Access.LEASE, end, MAX_MESSAGE),
+    ]
+
+
+async def _again(services: Services, call: Call, asked: str) -> bytes | None:
+    """The answer that this very request got before. A renewal's is given while the lease holds, with the seconds that are
+    left; a finish's for good."""
+    with services.database.read() as connection:
+        lease = leases.load(connection, call.caller.lease)
+    if lease.run != call.params["run"]:
+        raise outside()
+    if lease.asked != asked:
+        return None
+    if not lease.active:
+        return lease.answer
+    seconds = int(leases.left(services, lease))
+    if seconds <= 0:
+        raise lease_over()
+    answer = json.loads(lease.answer)
+    if "lease_seconds" not in answer:
+        return None  # the release's: another shape of request, so never asked for here
+    return json.dumps({**answer, "lease_seconds": seconds}).encode()
+
+
+async def _judge(
+    services: Services,
+    call: Call,
+    nonce: bytes,
+    evidence: dict[str, object],
+    purpose: Purpose,
+    payload: str,
+    asked: str,
+) -> Shown:
+    bundle = Bundle.from_json(evidence)
+    with services.database.read() as connection:
+        lease = leases.of_run(services, connection, call.caller.lease, call.params["run"])
+        run = state.run(connection, lease.run)
+        held = state.newest(services, connection, run.line, run.agreement)
+        machine = machines.load(connection, lease.machine)
+        question = None
+        if run.job in held.agreement.jobs:
+            question = verdicts.ask(services, connection, held, run.job, machine, bundle, lease.clock, lease.log)
+    if question is None:
+        # The newest version has no such job: nothing to judge by, and the decision says so.
+        question = Question(machine, (), None, b"", held.agreement.digest)
+    wrong = _nonce(services, lease, nonce)
+    if wrong is not None:
+        await services.writer.submit(lambda tx: _note(tx, lease, wrong, services.clock.now(), purpose))
+        raise wrong
+    session = Session(lease.nonce, lease.role, lease.session_hpke, lease.session_key, lease.agreement)
+    bound = verdicts.bind(services, session, run, lease.machine, purpose, payload)
+    judged = await verdicts.answer(question, bundle, bound)
+    return Shown(lease, question, judged, bound, asked, purpose)
+
+
+def _nonce(services: Services, lease: Lease, nonce: bytes) -> PerunError | None:
+    if len(nonce) == NONCE_SIZE and secrets.compare_digest(lease.nonce, nonce):
+        return None
+    if services.challenges.was_used(nonce):
+        return refuse(NONCE_USED, "the nonce was answered before")
+    return refuse(NONCE_MISMATCH, "not the nonce of this lease's last answer")
+
+
+def _note(transaction: Transaction, lease: Lease, exc: PerunError, now: int, purpose: str) -> None:
+    told = {"purpose": purpose, "machine": lease.machine, "reasons": [reason.as_json() for reason in exc.reasons]}
+    transaction.journal.append("refusal", now, lease.agreement, lease.run, told)
+
+
+def _decide(
+    services: Services, transaction: Transaction, shown: Shown, now: int
+) -> tuple[Lease, StoredRun, Held, Release] | PerunError:
+    """The decision anew, under the newest version in force; a refusal ends the lease."""
+    connection = transaction.connection
+    lease = leases.of_run(services, connection, shown.lease.lease, shown.lease.run)
+    if not secrets.compare_digest(lease.nonce, shown.lease.nonce):  # a parallel answer was faster (N9)
+        exc = refuse(NONCE_USED, "the nonce was answered before")
+        _note(transaction, lease, exc, now, shown.purpose)
+        return exc
+    run = state.run(connection, lease.run)
+    held = state.newest(services, connection, run.line, run.agreement)
+    if held.agreement.digest != shown.question.judged_by:
+        # A version came into force in between: judged by the old one's policies, this proves nothing under the new.
+        return refuse(NONCE_MISMATCH, "the agreement has a newer version: renew again")
+    machine = machines.load(connection, lease.machine)
+    decided = decide(
+        held.agreement,
+        state=state.state_of(services, connection, held, now),
+        run=Run(
+            held.agreement.digest, run.job, run.run, run.parameters, {}, shown.purpose, shown.bound, machine.operator
+        ),
+        appraisal=shown.judged.appraisal,
+        usage=state.usage_of(connection, held, resumes=max(0, run.released - 1), started=lease.started),
+        now=now,
+    )
+    if isinstance(decided, Refusal):
+        return _refuse(transaction, lease, decided.reasons, now, shown.purpose)
+    _remember(connection, shown, machine, held, decided)
+    services.challenges.use(lease.nonce)
+    return lease, run, held, decided
+
+
+def _refuse(
+    transaction: Transaction, lease: Lease, reasons: tuple[Reason, ...], now: int, purpose: Purpose
+) -> PerunError:
+    exc = error(reasons)
+    _note(transaction, lease, exc, now, purpose)
+    if [reason.code for reason in reasons] != [IMA_OFFSET.code]:
+        leases.end(transaction, lease, "lost", reasons, now)
+    return exc
+
+
+def _remember(
+    connection: Connection, shown: Shown, machine: machines.StoredMachine, held: Held, decided: Release
+) -> None:
+    machines.remember(
+        connection,
+        machine,
+        boot=shown.judged.appraisal.boot,
+        clock=shown.judged.clock,
+        log=shown.judged.log,
+        line=held.line,
+        agreement=held.agreement.digest,
+        shared=held.agreement.jobs[decided.run.job].tenancy == "shared",
+    )
+
+
+def _renew(services: Services, transaction: Transaction, shown: Shown, now: int) -> RenewAnswer | PerunError:
+    made = _decide(services, transaction, shown, now)
+    if isinstance(made, PerunError):
+        return made
+    lease, run, held, decided = made
+    connection = transaction.connection
+    machine = machines.load(connection, lease.machine)
+    job = held.agreement.jobs[run.job]
+    certificate = None
+    if isinstance(job, ServiceJob):
+        certificate = delivery.service_certificate(
+            services, run, job, lease.machine, dict(lease.verdict), lease.grants["model"], lease.session_hpke,
+            lease.session_key, now, decided.lease_seconds,
+        )  # fmt: skip
+    answer = RenewAnswer(
+        lease_seconds=decided.lease_seconds,
+        next_nonce=secrets.token_bytes(NONCE_SIZE),
+        service_certificate=certificate,
+    )
+    steady, wall = services.clock.deadline(decided.lease_seconds)
+    connection.exec_driver_sql(
+        _RENEWED,
+        {
+            "steady": steady,
+            "wall": wall,
+            "boot": services.clock.boot,
+            "seconds": decided.lease_seconds,
+            "nonce": answer.next_nonce,
+            "clock": machine.clock,
+            "log": machines.log_size(connection, machine),
+            "asked": shown.asked,
+            "answer": encode(answer),
+            "lease": lease.lease,
+        },
+    )
+    told = {"lease": lease.lease, "machine": lease.machine, "claims": dict(shown.judged.appraisal.claims)}
+    transaction.journal.append("renewal", now, run.agreement, run.run, told)
+    return answer

@@ -1,0 +1,49 @@
+"""Who may see what: a key sees the agreements that name it, and what belongs to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from perunml.manager.context import Services
+from perunml.manager.http import outside
+from perunml.manager.library import Held
+
+_MINE = (
+    "SELECT k.agreement FROM agreement_keys k JOIN agreements a ON a.digest = k.agreement WHERE k.key = :key "
+    "ORDER BY a.rowid"
+)
+_PARTY = "SELECT party FROM agreement_keys WHERE key = :key AND agreement = :agreement"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An agreement, and what it calls the caller's party."""
+
+    held: Held
+    party: str
+
+
+def agreement(services: Services, connection: Connection, digest: str, key: str) -> Seen:
+    """Raises `AgreementRefusal` (not_entitled): none, or none that names the key."""
+    party = connection.exec_driver_sql(_PARTY, {"key": key, "agreement": digest}).scalar()
+    if party is None:
+        raise outside()
+    return Seen(services.library.held(connection, digest), str(party))
+
+
+def agreements(services: Services, connection: Connection, key: str) -> list[Seen]:
+    """All agreements that name the key, oldest first."""
+    return [
+        agreement(services, connection, row[0], key) for row in connection.exec_driver_sql(_MINE, {"key": key}).all()
+    ]
+
+
+def names_asset(services: Services, connection: Connection, key: str, asset: str) -> bool:
+    """Whether an agreement of the key's names the asset: its parties see that it is there."""
+    return any(
+        found.digest == asset
+        for seen in agreements(services, connection, key)
+        for found in seen.held.agreement.assets.values()
+    )

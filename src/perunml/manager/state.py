@@ -1,0 +1,118 @@
+"""What a decision needs to know of agreements and their use, read in the transaction that counts it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from perunml.manager.codes import RUN_NOT_OPEN
+from perunml.manager.context import Services
+from perunml.manager.http import outside
+from perunml.manager.library import Held
+from perunml.manager.store import tables as t
+from perunml.manager.store.database import Statement
+from perunml.release.types import State, Usage
+from perunml.wire.errors import refuse
+
+_RUN = "SELECT * FROM runs WHERE run = :run"
+_USAGE = "SELECT job, runs FROM usage WHERE line = :line"
+_NEWEST = "SELECT digest FROM agreements WHERE line = :line AND state = 'in_force'"
+_usage = upsert(t.usage)
+_COUNT_RUN = Statement(_usage.on_conflict_do_update(index_elements=["line", "job"], set_={"runs": t.usage.c.runs + 1}))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """A run's row."""
+
+    run: str
+    agreement: str
+    line: str
+    job: str
+    kind: str
+    party: str
+    request: str
+    parameters: dict[str, Any]
+    pinned: dict[str, str]
+    state: str
+    machine: str
+    simulated: bool
+    reasons: list[dict[str, Any]]
+    endpoint: str
+    lease: str
+    released: int
+    refusals: int
+    created: int
+    ended: int
+    receipt: bytes
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What the binding names by digest: {agreement, job, run, parameters}."""
+        return {"agreement": self.agreement, "job": self.job, "run": self.run, "parameters": self.parameters}
+
+
+def read_run(row: Any) -> StoredRun:
+    values = dict(row._mapping)
+    for name in ("parameters", "pinned", "reasons"):
+        values[name] = json.loads(values[name])
+    values["simulated"] = bool(values["simulated"])
+    return StoredRun(**values)
+
+
+def find_run(connection: Connection, run: str) -> StoredRun | None:
+    row = connection.exec_driver_sql(_RUN, {"run": run}).first()
+    return None if row is None else read_run(row)
+
+
+def run(connection: Connection, run: str) -> StoredRun:
+    """Raises `AgreementRefusal` (not_entitled)."""
+    found = find_run(connection, run)
+    if found is None:
+        raise outside()
+    return found
+
+
+def queued(connection: Connection, wanted: str) -> StoredRun:
+    """A run that waits for a host. Raises `AgreementRefusal` (not_entitled, run_not_open)."""
+    found = run(connection, wanted)
+    if found.state != "queued":
+        raise refuse(RUN_NOT_OPEN, "the run does not wait for a host", expected="queued", seen=found.state)
+    return found
+
+
+def newest(services: Services, connection: Connection, line: str, fallback: str) -> Held:
+    """The version of an agreement that is in force; `fallback` when none is, which a decision then refuses."""
+    digest = connection.exec_driver_sql(_NEWEST, {"line": line}).scalar()
+    return services.library.held(connection, str(digest or fallback))
+
+
+def state_of(services: Services, connection: Connection, held: Held, now: int) -> State:
+    """Whether the agreement is in force, and which of its assets are suspended."""
+    standing = services.library.standing(connection, held, now)
+    in_force = standing.in_force and held.state == "in_force"
+    return State(in_force, standing.missing, services.library.suspended(connection, held.agreement))
+
+
+def usage_of(
+    connection: Connection,
+    held: Held,
+    *,
+    resumes: int = 0,
+    started: int | None = None,
+    other: str | None = None,
+    other_shares: bool = False,
+) -> Usage:
+    """What was used up under the agreement, over all its versions."""
+    counted = {row[0]: int(row[1]) for row in connection.exec_driver_sql(_USAGE, {"line": held.line})}
+    runs = {name: counted.get(name, 0) for name in held.agreement.jobs if held.agreement.training(name)}
+    return Usage(runs, resumes, started, other, other_shares)
+
+
+def count_run(connection: Connection, line: str, job: str) -> None:
+    """One more run whose keys were released."""
+    _COUNT_RUN.run(connection, line=line, job=job, runs=1, window=0, requests=0)
