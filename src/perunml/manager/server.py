@@ -27,8 +27,8 @@ from perunml.manager.keys import Keys
 from perunml.manager.setup import unlock
 from perunml.manager.sweep import sweep_forever
 
-Ready = Callable[[str, str], None]
-"""Called with the manager's url and identity."""
+Ready = Callable[[tuple[str, int]], None]
+"""Called with (host, port) once connections are taken."""
 HEADER_TIME = 10.0
 """Seconds for a request's head: a client that trickles it is cut off (D6)."""
 KEEP_ALIVE = 75
@@ -129,9 +129,7 @@ class Server:
     def start(self) -> tuple[str, int]:
         """Serve from a thread of its own."""
         event = threading.Event()
-        self._thread = threading.Thread(
-            target=self.run, args=(lambda url, identity: event.set(),), name="perunml-manager"
-        )
+        self._thread = threading.Thread(target=self.run, args=(lambda _: event.set(),), name="perunml-manager")
         self._thread.start()
         event.wait(30)
         return self.address
@@ -147,7 +145,7 @@ class Server:
         while not self._uvicorn.started and not serving.done():
             await asyncio.sleep(0.005)
         if ready is not None and not serving.done():
-            ready(self.url, self.services.keys.identity.public.text)
+            ready(self.address)
         try:
             await serving
         finally:
@@ -161,8 +159,8 @@ def serve(
     port: int,
     ready: Ready | None = None,
 ) -> None:
-    """Run the manager of `folder` until it is told to stop. `ready` gets url and identity when it takes connections; port 0
-    is any. Raises `UsageError` (folder_in_use), `IntegrityError` (unseal_failed, state_damaged), `OSError` for the port."""
+    """Run the manager of `folder` until it is told to stop. `ready` gets (host, port) when it takes connections; port 0 is
+    any. Raises `UsageError` (folder_in_use), `IntegrityError` (unseal_failed, state_damaged), `OSError` for the port."""
     Server(folder, passphrase, host, port).run(ready)
 
 
