@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from evidence.judging import BINDING, codes, judged
@@ -98,3 +100,14 @@ def test_a_line_whose_signature_field_is_missing_is_refused() -> None:
     lying = first.replace(b"\x06\0\0\0ima-ng", b"\x07\0\0\0ima-sig")
     for broken_log in (log, lying):
         assert codes(judged(tpm, tpm.bundle(BINDING, Quoting(log=broken_log)))) == ["non_canonical"]
+
+
+def test_i10_the_aggregate_under_another_name_is_refused() -> None:
+    """I10: a first line with the right digest that a baseline even lists, but that is not boot_aggregate."""
+    tpm = ForgedTpm(files={})
+    full = tpm.baseline()
+    aggregate = hashlib.sha256(b"".join(tpm.pcrs["sha256"][:10])).digest()
+    tpm.lines, tpm.pcrs["sha256"][10] = [], bytes(32)
+    tpm.measure("/bin/x", b"", digest=aggregate)
+    listed = type(full)(full.pcrs, {"/bin/x": frozenset(["sha256:" + aggregate.hex()])})
+    assert codes(judged(tpm, tpm.bundle(BINDING), listed)) == ["boot_aggregate"]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evidence.judging import BINDING, codes, judged, policy_of
-from perunml.evidence.bundle import Bundle
+from perunml.evidence.bundle import Bundle, TpmPart
 from perunml.evidence.ima.appraise import appraise_log
 from perunml.evidence.ima.parse import parse_log
 from perunml.evidence.judge import judge
@@ -33,34 +33,34 @@ LOG = TPM.ima_log
 
 
 @pytest.mark.parametrize(("tpm", "part"), [(TPM, PART), (RSA, RSA_PART)], ids=["ecc", "rsa"])
-def test_q2_every_bit_flip_of_the_attested_bytes_is_refused(tpm: ForgedTpm, part: object) -> None:
+def test_q2_every_bit_flip_of_the_attested_bytes_is_refused(tpm: ForgedTpm, part: TpmPart) -> None:
     """Q2: all bits of a TPMS_ATTEST."""
     baseline = tpm.baseline()
-    for bit in range(len(part.attest) * 8):  # type: ignore[attr-defined]
-        changed = replace(part, attest=flip(part.attest, bit))  # type: ignore[attr-defined, type-var]
-        found = judged(tpm, Bundle((changed,)), baseline)  # type: ignore[arg-type]
+    for bit in range(len(part.attest) * 8):
+        changed = replace(part, attest=flip(part.attest, bit))
+        found = judged(tpm, Bundle((changed,)), baseline)
         assert codes(found)
         assert not found.appraisal.binding
 
 
 @pytest.mark.parametrize(("tpm", "part"), [(TPM, PART), (RSA, RSA_PART)], ids=["ecc", "rsa"])
-def test_q1_every_bit_flip_of_the_signature_is_refused(tpm: ForgedTpm, part: object) -> None:
+def test_q1_every_bit_flip_of_the_signature_is_refused(tpm: ForgedTpm, part: TpmPart) -> None:
     """Q1: all bits of a TPMT_SIGNATURE."""
     baseline = tpm.baseline()
-    for bit in range(len(part.signature) * 8):  # type: ignore[attr-defined]
-        changed = replace(part, signature=flip(part.signature, bit))  # type: ignore[attr-defined, type-var]
-        found = judged(tpm, Bundle((changed,)), baseline)  # type: ignore[arg-type]
+    for bit in range(len(part.signature) * 8):
+        changed = replace(part, signature=flip(part.signature, bit))
+        found = judged(tpm, Bundle((changed,)), baseline)
         assert codes(found)
         assert not found.appraisal.binding
 
 
 @pytest.mark.parametrize(("tpm", "part"), [(TPM, PART), (RSA, RSA_PART)], ids=["ecc", "rsa"])
-def test_every_bit_flip_of_the_attestation_keys_public_area_is_refused(tpm: ForgedTpm, part: object) -> None:
+def test_every_bit_flip_of_the_attestation_keys_public_area_is_refused(tpm: ForgedTpm, part: TpmPart) -> None:
     """K10: a key that differs in any bit from the one that signed."""
     policy = policy_of(tpm.baseline())
     for bit in range(len(tpm.ak_public) * 8):
         machine = replace(tpm.enrolled(), ak=flip(tpm.ak_public, bit), ek=b"")
-        assert codes(judge(Bundle((part,)), machine=machine, policy=policy, binding=BINDING))  # type: ignore[arg-type]
+        assert codes(judge(Bundle((part,)), machine=machine, policy=policy, binding=BINDING))
 
 
 @pytest.mark.parametrize("tpm", [TPM, RSA], ids=["ecc", "rsa"])
