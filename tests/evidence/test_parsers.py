@@ -222,3 +222,17 @@ def test_any_json_value_is_refused_as_evidence(document: object) -> None:
         with pytest.raises(PerunError) as caught:
             read(document)
         assert caught.value.code == "malformed"
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [(b"x" * 33, 0), (b"ima-sig", 64 * 1024)],
+    ids=["template name of 33 bytes", "signature of 64 KiB"],
+)
+def test_d4_lines_past_the_bounds_are_refused(name: bytes, fields: int) -> None:
+    """D4: lengths that would fit the log, but no kernel writes."""
+    data = ima_line(b"/bin/x", bytes(32)).data + fields.to_bytes(4, "little") + bytes(fields)
+    line = (10).to_bytes(4, "little") + bytes(20) + len(name).to_bytes(4, "little") + name
+    with pytest.raises(EvidenceRefusal) as caught:
+        parse_log(line + len(data).to_bytes(4, "little") + data)
+    assert caught.value.code == "non_canonical"
