@@ -1,19 +1,23 @@
-"""Parties with identities whose passphrase is stretched less, so that tests are quick."""
+"""Parties with identities whose passphrase is stretched less, so that tests are quick; a world for those that need one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cli.kit import Party
+from cli.world import World, living
 from perunml.wire import passphrase
 
 
-@pytest.fixture(autouse=True)
-def _quick_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passphrase, "LOG_N", 10)
-    monkeypatch.delenv("PERUNML_HOME", raising=False)
+@pytest.fixture(autouse=True, scope="session")
+def _quick_passphrases() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passphrase, "LOG_N", 10)
+        patch.delenv("PERUNML_HOME", raising=False)
+        yield
 
 
 @pytest.fixture
@@ -37,3 +41,10 @@ def scans(tmp_path: Path) -> Path:
     (folder / "a.csv").write_text("PATIENT-MARKER,1\n")
     (folder / "more" / "b.csv").write_text("PATIENT-MARKER,2\n")
     return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A manager, four parties, a machine; assets pushed."""
+    with living(tmp_path_factory.mktemp("world")) as made:
+        yield made

@@ -9,7 +9,6 @@ from pathlib import Path
 from cli.kit import Party
 from perunml.manager import setup
 from perunml.manager.server import Server
-from perunml.wire import passphrase
 
 PASSPHRASE = b"the manager's own"
 PROFILE = "{apiVersion: perunml/v1, kind: ManagerProfile, profile: {profile: simulated}}"
@@ -21,13 +20,7 @@ class Manager:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.url = ""
-        before, passphrase.LOG_N = passphrase.LOG_N, 10
-        try:
-            self.identity = setup.init(
-                folder, PASSPHRASE, url="https://127.0.0.1:1", vendor_roots=[], simulated_ek_roots=[]
-            )
-        finally:
-            passphrase.LOG_N = before
+        self.identity = setup.init(folder, PASSPHRASE, url="https://127.0.0.1:1")
         self.profile = folder.parent / "profile.yaml"
         self.profile.write_text(PROFILE)
 
