@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -87,3 +90,11 @@ def test_an_answer_past_the_limit_is_not_made() -> None:
     nonce, chunks = seal_answer(b"", SECRET, REQUEST)
     with pytest.raises(IntegrityError):
         open_answer(nonce, [chunks[0]] * 257, SECRET, REQUEST)
+
+
+def test_the_specification_s_worked_example_opens() -> None:
+    """docs/spec/inference.md, section 7: its chunk is what this code reads."""
+    text = (Path(__file__).parents[2] / "docs/spec/inference.md").read_text(encoding="utf-8")
+    chunk = re.search(r"^chunk 0 ([0-9a-f]+)$", text, re.MULTILINE)
+    assert chunk
+    assert open_answer(bytes(32), [bytes.fromhex(chunk[1])], SECRET, REQUEST) == b'{"outputs":{}}'

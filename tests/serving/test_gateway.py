@@ -21,6 +21,7 @@ from perunml.api.inference import InferenceAnswer, InferenceCall, ReceiptFile
 from perunml.client.infer import infer
 from perunml.client.receipts import verify_receipt
 from perunml.serving.gateway import MAX_BODY
+from perunml.testing.service import AGREEMENT, MODEL, RUN, Client, World, load, pin_of
 from perunml.testing.story.data import patient
 from perunml.wire.answers import open_answer
 from perunml.wire.digests import digest
@@ -29,7 +30,6 @@ from perunml.wire.errors import EvidenceRefusal, IntegrityError, PerunError, Sus
 from perunml.wire.hpke import HpkePrivateKey
 from perunml.wire.identity import SigningKey
 from perunml.wire.timestamps import format_time
-from serving.world import AGREEMENT, MODEL, RUN, Client, World, load, pin_of
 
 pytestmark = pytest.mark.torch
 

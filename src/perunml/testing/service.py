@@ -1,4 +1,4 @@
-"""A manager's key, a service's session and clients, all real; only the manager's server is not there."""
+"""A manager's key, a service's session and clients, all real; only the manager's server is not there. For tests and bench."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ class Client:
 
 @dataclass
 class World:
+    """One session of a service, and who may certify, quota and ask it."""
+
     engine: Engine
     manager: SigningKey = field(default_factory=SigningKey.generate)
     signer: SigningKey = field(default_factory=SigningKey.generate)
