@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cli.manager import PASSPHRASE
 from cli.world import SECRET, World, living
+from perunml.ledger.receipts import open_receipt, sign_receipt
+from perunml.manager.setup import unlock
+from perunml.wire.digests import digest
+from perunml.wire.dsse import Envelope
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +177,23 @@ def test_the_ledger_grows_and_holds_everything(world: World, agreed: str, run: s
     second = world["clinic"].ok("ledger", "verify")
     assert second["seen"] == first["size"] < second["size"]
     assert second["agreements"][agreed] > first["agreements"][agreed]
+    assert world["clinic"].ok("ledger", "verify") == {**second, "seen": second["size"]}
+
+
+def test_a_receipt_that_the_ledger_does_not_hold(world: World, agreed: str, run: str, tmp_path: Path) -> None:
+    """A manager that signs what it never recorded is found out by whoever kept the receipt."""
+    party = world["st-vitus"]
+    party.ok("output", "pull", run, "metrics", "--to", tmp_path / "metrics")
+    assert party.ok("ledger", "verify")["receipts"] >= 1
+    manager = unlock(world.manager.folder, PASSPHRASE).identity
+    kept = party.home / "receipts" / f"{run}.json"
+    honest = kept.read_bytes()
+    receipt = open_receipt(Envelope.decode(honest), manager.public)
+    kept.write_bytes(sign_receipt(replace(receipt, entry_hash=digest(b"never")), manager).encode())
+    try:
+        assert party.refused("ledger", "verify") == (14, "bad_inclusion_proof")
+    finally:
+        kept.write_bytes(honest)
 
 
 def test_a_manager_restored_from_an_old_copy(tmp_path: Path) -> None:

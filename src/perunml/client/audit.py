@@ -6,8 +6,8 @@ or shows two parties two histories, is found out by whoever asks next.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -17,12 +17,11 @@ from perunml.api.pin import Pin
 from perunml.client.connection import Connection
 from perunml.client.home import Home, write_file
 from perunml.ledger.checkpoint import Checkpoint, check_progress, open_checkpoint
-from perunml.ledger.codes import BAD_LEAF
 from perunml.ledger.entries import Entry, OpenedEntry, verify_chain
 from perunml.ledger.merkle import leaf_hash
 from perunml.ledger.proofs import verify_inclusion
 from perunml.ledger.receipts import Receipt, open_receipt, verify_recorded
-from perunml.wire.canonical import load_json
+from perunml.wire.canonical import canonical, load_json
 from perunml.wire.codes import MALFORMED
 from perunml.wire.dsse import Envelope
 from perunml.wire.errors import refuse
@@ -33,13 +32,23 @@ MAX_CHECKPOINT = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What was checked: the ledger's size now and when last seen (None: never), and the entries of each agreement that
-    were opened and proven to be in it."""
+    """What was checked: the ledger's size now and when last seen (None: never); of each agreement all entries known by
+    now; the receipts in the home folder whose entries the ledger holds."""
 
     size: int
     seen: int | None
     root: str
     agreements: Mapping[str, int]
+    receipts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An agreement's entries as checked so far: how many, and the newest one's index and hash."""
+
+    count: int = 0
+    index: int = -1
+    hash: str = ""
 
 
 def fresh_checkpoint(connection: Connection, home: Home) -> tuple[Checkpoint, int | None]:
@@ -60,25 +69,46 @@ def fresh_checkpoint(connection: Connection, home: Home) -> tuple[Checkpoint, in
 
 
 def verify_ledger(connection: Connection, home: Home, agreements: list[str]) -> Audit:
-    """The whole audit that this party can do alone: the ledger only grew, and each entry of `agreements` (digests) is
-    what its leaf commits to, stands in the ledger, and follows the one before it."""
+    """The whole audit that this party can do alone: the ledger only grew; each entry of `agreements` (digests) is what its
+    leaf commits to, stands in the ledger, and follows the one before it; each receipt pulled before is recorded there.
+
+    What was checked once is not fetched again: the checkpoints' consistency carries it over."""
     checkpoint, seen = fresh_checkpoint(connection, home)
-    counts = {}
+    known = _load(home, connection.pin)
     for agreement in agreements:
-        shown = connection.call("GET", f"/v1/ledger/entries?agreement={quote(agreement)}", EntryList).entries
+        known[agreement] = _follow(connection, checkpoint, agreement, known.get(agreement, Known()))
+    _save(home, connection.pin, known)
+    receipts = list(_receipts(home, connection.pin))
+    for receipt in receipts:
+        verify_recorded(receipt, checkpoint, _proof(connection, checkpoint, receipt.entry_index))
+    counts = {agreement: known[agreement].count for agreement in agreements}
+    return Audit(checkpoint.size, seen, checkpoint.root.hex(), counts, len(receipts))
+
+
+def _follow(connection: Connection, checkpoint: Checkpoint, agreement: str, known: Known) -> Known:
+    """Check what was added to an agreement's chain since `known`, up to the checkpoint."""
+    while True:
+        where = f"/v1/ledger/entries?agreement={quote(agreement)}"
+        where += f"&after={known.index}" if known.count else ""
+        shown = connection.call("GET", where, EntryList).entries
         opened = [_opened(item) for item in shown if item.index < checkpoint.size]
-        verify_chain(agreement, opened)
+        last = verify_chain(agreement, opened, previous=known.hash, after=known.index)
         for item in opened:
-            _prove(connection, checkpoint, item.index, leaf_hash(item.leaf))
-        counts[agreement] = len(opened)
-    return Audit(checkpoint.size, seen, checkpoint.root.hex(), counts)
+            proof = _proof(connection, checkpoint, item.index)
+            verify_inclusion(leaf_hash(item.leaf), item.index, checkpoint.size, proof, checkpoint.root)
+        if not opened:
+            return known
+        known = Known(known.count + len(opened), opened[-1].index, last)
 
 
-def verify_receipt_recorded(connection: Connection, home: Home, receipt: Receipt) -> int:
-    """That the ledger holds the receipt's entry; the size of the ledger it was checked against."""
-    checkpoint, _ = fresh_checkpoint(connection, home)
-    verify_recorded(receipt, checkpoint, _proof(connection, checkpoint, receipt.entry_index))
-    return checkpoint.size
+def _receipts(home: Home, pin: Pin) -> Iterator[Receipt]:
+    """The receipts of runs that lie in the home folder and are this manager's."""
+    for path in sorted(home.receipts.glob("*.json")):
+        value = load_json(path.read_bytes())
+        if isinstance(value, dict) and "payload" in value:
+            envelope = Envelope.from_json(value)
+            if any(key == pin.identity for key, _ in envelope.signatures):
+                yield open_receipt(envelope, PublicKey(pin.identity))
 
 
 def _opened(item: EntryView) -> OpenedEntry:
@@ -86,14 +116,19 @@ def _opened(item: EntryView) -> OpenedEntry:
 
 
 def _proof(connection: Connection, checkpoint: Checkpoint, index: int) -> list[bytes]:
-    answer = connection.call("GET", f"/v1/ledger/proof?index={index}&size={checkpoint.size}", InclusionProof)
-    if (answer.index, answer.size) != (index, checkpoint.size):
-        raise refuse(BAD_LEAF, "a proof for something else", expected=str(index), seen=str(answer.index))
-    return answer.hashes
+    where = f"/v1/ledger/proof?index={index}&size={checkpoint.size}"
+    return connection.call("GET", where, InclusionProof).hashes
 
 
-def _prove(connection: Connection, checkpoint: Checkpoint, index: int, leaf: bytes) -> None:
-    verify_inclusion(leaf, index, checkpoint.size, _proof(connection, checkpoint, index), checkpoint.root)
+def _load(home: Home, pin: Pin) -> dict[str, Known]:
+    path = home.chains_path(pin)
+    if not path.exists():
+        return {}
+    return {name: Known(**item) for name, item in load_json(path.read_bytes()).items()}
+
+
+def _save(home: Home, pin: Pin, known: Mapping[str, Known]) -> None:
+    write_file(home.chains_path(pin), canonical({name: asdict(item) for name, item in known.items()}))
 
 
 def verify_receipt_file(data: bytes, pin: Pin) -> dict[str, Any]:

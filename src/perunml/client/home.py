@@ -3,7 +3,7 @@
     identity.json            both private keys, sealed under the passphrase (mode 600)
     identity.public.json     name and public keys
     managers/<host-port>.json    pins
-    ledger/<host-port>.note      newest checkpoint seen of each
+    ledger/<identity>.note       newest checkpoint seen of each, and .json: how far its entries were checked
     assets/<name>/v<n>/      sealed assets with wrapped data keys
     agreements/<hex>.json    agreements proposed or approved from here
     receipts/<run>.json      receipts of pulled outputs
@@ -135,11 +135,19 @@ class Home:
         """Where the newest checkpoint seen of a manager lies; named by its identity, for an address can move."""
         return self.folder / "ledger" / f"{_slug(pin.identity)}.note"
 
+    def chains_path(self, pin: Pin) -> Path:
+        """Where it lies how far each agreement's entries in a manager's ledger were checked."""
+        return self.folder / "ledger" / f"{_slug(pin.identity)}.json"
+
+    @property
+    def receipts(self) -> Path:
+        return self.folder / "receipts"
+
     def agreement_path(self, digest: str) -> Path:
         return self.folder / "agreements" / f"{digest.removeprefix('sha256:')}.json"
 
     def receipt_path(self, run: str) -> Path:
-        return self.folder / "receipts" / f"{checked_name(run)}.json"
+        return self.receipts / f"{checked_name(run)}.json"
 
     def asset_versions(self, name: str) -> dict[int, Path]:
         """Folders of a sealed asset by version."""
