@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +26,7 @@ from perunml.host.agent import Agent
 from perunml.host.enrol import enrol
 from perunml.host.progress import Event
 from perunml.manager import setup
+from perunml.manager.keys import Keys
 from perunml.manager.server import Server
 from perunml.testing.forge import ForgedTpm, default_ca
 from perunml.wire.canonical import canonical
@@ -32,6 +37,21 @@ PASSPHRASE = b"a passphrase for tests"
 PROFILE = ManagerProfile.load(b"apiVersion: perunml/v1\nkind: ManagerProfile\nprofile: {profile: simulated}\n")
 LONG = 120.0
 """Seconds after which a test gives up; nothing waits that long unless it hangs."""
+
+
+@functools.cache
+def _made_manager() -> Path:
+    """A manager's folder as `init` leaves it, to be copied: its scrypt takes a third of a second each time."""
+    folder = Path(tempfile.mkdtemp(prefix="perunml-road-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "root.der").write_bytes(default_ca().root)
+    setup.init(folder / "manager", PASSPHRASE, url="https://127.0.0.1:1", simulated_ek_roots=[folder / "root.der"])
+    return folder / "manager"
+
+
+@functools.cache
+def _unlocked() -> Keys:
+    return setup.unlock(_made_manager(), PASSPHRASE)
 
 
 class Party:
@@ -54,9 +74,8 @@ class Road:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        (folder / "root.der").write_bytes(default_ca().root)
-        setup.init(folder / "manager", PASSPHRASE, url="https://127.0.0.1:1", simulated_ek_roots=[folder / "root.der"])
-        self.keys = setup.unlock(folder / "manager", PASSPHRASE)
+        shutil.copytree(_made_manager(), folder / "manager")
+        self.keys = _unlocked()
         self.port = 0
         self.server: Server | None = None
         self.start_manager()
