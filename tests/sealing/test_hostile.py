@@ -230,6 +230,8 @@ def test_a_wrap_is_worth_nothing_elsewhere(tmp_path: Path) -> None:
     ("rows", "sizes"),
     [
         ([["a", 5, 0, 0], ["b", 5, 0, 0]], [5]),  # one over the other
+        ([["a", 3, 0, 0], ["b", 2, 0, 0]], [5]),  # that many bytes in all, but not one after the other
+        ([["a", 2, 0, 3], ["b", 3, 0, 0]], [5]),  # in another order
         ([["a", 2, 0, 0], ["b", 2, 0, 3]], [5]),  # a gap
         ([["a", 4, 0, 0]], [5]),  # not full
         ([["a", 6, 0, 0]], [5]),  # beyond
@@ -341,8 +343,8 @@ def test_a_file_that_changes_while_it_is_sealed_is_refused(tmp_path: Path, chang
     path.write_bytes(b"1" * 100)
 
     def link(target: Path) -> None:
-        target.unlink()
-        target.symlink_to("/etc/hostname")
+        target.rename(tmp_path / "elsewhere")
+        target.symlink_to(tmp_path / "elsewhere")
 
     changes = {
         "longer": lambda p: os.truncate(p, 101),
