@@ -26,10 +26,12 @@ from perunml.wire.identity import SigningKey
 CHUNK = 1 << 20
 SIZE = 256 * CHUNK
 ROUNDS = 11
+TARGET = 0.5
+"""Sealed reading at half the speed of plain reading, or better."""
 
 
 def run(size: int = SIZE, rounds: int = ROUNDS) -> dict[str, Any]:
-    """``{"name", "results": [{"name", "value", "unit"}, …]}`` for a file of `size` bytes, the median of `rounds` turns."""
+    """``{title, results}`` as bench/README.md says, for a file of `size` bytes, the median of `rounds` turns."""
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "plain"
         with plain.open("wb") as file:
@@ -52,15 +54,20 @@ def run(size: int = SIZE, rounds: int = ROUNDS) -> dict[str, Any]:
         os.close(fd)
     rate = {name: size / seconds / 1e9 for name, seconds in spent.items()}
     return {
-        "name": "sealing",
+        "title": f"Reading a sealed file of {size >> 20} MiB in order, {CHUNK >> 20} MiB at a time out of the page cache, "
+        "beside preadv and one copy; one thread",
         "results": [
-            {"name": "preadv_and_copy", "value": round(rate["preadv"], 3), "unit": "GB/s"},
-            {"name": "sealed_read", "value": round(rate["sealed"], 3), "unit": "GB/s"},
-            {"name": "sealed_over_preadv", "value": round(rate["sealed"] / rate["preadv"], 3), "unit": "x"},
-            {"name": "verify_tree", "value": round(rate["tree"], 3), "unit": "GB/s"},
-            {"name": "seal_and_fsync", "value": round(size / sealing / 1e9, 3), "unit": "GB/s"},
+            _result("preadv and copy", rate["preadv"]),
+            _result("sealed read", rate["sealed"]),
+            _result("sealed read / preadv and copy", rate["sealed"] / rate["preadv"], "x", target=TARGET),
+            _result("Merkle tree check", rate["tree"]),
+            _result("sealing, fsync included", size / sealing / 1e9),
         ],
     }
+
+
+def _result(name: str, value: float, unit: str = "GB/s", **more: float) -> dict[str, Any]:
+    return {"name": name, "value": round(value, 3), "unit": unit, "higher_is_better": True, **more}
 
 
 def _turns(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
