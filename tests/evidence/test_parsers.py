@@ -236,3 +236,46 @@ def test_d4_lines_past_the_bounds_are_refused(name: bytes, fields: int) -> None:
     with pytest.raises(EvidenceRefusal) as caught:
         parse_log(line + len(data).to_bytes(4, "little") + data)
     assert caught.value.code == "non_canonical"
+
+
+def field(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "little") + data
+
+
+DIGEST_FIELD = field(b"sha256:\0" + bytes(32))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        DIGEST_FIELD + field(b""),
+        DIGEST_FIELD + field(b"/bin/x"),
+        DIGEST_FIELD + field(b"/bin/x\1"),
+        DIGEST_FIELD + field(b"/bin/x\0\0"),
+        DIGEST_FIELD + field(b"/bin/x\0") + b"\0",
+        DIGEST_FIELD + field(b"/bin/x\0") + field(b""),
+        DIGEST_FIELD + b"\xff\xff\xff\xff/bin/x\0",
+        b"\xff\xff\xff\xff" + DIGEST_FIELD[4:] + field(b"/bin/x\0"),
+        DIGEST_FIELD,
+        b"",
+    ],
+    ids=[
+        "no path",
+        "no NUL",
+        "other end",
+        "NULs",
+        "trailing",
+        "a field more",
+        "long path",
+        "long digest",
+        "cut",
+        "none",
+    ],
+)
+def test_i16_template_data_of_another_form_are_refused(data: bytes) -> None:
+    """I16, I25: a path is one string with its NUL, and the fields fill the data."""
+    line = (10).to_bytes(4, "little") + bytes(20) + field(b"ima-ng")
+    parse_log(line + field(DIGEST_FIELD + field(b"/bin/x\0")))
+    with pytest.raises(EvidenceRefusal) as caught:
+        parse_log(line + field(data))
+    assert caught.value.code == "non_canonical"

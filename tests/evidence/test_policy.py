@@ -66,8 +66,10 @@ def test_evidence_for_a_machine_enrolled_otherwise_is_refused() -> None:
     attester, machine = bare()
     policy = policy_of(tpm.baseline())
     assert codes(judge(tpm.bundle(BINDING), machine=machine, policy=policy, binding=BINDING)) == ["wrong_profile"]
-    found = judge(attester.collect(BINDING), machine=tpm.enrolled(), policy=policy, binding=BINDING)
-    assert codes(found) == ["wrong_machine"]
+    nobody = Bundle((SimulatedPart("", BINDING, bytes(64)),))
+    for bundle in (attester.collect(BINDING), nobody):
+        found = judge(bundle, machine=tpm.enrolled(), policy=policy, binding=BINDING)
+        assert codes(found) == ["wrong_machine"]
 
 
 def test_a_bare_keys_statement_is_checked() -> None:
