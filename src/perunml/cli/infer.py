@@ -32,10 +32,13 @@ def command(
     from perunml.client.connection import WouldSend
     from perunml.client.home import write_file
     from perunml.wire.canonical import load_json
+    from perunml.wire.codes import MALFORMED
     from perunml.wire.errors import refuse
 
     data = sys.stdin.buffer.read() if str(source) == "-" else source.read_bytes()
     inputs = load_json(data)
+    if not isinstance(inputs, dict):
+        raise refuse(MALFORMED, "inputs are one JSON object, by name", seen=type(inputs).__name__)
     with settings.client(manager=manager, dry_run=dry_run) as client:
         if dry_run:
             where = endpoint or client.run(run).endpoint

@@ -20,7 +20,7 @@ from perunml.client.codes import NO_OUTPUT
 from perunml.client.connection import Connection
 from perunml.client.home import Home, default_home
 from perunml.client.identity import Identity
-from perunml.wire.errors import AgreementRefusal, refuse
+from perunml.wire.errors import AgreementRefusal, Unreachable, refuse
 
 if TYPE_CHECKING:
     from perunml.agreements.schema import Agreement
@@ -221,10 +221,11 @@ class Client:
 
         return outputs.pull(self.connection, self.home, self.identity, run, output, Path(target), progress=progress)
 
-    def infer(self, run: str, inputs: Any, *, endpoint: str = "") -> tuple[Any, ReceiptFile]:
+    def infer(self, run: str, inputs: dict[str, Any], *, endpoint: str = "") -> tuple[dict[str, Any], ReceiptFile]:
         """Ask the service of `run`; the answer, and a receipt that anybody can check offline.
 
-        With `endpoint` the manager need not know this party: the service itself then says whether it may ask.
+        With `endpoint` the manager need not answer, nor know this party: the service's certificate is its word, and the
+        service itself says whether this party may ask. The party is then called what its identity is called.
         """
         from perunml.client.infer import infer
 
@@ -235,7 +236,7 @@ class Client:
         try:
             view = self.run(run)
             party = self.agreement(view.agreement)[1].party_of(self.identity.signing.public.text)
-        except AgreementRefusal:
+        except (AgreementRefusal, Unreachable):
             if not endpoint:
                 raise
             view, party = _unknown(run, endpoint), None
