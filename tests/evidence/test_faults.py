@@ -111,3 +111,17 @@ def test_i10_the_aggregate_under_another_name_is_refused() -> None:
     tpm.measure("/bin/x", b"", digest=aggregate)
     listed = type(full)(full.pcrs, {"/bin/x": frozenset(["sha256:" + aggregate.hex()])})
     assert codes(judged(tpm, tpm.bundle(BINDING), listed)) == ["boot_aggregate"]
+
+
+def test_q9_a_quote_without_pcr_10_is_refused_for_that() -> None:
+    """Q9: the baseline's PCRs are all there, and IMA's is not."""
+    tpm = ForgedTpm()
+    found = codes(judged(tpm, tpm.bundle(BINDING, Quoting(banks=[("sha256", range(10))]))))
+    assert found == ["pcr_selection", "pcr10_mismatch"]
+
+
+def test_q23_a_safe_flag_that_is_neither_yes_nor_no_is_refused() -> None:
+    """Q23: 2 is not YES."""
+    tpm = ForgedTpm()
+    bundle = tpm.bundle(BINDING, Quoting(clock=(tpm.clock, 1, 0, 2)))
+    assert codes(judged(tpm, bundle)) == ["non_canonical"]
