@@ -408,6 +408,13 @@ def test_wrong_names_are_said_before_anything_is_written(tmp_path: Path) -> None
     assert not (tmp_path / "s").exists()
 
 
+def test_a_name_that_is_a_file_and_a_folder_is_not_sealed(tmp_path: Path) -> None:
+    """The caller hears path_refused, before anything is written."""
+    with pytest.raises(UsageError, match="path_refused"):
+        seal(tmp_path / "s", {"a": b"", "a/b": b""})
+    assert not (tmp_path / "s").exists()
+
+
 def test_a_closed_reader_holds_no_key(tmp_path: Path) -> None:
     """After `close` key and plaintext buffer are zeros."""
     found, manifest, _ = seal(tmp_path, {"a": b"secret"})

@@ -39,7 +39,10 @@ def opened(store: FolderStore, envelope: Envelope, key: bytearray) -> SealedRead
 @settings(max_examples=25, deadline=None)
 @given(
     st.dictionaries(
-        st.from_regex(r"[a-z]{1,8}(/[a-z0-9]{9})?", fullmatch=True), st.integers(0, 3 * CHUNK), min_size=0, max_size=6
+        st.from_regex(r"[a-z]{1,8}|d[0-9]/[a-z0-9]{9}", fullmatch=True),
+        st.integers(0, 3 * CHUNK),
+        min_size=0,
+        max_size=6,
     ),
     st.integers(0, 2**32),
 )

@@ -10,6 +10,7 @@ from typing import Any
 from perunml.sealing.codes import MANIFEST_INVALID, PATH_REFUSED
 from perunml.wire.canonical import canonical, load_json
 from perunml.wire.errors import PerunError, refuse
+from perunml.wire.rules import Rule
 
 MAX_INDEX = 64 * 2**20
 """Largest index, in bytes: some 600,000 files."""
@@ -87,13 +88,13 @@ def decode_index(data: bytes, blob_sizes: Sequence[int]) -> dict[str, Place]:
     return found
 
 
-def check_tree(files: Mapping[str, Any]) -> None:
-    """Raises `IntegrityError` (manifest_invalid) when one file's name is another's folder."""
+def check_tree(files: Mapping[str, Any], rule: Rule = MANIFEST_INVALID) -> None:
+    """Raises `rule`'s error (`IntegrityError` for what was read, `UsageError` for what is about to be sealed) when one file's name is another's folder."""
     for path in files:
         folder = path.rpartition("/")[0]
         while folder:
             if folder in files:
-                raise refuse(MANIFEST_INVALID, "a name is both a file and a folder", seen=folder)
+                raise refuse(rule, "a name is both a file and a folder", seen=folder)
             folder = folder.rpartition("/")[0]
 
 

@@ -100,7 +100,7 @@ def seal_files(
         raise ValueError(f"chunk_size is {MIN_CHUNK} to {MAX_CHUNK} bytes")
     for path in files:
         check_path(path)
-    check_tree(files)
+    check_tree(files, PATH_REFUSED)
     asset = asset_id or secrets.token_hex(16)
     sizes = {path: _size(path, item) for path, item in files.items()}
     total = sum(sizes.values())
