@@ -84,7 +84,7 @@ class Road:
         for party in self.parties:
             setup.admit(folder / "manager", [party.key])
             party.connection = Connection(self.pin, party.identity.signing)
-        self.tpm = ForgedTpm()
+        self.tpm: Any = ForgedTpm()
         self.agent_folder = folder / "agent"
         self.events: list[Event] = []
         self._agent: tuple[Agent, threading.Thread] | None = None
@@ -120,10 +120,12 @@ class Road:
             "scans": self._push(self.hospital, "scans", "dataset", {"a.csv": "1,2\n", "deep/b.csv": "3,4\n"}),
             "unet": self._push(self.startup, "unet", "code", {"train.py": code}),
         }
-        view = assets.push_document(
-            self.cloud.connection, self.cloud.identity, "Baseline", self.tpm.baseline().as_json()
-        )
-        document = load_agreement(canonical(self._agreement(digests, view.digest, lease, wall, outputs)))
+        role: dict[str, Any] = {"profile": "simulated", "machines": [self.tpm.machine]}
+        if isinstance(self.tpm, ForgedTpm):
+            baseline = self.tpm.baseline().as_json()
+            view = assets.push_document(self.cloud.connection, self.cloud.identity, "Baseline", baseline)
+            role |= {"imitates": "measured", "baseline": view.digest}
+        document = load_agreement(canonical(self._agreement(digests, role, lease, wall, outputs)))
         agreements.propose(self.startup.connection, self.startup.home, self.startup.identity, document)
         for party in self.parties:
             shown, again = agreements.show(party.connection, document.digest)
@@ -131,7 +133,7 @@ class Road:
         return document.digest
 
     def _agreement(
-        self, digests: dict[str, str], baseline: str, lease: str, wall: str, outputs: dict[str, Any] | None
+        self, digests: dict[str, str], role: dict[str, Any], lease: str, wall: str, outputs: dict[str, Any] | None
     ) -> dict[str, Any]:
         def member(party: Party) -> dict[str, Any]:
             return {"keys": {"main": party.key}, "receive": party.identity.receiving.public.text}
@@ -148,11 +150,7 @@ class Road:
                 "scans": {"kind": "dataset", "owner": "st-vitus", "digest": digests["scans"]},
                 "unet": {"kind": "code", "owner": "acme", "digest": digests["unet"], "entry": "train.py"},
             },
-            "hosts": {
-                "trainer": {
-                    "profile": "simulated", "imitates": "measured", "baseline": baseline, "machines": [self.tpm.machine],
-                },
-            },
+            "hosts": {"trainer": role},
             "jobs": {
                 "train": {
                     "code": "unet", "inputs": {"scans": "/in/scans"}, "hosts": "trainer", "operator": "gpu-cloud",
@@ -178,8 +176,9 @@ class Road:
 
     # Runs.
 
-    def submit(self, agreement: str) -> str:
-        return runs.submit(self.startup.connection, self.startup.identity, agreement, "train", {"epochs": 2}).run
+    def submit(self, agreement: str, epochs: int = 2) -> str:
+        party = self.startup
+        return runs.submit(party.connection, party.identity, agreement, "train", {"epochs": epochs}).run
 
     def view(self, run: str) -> RunView:
         return runs.show(self.startup.connection, run)

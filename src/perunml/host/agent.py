@@ -64,7 +64,7 @@ class Agent:
         self._reachable = True
 
     def stop(self) -> None:
-        """End `run_forever` from another thread or a signal handler; its runs are killed."""
+        """End `run_forever` from another thread or a signal handler; its runs have a moment to say so, then are killed."""
         self._stop.set()
 
     def run_forever(self) -> None:
@@ -86,10 +86,11 @@ class Agent:
                     with ManagerLink(self._pin, (member.certificate, member.key)) as link:
                         self._work(link, member)
             finally:
-                for each in self._running.values():
-                    each.kill()
-                for each in self._running.values():
-                    each.wait()
+                enders = [threading.Thread(target=each.end) for each in self._running.values()]
+                for ender in enders:
+                    ender.start()
+                for ender in enders:
+                    ender.join()
                 self._running.clear()
 
     def _work(self, link: ManagerLink, member: Membership) -> None:
@@ -104,7 +105,10 @@ class Agent:
     def _ask(self, link: ManagerLink) -> Work:
         try:
             work = link.work()
-        except Unreachable as exc:
+        except PerunError as exc:
+            # Runs live by their leases, not by this certificate: refused work ends the agent only when nothing runs.
+            if not isinstance(exc, Unreachable) and not self._running:
+                raise
             if self._reachable:
                 self._tell({"event": "unreachable", "reasons": [reason.as_json() for reason in exc.reasons]})
             self._reachable = False

@@ -32,6 +32,8 @@ from perunml.wire.errors import PerunError
 
 START_LIMIT = 120.0
 """Seconds a runner has from its start to its lease: evidence from a slow TPM, a first IMA log of 15 MB."""
+GRACE = 3.0
+"""Seconds that a stopped run has to tell the manager so; without, its lease just ends."""
 RECORD = "record.json"
 
 
@@ -44,7 +46,6 @@ class RunnerProcess:
     ) -> None:  # fmt: skip
         self.run = settings.run
         self.folder = Path(settings.folder)
-        self.refused = False
         self._on_event = on_event
         self._deadline = boottime() + START_LIMIT
         self._lost_told = False
@@ -81,11 +82,18 @@ class RunnerProcess:
         """End it and everything that is its own, now."""
         kill_run(self.run, self._process.pid)
 
+    def end(self) -> None:
+        """Let it tell the manager, then end it: SIGTERM, and after `GRACE` seconds `kill`."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
+        self._threads[2].join(GRACE)
+        if not self.over():
+            self.kill()
+        self.wait()
+
     def wait(self) -> None:
         for thread in self._threads[1:]:
             thread.join()
-        if self._process.returncode == EXIT_REFUSED:
-            self.refused = True
 
     def _renewed(self, deadline: float) -> None:
         self._deadline = deadline
@@ -98,12 +106,15 @@ class RunnerProcess:
         self._threads[1].join()
         # The runner is gone; what it started may need a moment, and what survived it is not to.
         kill_run(self.run, self._process.pid, leader_alive=False)
-        os.close(self._pidfd)
         shutil.rmtree(self.folder, ignore_errors=True)
         if status not in (0, 1, EXIT_REFUSED, EXIT_LOST) and not self._lost_told:
             late = boottime() >= self._deadline
             self._on_event({"event": "killed", "run": self.run, "by": "lease" if late else "signal", "status": status})
         self._on_event({"event": "keys_wiped", "run": self.run})
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):
+            os.close(self._pidfd)
 
     def _listen(self, descriptor: int) -> None:
         with open(descriptor, "rb") as lines:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from perunml.api.base import Message
@@ -21,7 +23,7 @@ from perunml.api.pin import Pin
 from perunml.api.runs import KeyDelivery
 from perunml.host import job, outputs
 from perunml.host.channel import EvidenceSource
-from perunml.host.codes import CODE_FAILED, DELIVERY_MISMATCH, INTERNAL, OUT_OF_MEMORY, OUT_OF_TIME
+from perunml.host.codes import CODE_FAILED, DELIVERY_MISMATCH, INTERNAL, KILLED, OUT_OF_MEMORY, OUT_OF_TIME
 from perunml.host.fetch import Fetched, fetch_inputs
 from perunml.host.lease import LeaseKeeper
 from perunml.host.memory import PrivateMemory, die_with_parent, guard_process
@@ -34,6 +36,10 @@ from perunml.wire.rules import Reason
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_LOST = 0, 1, 3, 4
 """Finished; ended with an error class that the manager knows; no keys were released; the lease was lost."""
 _CLASSES = {rule.code: rule for rule in (CODE_FAILED, OUT_OF_MEMORY, OUT_OF_TIME, INTERNAL)}
+
+
+class Stopped(Exception):
+    """The agent is being stopped (SIGTERM)."""
 
 
 class Settings(Message):
@@ -150,7 +156,13 @@ def train(run: Run) -> None:
     """A training, from delivery to receipt."""
     if run.delivery.kind != "train":
         raise refuse(DELIVERY_MISMATCH, "not a training", seen=run.delivery.kind)
-    ended = job.train(run.delivery, run.fetch(), run.memory, run.report, swap_allowed=run.delivery.simulated)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        ended = job.train(run.delivery, run.fetch(), run.memory, run.report, swap_allowed=run.delivery.simulated)
+    except Stopped:
+        run.finish({}, error="killed", reasons=(Reason(KILLED, "the agent was stopped by its operator"),))
+        return
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is being sealed and sent is worth the moment
     if ended.error:
         rule = _CLASSES[ended.error]
         run.finish({}, error=ended.error, reasons=(Reason(rule, rule.meaning),))
@@ -169,6 +181,11 @@ def train(run: Run) -> None:
         run.report("sealed", output=each.name, asset=sent[each.name])
     run.memory.remove(["out"])
     run.finish(sent)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Stopped
 
 
 def _fail(run: Run, reasons: tuple[Reason, ...]) -> NoReturn:
