@@ -47,7 +47,9 @@ def make_app(services: Services) -> Starlette:
 def _routes(services: Services, found: Iterable[Spec]) -> Iterable[Route]:
     for spec in found:
         endpoint = Endpoint(spec.action, spec.access, identify(services, spec.access), spec.limit)
-        yield Route(spec.path, endpoint, methods=[spec.method])
+        route = Route(spec.path, endpoint, methods=[spec.method])
+        route.methods = {spec.method}  # Starlette adds HEAD to GET; nobody asked for it
+        yield route
 
 
 async def _unknown(request: Request, exc: Exception) -> Response:

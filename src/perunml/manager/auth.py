@@ -109,6 +109,7 @@ async def _party(services: Services, scope: Scope, read: Read) -> Caller:
     authority = headers.get("host", "").lower()
     if authority not in services.authorities:
         raise unsigned()
+    body = await read()
     try:
         request = verify_request(
             scope["method"],
@@ -116,7 +117,7 @@ async def _party(services: Services, scope: Scope, read: Read) -> Caller:
             scope["raw_path"].decode("ascii"),
             scope["query_string"].decode("ascii"),
             headers,
-            await read(),
+            body,
             services.clock.now(),
         )
     except PerunError as exc:
