@@ -8,10 +8,12 @@ import pytest
 
 from evidence.judging import BINDING, codes, judged
 from perunml.evidence.bundle import Bundle
+from perunml.evidence.tpm.attest import parse_attest
 from perunml.testing.faults import FAULTS, Fault, broken
 from perunml.testing.forge import ForgedTpm, Quoting, with_part
 from perunml.testing.imalog import ima_line
-from perunml.testing.structures import sized
+from perunml.testing.structures import selection, sized
+from perunml.wire.errors import EvidenceRefusal
 
 
 def test_the_table_covers_what_it_says() -> None:
@@ -125,3 +127,14 @@ def test_q23_a_safe_flag_that_is_neither_yes_nor_no_is_refused() -> None:
     tpm = ForgedTpm()
     bundle = tpm.bundle(BINDING, Quoting(clock=(tpm.clock, 1, 0, 2)))
     assert codes(judged(tpm, bundle)) == ["non_canonical"]
+
+
+def test_q11_a_bank_of_an_unknown_hash_is_refused() -> None:
+    """Q11: SM3, and a number that means nothing."""
+    tpm = ForgedTpm()
+    good = selection([("sha256", range(15))])
+    for number in (0x0012, 0xFFFF):
+        selected = good[:4] + number.to_bytes(2) + good[6:]
+        with pytest.raises(EvidenceRefusal) as caught:
+            parse_attest(tpm.quote(BINDING, Quoting(selected=selected)).attest)
+        assert caught.value.code == "pcr_selection"

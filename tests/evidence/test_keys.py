@@ -294,10 +294,31 @@ def test_k19_no_credential_is_made_for_a_non_standard_ek() -> None:
 # certificates that may not be what they are used for
 
 
-@pytest.mark.parametrize("fault", [{"ca": False}, {"path_length": 0}, {"may_sign": False}], ids=str)
+@pytest.mark.parametrize("fault", [{"ca": False}, {"ca": None}, {"path_length": 0}, {"may_sign": False}], ids=str)
 def test_an_issuer_must_be_allowed_to_issue(fault: dict[str, Any]) -> None:
     """K12: an intermediate that is no CA, may not sign, or is one too many for its root."""
     assert refused(verified, ForgedTpm(ca=DevelopmentCa(**fault))) == ["ek_chain"]
+
+
+def test_a_chain_just_short_enough_is_accepted() -> None:
+    """A root that allows one intermediate, whose own signature is of a weak hash and proves nothing anyway."""
+    tpm = ForgedTpm(ca=DevelopmentCa(path_length=1))
+    assert verified(tpm).machine == tpm.machine
+
+
+def test_an_oversized_certificate_is_refused_unread() -> None:
+    """D4: a good certificate behind 20 KB of blank lines."""
+    tpm = ForgedTpm()
+    pem = x509.load_der_x509_certificate(tpm.enrolment()["ek_certificate"]).public_bytes(Encoding.PEM)
+    assert verified(tpm, ek_certificate=b"\n" + pem)
+    assert refused(verified, tpm, ek_certificate=b"\n" * 20_000 + pem) == ["non_canonical"]
+
+
+def test_k19_an_ek_with_a_scheme_of_its_own_is_refused() -> None:
+    """K19: a storage key has none."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    area = public_area(key, attributes=EK_ATTRIBUTES, policy=EK_POLICY, storage=True, scheme=(ECDSA, "sha256"))
+    assert refused(check_ek_template, sized(area)) == ["ek_template"]
 
 
 def test_an_issuer_that_is_itself_the_root_needs_no_more() -> None:
@@ -377,3 +398,10 @@ def test_k4_a_signing_key_with_symmetric_parameters_is_refused() -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     area = public_area(key, attributes=AK_ATTRIBUTES, scheme=(ECDSA, "sha256"), storage=True)
     assert refused(check_ak, sized(area)) == ["ak_attributes"]
+
+
+@pytest.mark.parametrize("scheme", [0x001A, 0x001C, 0x0014, 0x0016, 0x0019])
+def test_q18_a_key_of_another_scheme_is_refused(scheme: int) -> None:
+    """Q18: ECDAA, Schnorr, an RSA scheme or ECDH on an ECC key."""
+    area = public_area(ec.generate_private_key(ec.SECP256R1()), attributes=AK_ATTRIBUTES, scheme=(scheme, "sha256"))
+    assert refused(check_ak, sized(area)) == ["weak_scheme"]

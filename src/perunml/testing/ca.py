@@ -18,9 +18,10 @@ _CertifiedKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519Pu
 
 
 class DevelopmentCa:
-    """A root and an intermediate of its own, made in memory (P-256).
+    """A root (signed with SHA-224, as old ones with SHA-1: it is known by its bytes) and an intermediate, made in memory.
 
-    ca, path_length, may_sign  what the intermediate's (for path_length the root's) certificate allows it
+    ca, path_length, may_sign  what the intermediate's (for path_length the root's) certificate allows it;
+                               ca=None leaves basic constraints out
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class DevelopmentCa:
         self._issuer_key = ec.generate_private_key(ec.SECP256R1())
         root, issuer = _name(name + " root"), _name(name + " issuer")
         self._issuer_name = issuer
-        self._root = _ca(root, root, self._root_key.public_key(), self._root_key, path_length=path_length)
+        self._root = _ca(root, root, self._root_key.public_key(), self._root_key, path_length=path_length, root=True)
         issuer_key = self._issuer_key.public_key()
         self._issuer = _ca(issuer, root, issuer_key, self._root_key, ca=ca, may_sign=may_sign)
 
@@ -91,9 +92,10 @@ def _ca(
     key: ec.EllipticCurvePublicKey,
     signer: ec.EllipticCurvePrivateKey,
     *,
-    ca: bool = True,
+    ca: bool | None = True,
     path_length: int | None = None,
     may_sign: bool = True,
+    root: bool = False,
 ) -> x509.Certificate:
     usage = x509.KeyUsage(
         digital_signature=False,
@@ -106,7 +108,7 @@ def _ca(
         encipher_only=False,
         decipher_only=False,
     )
-    return (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
@@ -114,7 +116,8 @@ def _ca(
         .serial_number(x509.random_serial_number())
         .not_valid_before(START)
         .not_valid_after(END)
-        .add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
         .add_extension(usage, critical=True)
-        .sign(signer, hashes.SHA256())
     )
+    if ca is not None:
+        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
+    return builder.sign(signer, hashes.SHA224() if root else hashes.SHA256())
