@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -180,11 +181,22 @@ class Story:
         with report.step("acme", "pulls the model that the agreement gives it, and the metrics") as step:
             self.found["model"] = self.pull("acme", "model", acme.folder / "model")
             metrics = json.loads(self.pull("acme", "metrics", acme.folder / "metrics").read_text())
-            self.found["accuracy"] = float(metrics["metrics"][-1]["accuracy"])
+            self.found["accuracy"] = float(metrics["accuracy"][-1])
             step.found(f"training accuracy {self.found['accuracy']:.3f}")
         with report.step("st-vitus", "pulls the metrics; the model is not for it") as step:
             self.pull("st-vitus", "metrics", world["st-vitus"].folder / "metrics")
-            step.found(f"the model: {world['st-vitus'].refused('output', 'pull', self.run['run'], 'model').code}")
+            target = str(world["st-vitus"].folder / "model")
+            refused = world["st-vitus"].refused("output", "pull", self.run["run"], "model", "--to", target)
+            step.found(f"the model: {refused.code}")
+        with report.step(
+            "modelworks", "takes the receipt and verifies it: what ran, where, with which digests"
+        ) as step:
+            kept = world["modelworks"].folder / "receipt.json"
+            world["modelworks"].run("job", "show", self.run["run"], "--receipt", str(kept))
+            receipt = world["modelworks"].run("receipt", "verify", str(kept))["receipt"]
+            if self.assets["weights"] not in json.dumps(receipt):
+                raise StoryError(f"the receipt does not name the weights: {receipt}")
+            step.found("signed by the pinned manager; the weights' digest is in it")
         with report.step("the demo", "runs the same code on the same data unsealed, with the same seed") as step:
             plain = self.plain_run()
             sealed, open_ = weights.weights_digest(self.found["model"]), weights.weights_digest(plain)
@@ -203,10 +215,9 @@ class Story:
         """The same train.py, no Perun, no sandbox."""
         folder = self.world.folder / "unsealed"
         inputs, out = folder / "in", folder / "out"
-        inputs.mkdir(parents=True)
-        out.mkdir()
-        (inputs / "scans").symlink_to(self.found["scans"].resolve())
-        (inputs / "weights").symlink_to(self.world["modelworks"].folder / "weights")
+        out.mkdir(parents=True)
+        shutil.copytree(self.found["scans"], inputs / "scans")
+        shutil.copytree(self.world["modelworks"].folder / "weights", inputs / "weights")
         parameters = folder / "parameters.json"
         parameters.write_text(json.dumps({"epochs": EPOCHS, "batch_size": BATCH, "seed": SEED, "pause_ms": 0}))
         environment = {

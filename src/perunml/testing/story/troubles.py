@@ -17,8 +17,8 @@ def go_wrong(story: Story) -> None:
     """The order matters: each training run that is released counts, and a TPM whose PCR was extended stays so."""
     story.report.heading("7. Things go wrong, on purpose")
     changed_code(story)
-    suspended_asset(story)
     stranger_asks(story)
+    suspended_asset(story)
     second_run(story)
     relayed_quote(story)
     extended_pcr(story)
@@ -56,6 +56,9 @@ def suspended_asset(story: Story) -> None:
         "asset_suspended",
         "suspended",
     )
+    with story.report.step("inference", "loses its lease too: its model came from that data; its keys are wiped"):
+        world.servers["inference"].wait_for(event="lease_lost", run=story.service["run"])
+        world.servers["inference"].wait_for(event="keys_wiped", run=story.service["run"])
     world["st-vitus"].run("asset", "lift", "scans", "--agreement", story.agreement)
 
 

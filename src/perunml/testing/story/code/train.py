@@ -125,7 +125,7 @@ def main(argv: list[str]) -> None:
     model = Classifier(train_x.mean(dim=0), torch.where(spread > 0, spread, 1.0), int(labels.max()) + 1)
     load_weights(model.layers, source / "weights")
     optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
-    metrics = []
+    metrics: dict[str, list[float]] = {"epoch": [], "loss": [], "accuracy": []}
     for epoch in range(1, options["epochs"] + 1):
         rows = torch.randperm(len(train_y))
         total = 0.0
@@ -138,12 +138,13 @@ def main(argv: list[str]) -> None:
             total += loss.item() * len(chosen)
         with torch.no_grad():
             accuracy = (model.logits(test_x).argmax(dim=1) == test_y).float().mean().item()
-        metrics.append({"epoch": epoch, "loss": round(total / len(rows), 4), "accuracy": round(accuracy, 4)})
+        for name, value in (("epoch", epoch), ("loss", total / len(rows)), ("accuracy", accuracy)):
+            metrics[name].append(round(value, 4))
         print(f"epoch {epoch}/{options['epochs']}", flush=True)
         time.sleep(options["pause_ms"] / 1000)
 
     export(model, train_x[:2], target / "model.pt2")
-    (target / "metrics.json").write_text(json.dumps({"metrics": metrics}) + "\n", encoding="utf-8")
+    (target / "metrics.json").write_text(json.dumps(metrics) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
