@@ -416,6 +416,23 @@ def test_a_slow_client_does_not_hold_up_others(world: World) -> None:
             sock.close()
 
 
+@pytest.mark.parametrize(
+    ("inputs", "code"),
+    [
+        ([1], "malformed"),
+        ({"x": 2**53}, "malformed"),
+        ({"x": float("nan")}, "malformed"),
+        ({"x": "y" * 2**22}, "request_too_large"),
+    ],
+    ids=["list", "integer", "nan", "large"],
+)
+def test_inputs_that_cannot_be_sent_are_refused_by_the_client(world: World, inputs: Any, code: str) -> None:
+    """What is not JSON, or too large, does not leave the client."""
+    with pytest.raises(PerunError) as refused:
+        ask(world, inputs=inputs)
+    assert refused.value.code == code
+
+
 # --- quota and lease -------------------------------------------------------------------------------------------------
 
 

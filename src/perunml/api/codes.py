@@ -33,3 +33,9 @@ SERVICE_CERTIFICATE_OVER = rule(
     "A service's certificate is not valid now: its lease is over, or has not begun by this machine's clock.",
     "Ask again when the service has renewed its lease; check that the clock is right.",
 )
+REQUEST_TOO_LARGE = rule(
+    "request_too_large",
+    Kind.LIMIT,
+    "A request's body is larger than a service reads.",
+    "The client sends fewer rows at once.",
+)

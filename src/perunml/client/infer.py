@@ -16,14 +16,20 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from perunml.api.codes import RECEIPT_MISMATCH, SERVICE_CERTIFICATE_OVER, SERVICE_NOT_EXPECTED, UNREACHABLE
+from perunml.api.codes import (
+    RECEIPT_MISMATCH,
+    REQUEST_TOO_LARGE,
+    SERVICE_CERTIFICATE_OVER,
+    SERVICE_NOT_EXPECTED,
+    UNREACHABLE,
+)
 from perunml.api.inference import InferenceAnswer, InferenceCall, ReceiptFile, ServiceView
 from perunml.api.pin import Pin
 from perunml.api.refusal import RefusalBody
 from perunml.api.runs import RunView
 from perunml.api.service import InferenceReceipt, InferenceRequest, ServiceCertificate, check_receipt, infer_info
 from perunml.wire.answers import MAX_ANSWER, SECRET_SIZE, open_answer
-from perunml.wire.canonical import load_json
+from perunml.wire.canonical import MAX_DOCUMENT, canonical, load_json
 from perunml.wire.codes import MALFORMED
 from perunml.wire.digests import digest_of
 from perunml.wire.dsse import Envelope
@@ -123,20 +129,30 @@ def _ask(
     inputs: dict[str, Any],
     now: int,
 ) -> tuple[dict[str, Any], ReceiptFile]:
-    request = InferenceRequest(
-        manager=certificate.manager,
-        agreement=certificate.agreement,
-        run=certificate.run,
-        certificate=envelope.digest,
-        party=party,
-        id=os.urandom(16).hex(),
-        secret=os.urandom(SECRET_SIZE),
-        time=format_time(now),
-        inputs=inputs,
-    )
-    signed = request.envelope(identity.signing)
+    try:
+        canonical(inputs)  # before pydantic, which would write NaN as null
+        request = InferenceRequest(
+            manager=certificate.manager,
+            agreement=certificate.agreement,
+            run=certificate.run,
+            certificate=envelope.digest,
+            party=party,
+            id=os.urandom(16).hex(),
+            secret=os.urandom(SECRET_SIZE),
+            time=format_time(now),
+            inputs=inputs,
+        )
+        signed = request.envelope(identity.signing)
+    except ValueError:
+        raise refuse(MALFORMED, "the inputs are not JSON", expected="an object of the model's inputs by name") from None
+    plain = signed.encode()
+    if len(plain) > MAX_DOCUMENT:
+        raise refuse(
+            REQUEST_TOO_LARGE, "the inputs are too many for one request", expected=f"at most {MAX_DOCUMENT} bytes signed",
+            seen=str(len(plain)),
+        )  # fmt: skip
     info = infer_info(certificate.manager, certificate.agreement, certificate.run)
-    call = InferenceCall(sealed=HpkePublicKey(certificate.hpke).seal(signed.encode(), info))
+    call = InferenceCall(sealed=HpkePublicKey(certificate.hpke).seal(plain, info))
     answer = InferenceAnswer.decode(_send(http, "POST", "/v1/infer", call.encode()), limit=MAX_BODY)
     body = load_json(open_answer(answer.nonce, answer.chunks, request.secret, signed.digest), limit=MAX_ANSWER)
     if isinstance(body, dict) and set(body) == {"refusal"}:

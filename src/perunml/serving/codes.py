@@ -39,12 +39,6 @@ REQUEST_NOT_FOR_THIS_SERVICE = rule(
     "A request names another manager, agreement, run or session than the one that opened it, or a certificate that is over.",
     "The client fetches the service's certificate anew and asks again.",
 )
-REQUEST_TOO_LARGE = rule(
-    "request_too_large",
-    Kind.LIMIT,
-    "A request's body is larger than a service reads.",
-    "The client sends fewer rows at once.",
-)
 QUOTA_EXHAUSTED = rule(
     "quota_exhausted",
     Kind.LIMIT,

@@ -22,16 +22,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from perunml.api.base import Message
-from perunml.api.codes import UNREACHABLE
+from perunml.api.codes import REQUEST_TOO_LARGE, UNREACHABLE
 from perunml.api.inference import InferenceAnswer, InferenceCall
 from perunml.api.refusal import STATUS, RefusalBody
-from perunml.serving.codes import REQUEST_TOO_LARGE, SERVICE_BUSY
+from perunml.serving.codes import SERVICE_BUSY
 from perunml.serving.service import Service
 from perunml.wire.codes import MALFORMED
 from perunml.wire.errors import PerunError, refuse
 
-MAX_BODY = 8 * 2**20
-"""Bytes of one call: 6 MiB of sealed JSON, some 300,000 numbers."""
+MAX_BODY = 6 * 2**20
+"""Bytes of one call: a signed request of `MAX_DOCUMENT` (4 MiB), in it 3 MiB of inputs, some 150,000 numbers."""
 BODY_SECONDS = 20.0
 """Seconds in which a body must have come: a slow client holds a connection, never a worker."""
 MAX_CONNECTIONS = 256
