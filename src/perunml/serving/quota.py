@@ -6,6 +6,7 @@ drawn and not used when a service ends is lost: the manager counted it.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 
@@ -27,7 +28,7 @@ class Quota:
         self._clock = clock
         self._left = 0
         self._batch = 1
-        self._drawn = 0.0
+        self._drawn = -math.inf
         self._again = 0.0
         self._lock = threading.Lock()
 
