@@ -19,7 +19,7 @@ from typing import Any
 
 from perunml.api.pin import Pin, pinned_context
 from perunml.api.runs import Challenge, KeyDelivery, ReleaseAnswer, ReleaseRequest
-from perunml.client import Client
+from perunml.client.client import Client
 from perunml.evidence.binding import binding
 from perunml.host.enrol import Membership, enrol, membership
 from perunml.testing.forge import ForgedTpm
