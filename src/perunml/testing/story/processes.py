@@ -178,6 +178,7 @@ class Server:
         """kill -9, as a power cut would."""
         self.process.kill()
         self.process.wait(STOP_TIMEOUT)
+        self._close()
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -186,6 +187,9 @@ class Server:
                 self.process.wait(STOP_TIMEOUT)
             except subprocess.TimeoutExpired:
                 self.kill()
+        self._close()
+
+    def _close(self) -> None:
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 stream.close()
