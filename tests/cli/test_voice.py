@@ -12,7 +12,7 @@ from cli.kit import Party
 from perunml.cli.voice import Voice, clean, columns, explain, four_parts
 from perunml.client.codes import NOT_FOUND
 from perunml.wire.errors import error, refuse
-from perunml.wire.rules import Kind, Reason, rule
+from perunml.wire.rules import Kind, Reason, Rule
 
 
 def test_an_error_has_four_parts(vitus: Party) -> None:
@@ -60,8 +60,6 @@ def test_every_kind_has_its_exit_code(capsys: pytest.CaptureFixture[str]) -> Non
         Kind.HELD: 18,
     }
     assert set(expected) == set(Kind)
-    from perunml.wire.rules import Rule
-
     for kind, code in expected.items():
         found = error([Reason(Rule("some_code", kind, "meaning", "mend"), "message")])
         assert explain(found, Voice(True)) == explain(found, Voice(False)) == code
@@ -120,6 +118,6 @@ def test_usage_errors_speak_json_too(nobody: Party) -> None:
 
 def test_a_reason_never_needs_an_unknown_rule() -> None:
     """A newer manager's code is shown with the text and kind it came with."""
-    far = rule("from_the_future_of_tests", Kind.HELD, "meaning", "mend")
+    far = Rule("from_the_future_of_tests", Kind.HELD, "meaning", "mend")
     data = {**refuse(far, "message").reasons[0].as_json(), "code": "unheard_of"}
     assert error([Reason.from_json(data)]).exit_code == 18

@@ -163,5 +163,5 @@ def _bug(exc: BaseException, voice: Voice) -> int:
 
 
 def _dumps(value: Any) -> str:
-    # ASCII only, so that no terminal interprets anything in it; DEL is ASCII and json leaves it.
-    return json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False).replace("\x7f", "\\u007f")
+    # Printable ASCII only (json escapes DEL too), so that no terminal interprets anything in it.
+    return json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False)
