@@ -184,7 +184,11 @@ class Road:
         return runs.show(self.startup.connection, run)
 
     def wait_state(self, run: str, state: str) -> RunView:
-        return until(lambda: view if (view := self.view(run)).state == state else None, f"{run} {state}")
+        end = time.monotonic() + LONG
+        while (view := self.view(run)).state != state:
+            assert time.monotonic() < end, f"waited for {state}, is {view.model_dump_json()}"
+            time.sleep(0.05)
+        return view
 
     # The agent, in a thread of this process.
 
