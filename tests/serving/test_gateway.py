@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from hypothesis import strategies as st
 from perunml.api.inference import InferenceAnswer, InferenceCall, ReceiptFile
 from perunml.client.infer import infer
 from perunml.client.receipts import verify_receipt
-from perunml.serving.gateway import MAX_BODY
+from perunml.serving.engines import Engine
+from perunml.serving.gateway import MAX_BODY, Gateway, listen
 from perunml.testing.service import AGREEMENT, MODEL, RUN, Client, World, load, pin_of
 from perunml.testing.story.data import patient
-from perunml.wire.answers import open_answer
+from perunml.wire.answers import MAX_ANSWER, open_answer
 from perunml.wire.digests import digest
 from perunml.wire.encoding import unb64
 from perunml.wire.errors import EvidenceRefusal, IntegrityError, PerunError, SuspendedError, Unreachable
@@ -459,24 +461,85 @@ def test_after_the_lease_s_end_nobody_is_answered(model: Path) -> None:
         assert refused.value.code == "service_over"
 
 
+class Wrapped:
+    """The real engine, with something that happens while it computes."""
+
+    def __init__(self, inner: Engine, meanwhile: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        self.describe, self._inner, self._meanwhile = inner.describe, inner, meanwhile
+
+    def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return self._meanwhile(self._inner.predict(inputs))
+
+
 def test_an_answer_computed_past_the_lease_does_not_leave(model: Path) -> None:
     """The lease ends while the engine computes: what it computed stays."""
     world = World(load(model))
-    inner = world.engine
 
-    class Slow:
-        def describe(self) -> dict[str, Any]:
-            return inner.describe()
+    def end(outputs: dict[str, Any]) -> dict[str, Any]:
+        world.ends = world.clock()
+        return outputs
 
-        def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
-            world.ends = world.clock()
-            return inner.predict(inputs)
-
-    world.engine = Slow()
+    world.engine = Wrapped(world.engine, end)
     service = world.service()
     with pytest.raises(SuspendedError) as refused:
         service.answer(world.call(world.request(service.view().certificate, patient()).encode()))
     assert refused.value.code == "service_over"
+
+
+def test_an_answer_computed_past_the_certificate_does_not_leave(model: Path) -> None:
+    """The certificate ends while the engine computes, the lease does not: no receipt is made from outside its time."""
+    world = World(load(model))
+
+    def pass_time(outputs: dict[str, Any]) -> dict[str, Any]:
+        world.skipped = 61
+        return outputs
+
+    world.engine = Wrapped(world.engine, pass_time)
+    service = world.service()
+    request = world.request(service.view().certificate, patient())
+    refusal = _opened(service.answer(world.call(request.encode())), request.digest)["refusal"]
+    assert refusal["reasons"][0]["code"] == "request_not_for_this_service"
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [{"text": "x" * MAX_ANSWER}, {"number": 2**53}, {"number": float("inf")}],
+    ids=["large", "integer", "infinite"],
+)
+def test_outputs_that_cannot_be_written_are_a_failure_of_the_model(model: Path, outputs: dict[str, Any]) -> None:
+    """An answer past its bound, or that JSON cannot carry, is refused under seal."""
+    world = World(load(model))
+    world.engine = Wrapped(world.engine, lambda found: outputs)
+    service = world.service()
+    request = world.request(service.view().certificate, patient())
+    refusal = _opened(service.answer(world.call(request.encode())), request.digest)["refusal"]
+    assert refusal["reasons"][0]["code"] == "inference_failed"
+
+
+def test_too_many_at_once_are_told_to_come_again(model: Path) -> None:
+    """D6: with its places taken by requests that compute, the service answers the next at once, with a refusal."""
+    world = World(load(model))
+    entered, go_on = threading.Event(), threading.Event()
+
+    def block(outputs: dict[str, Any]) -> dict[str, Any]:
+        entered.set()
+        go_on.wait(20)
+        return outputs
+
+    world.engine = Wrapped(world.engine, block)
+    sock, world.endpoint = listen("127.0.0.1:0")
+    gateway = Gateway(world.service(), sock, max_waiting=1).start()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(ask, world)
+            assert entered.wait(20)
+            with pytest.raises(PerunError) as refused:
+                ask(world)
+            go_on.set()
+            assert "probabilities" in first.result()[0]
+    finally:
+        gateway.stop()
+    assert refused.value.code == "service_busy"
 
 
 def test_stopping_closes_the_listener_at_once(model: Path) -> None:

@@ -63,3 +63,9 @@ ENGINE_GONE = rule(
     "The process that computes a service's answers ended, or took too long; it is started anew.",
     "Try again in a moment; with the same inputs failing again, the model's owner looks at the model.",
 )
+SERVICE_ADDRESS = rule(
+    "service_address",
+    Kind.USAGE,
+    "The address at which a host is to offer services is not HOST:PORT of this machine, or somebody has it already.",
+    "The operator gives another address: `perunml host run --services-listen HOST:PORT`.",
+)

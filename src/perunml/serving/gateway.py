@@ -41,10 +41,10 @@ WORKERS = 4
 STOP_SECONDS = 5.0
 
 
-def make_app(service: Service) -> Starlette:
+def make_app(service: Service, max_waiting: int = MAX_WAITING) -> Starlette:
     """The application. It has two routes and keeps nothing."""
     pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="perunml-infer")
-    waiting = asyncio.Semaphore(MAX_WAITING)
+    waiting = asyncio.Semaphore(max_waiting)
 
     async def show(request: Request) -> Response:
         return await _guarded(_viewed(service))
@@ -127,11 +127,11 @@ def listen(address: str) -> tuple[socket.socket, str]:
 class Gateway:
     """Serves in a thread of its own, from `start` to `stop`."""
 
-    def __init__(self, service: Service, sock: socket.socket) -> None:
+    def __init__(self, service: Service, sock: socket.socket, *, max_waiting: int = MAX_WAITING) -> None:
         self._service = service
         self._socket = sock
         config = uvicorn.Config(
-            functools.partial(make_app, service),
+            functools.partial(make_app, service, max_waiting),
             factory=True,
             log_config=None,
             access_log=False,

@@ -20,6 +20,7 @@ from perunml.host.memory import SLACK, available_memory
 from perunml.host.runner import Run, Settings, run_main
 from perunml.host.sandbox import job_user
 from perunml.sealing.views import unpack
+from perunml.serving.codes import SERVICE_ADDRESS
 from perunml.serving.confined import ConfinedEngine
 from perunml.serving.gateway import Gateway, listen
 from perunml.serving.quota import Quota
@@ -46,12 +47,7 @@ class Serving:
         try:
             self._socket, self._endpoint = listen(settings.listen)
         except (OSError, ValueError):
-            raise refuse(
-                DELIVERY_MISMATCH,
-                "the address for services cannot be bound",
-                seen=settings.listen,
-                command="perunml host run",
-            ) from None
+            raise refuse(SERVICE_ADDRESS, "the address for services cannot be bound", seen=settings.listen) from None
         signal.signal(signal.SIGTERM, lambda number, frame: self._ended.set())
         return self._endpoint
 
