@@ -109,7 +109,7 @@ async def _party(services: Services, scope: Scope, read: Read) -> Caller:
     authority = headers.get("host", "").lower()
     if authority not in services.authorities:
         raise unsigned()
-    body = await read()
+    body, now = await read(), services.clock.now()
     try:
         request = verify_request(
             scope["method"],
@@ -118,7 +118,7 @@ async def _party(services: Services, scope: Scope, read: Read) -> Caller:
             scope["query_string"].decode("ascii"),
             headers,
             body,
-            services.clock.now(),
+            now,
         )
     except PerunError as exc:
         # The key's holder learns that its clock is wrong; whoever merely names the key learns nothing.

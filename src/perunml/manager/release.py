@@ -31,6 +31,7 @@ from perunml.manager.store import tables as t
 from perunml.manager.store.database import Statement
 from perunml.manager.verdicts import Question, Session
 from perunml.manager.writer import Transaction
+from perunml.release.codes import BOOT_USED, MACHINE_NOT_AGREED, WRONG_OPERATOR
 from perunml.release.decide import decide
 from perunml.release.types import Refusal, Release, Run
 from perunml.wire.canonical import canonical
@@ -47,6 +48,8 @@ offered for ever."""
 MAX_ENDPOINT = 200
 CERTIFICATE_SLACK = 3600
 """Seconds by which a lease's certificate outlasts the longest that the lease can be renewed: the lease decides."""
+_OF_THE_HOST = (BOOT_USED, MACHINE_NOT_AGREED, WRONG_OPERATOR)
+"""Agreement's rules that another host, or this one after a reboot, would meet."""
 _ADD_LEASE = Statement(insert(t.leases))
 _TAKEN = (
     "UPDATE runs SET state = 'running', machine = :machine, simulated = :simulated, endpoint = :endpoint, lease = :lease, "
@@ -308,7 +311,7 @@ def _refuse(
     transaction.journal.append("refusal", now, run.agreement, run.run, body)
     # A log that must be sent whole again is a matter between host and manager.
     if [reason.code for reason in reasons] != [IMA_OFFSET.code]:
-        hosts_fault = any(reason.rule.kind is Kind.EVIDENCE for reason in reasons)
+        hosts_fault = any(reason.rule.kind is Kind.EVIDENCE or reason.rule in _OF_THE_HOST for reason in reasons)
         refusals = run.refusals + 1
         waits = all(reason.rule.kind is Kind.PENDING for reason in reasons)
         over = not waits and (not hosts_fault or refusals >= MAX_REFUSALS)

@@ -68,6 +68,8 @@ class Writer:
     async def submit(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` in the writer's thread; its value, once it is durable. An error it raises undoes its own changes alone.
         Raises what it raised; `LimitReached` (disk_full, rate_limited); `Unreachable` (manager_failed)."""
+        if not self._thread.is_alive():
+            raise refuse(INTERNAL, "the manager is stopping")
         if self._queue.qsize() >= MAX_QUEUE:
             raise refuse(RATE_LIMITED, "the manager has more to do than it can queue")
         loop = asyncio.get_running_loop()
