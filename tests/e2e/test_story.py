@@ -14,8 +14,8 @@ from perunml.testing.story.tell import missing_programs
 
 REFUSALS = [
     ("acme", "digest_not_agreed"),
-    ("acme", "asset_suspended"),
     ("stranger", "client_not_in_agreement"),
+    ("acme", "asset_suspended"),
     ("gpu-cloud", "binding_mismatch"),
     ("trainer", "pcr_mismatch"),
     ("acme", "runs_exhausted"),
