@@ -15,9 +15,11 @@ import pytest
 
 from host.road import Road, until
 from perunml.client import outputs
+from perunml.host.agent import Agent
 from perunml.host.memory import STAGE
 from perunml.host.process import processes_of
 from perunml.host.sandbox import FIRST_UID
+from perunml.wire.errors import UsageError
 
 pytestmark = [
     pytest.mark.sandbox,
@@ -160,3 +162,26 @@ def test_killed_job_and_restarted_manager(road: Road) -> None:
     assert road.wait_state(run, "failed").state == "failed"
     road.heard("keys_wiped")
     no_trace(road, user)
+
+
+def test_manager_away_while_outputs_are_made(road: Road) -> None:
+    """A manager that is gone for a moment loses nothing: the job goes on, and its outputs arrive when it is back."""
+    road.enrol()
+    run = road.submit(road.agree("import time\ntime.sleep(1)\n" + TRAIN))
+    road.start_agent()
+    road.heard("running")
+    road.stop_manager()
+    road.heard("sealing")
+    road.start_manager()
+    road.heard("finished")
+    assert road.wait_state(run, "finished").outputs
+
+
+def test_machine_without_sandbox_takes_no_work(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without bubblewrap the agent does not even start, and says what to install."""
+    road.enrol()
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(UsageError) as caught:
+        Agent(road.agent_folder, road.pin, road.tpm).run_forever()
+    assert caught.value.code == "host_unfit"
+    assert "install" in caught.value.reasons[0].command

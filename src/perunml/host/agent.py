@@ -27,6 +27,7 @@ from perunml.host.process import RunnerProcess, clean_leftovers
 from perunml.host.progress import Event, Listener
 from perunml.host.protocol import ManagerLink
 from perunml.host.runner import Settings
+from perunml.host.sandbox import check_bubblewrap
 from perunml.wire.errors import PerunError, Unreachable, refuse
 from perunml.wire.identity import Signer
 
@@ -75,6 +76,7 @@ class Agent:
                 "the agent makes mounts and users for jobs and so runs as root",
                 command="sudo perunml host run",
             )
+        check_bubblewrap()
         with self._locked():
             for run in clean_leftovers(self._folder / "runs"):
                 self._tell({"event": "cleaned", "run": run})

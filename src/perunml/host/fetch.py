@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from perunml.api.assets import PART_SIZE
 from perunml.api.runs import InputKey, KeyDelivery
 from perunml.host.codes import DELIVERY_MISMATCH
 from perunml.host.memory import wipe
-from perunml.host.protocol import ManagerLink
+from perunml.host.protocol import ManagerLink, insist
 from perunml.sealing.manifest import Manifest, open_manifest
 from perunml.sealing.reader import SealedReader, verify_tree
 from perunml.sealing.store import FolderStore
@@ -56,14 +57,14 @@ def fetch_input(
     progress: Progress = lambda name, done, total: None,
 ) -> Fetched:  # fmt: skip
     """Fetch one input's ciphertext into `folder` and verify it. `link` gives the connection under the lease; asked for each
-    part, so that a lost lease ends the transfer. Raises `Unreachable`, `LimitReached` (disk_full), `IntegrityError`."""
+    part, so that a lost lease ends the transfer; a manager that does not answer is asked again until then. Raises `LimitReached` (disk_full), `IntegrityError`."""
     store = FolderStore(folder)
     done, total = 0, manifest.total_sealed
     for blob in manifest.all_blobs:
         size = manifest.sealed_size(blob)
         with store.create(blob.id) as out:
             for offset in range(0, size, PART_SIZE):
-                part = link().read_blob(item.asset, blob.id, offset, min(PART_SIZE, size - offset))
+                part = insist(partial(_part, link, item.asset, blob.id, offset, min(PART_SIZE, size - offset)))
                 out.write(part)
                 done += len(part)
                 progress(name, done, total)
@@ -74,6 +75,10 @@ def fetch_input(
     finally:
         wipe(key)
     return Fetched(item, manifest, reader, folder)
+
+
+def _part(link: Callable[[], ManagerLink], asset: str, blob: str, offset: int, size: int) -> bytes:
+    return link().read_blob(asset, blob, offset, size)
 
 
 def fetch_inputs(

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from perunml.api.assets import PART_SIZE
@@ -18,7 +19,7 @@ from perunml.api.runs import OutputKey, RegisterOutput
 from perunml.host.codes import DELIVERY_MISMATCH, OUTPUT_MISSING, OUTPUT_NOT_A_FILE, OUTPUT_UNDECLARED
 from perunml.host.memory import wipe
 from perunml.host.metrics import clean_metrics
-from perunml.host.protocol import ManagerLink
+from perunml.host.protocol import ManagerLink, insist
 from perunml.sealing.codes import FORMAT_REFUSED, OUTPUT_TOO_LARGE
 from perunml.sealing.formats import check_format
 from perunml.sealing.manifest import open_manifest
@@ -96,7 +97,7 @@ def send(
 ) -> str:  # fmt: skip
     """Register a sealed output and send its blobs; its digest. Goes on where an interrupted sending stopped. `link` is asked
     for each part, so that a lost lease ends the transfer."""
-    view = link().register_output(run, RegisterOutput(name=name, manifest=envelope))
+    view = insist(lambda: link().register_output(run, RegisterOutput(name=name, manifest=envelope)))
     if view.asset != envelope.digest:
         raise refuse(DELIVERY_MISMATCH, f"the manager registered another output than {name}")
     manifest = open_manifest(envelope, [signer.public])
@@ -106,10 +107,14 @@ def send(
         for offset in range(view.received.get(blob.id, 0), size, PART_SIZE):
             part = bytearray(min(PART_SIZE, size - offset))
             store.read(blob.id, offset, memoryview(part))
-            link().write_blob(envelope.digest, blob.id, offset, bytes(part))
+            insist(partial(_put, link, envelope.digest, blob.id, offset, bytes(part)))
             done += len(part)
             progress(name, done, total)
     return envelope.digest
+
+
+def _put(link: Callable[[], ManagerLink], asset: str, blob: str, offset: int, part: bytes) -> None:
+    link().write_blob(asset, blob, offset, part)
 
 
 def _names(folder: Path) -> set[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ssl
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar
 
@@ -33,12 +34,15 @@ from perunml.api.runs import (
     RenewRequest,
     Work,
 )
-from perunml.wire.errors import PerunError, refuse
+from perunml.wire.errors import PerunError, Unreachable, refuse
 from perunml.wire.httpsig import sign_request
 from perunml.wire.identity import Signer
 
 A = TypeVar("A", bound=Message)
+R = TypeVar("R")
 
+RETRY_AFTER = 0.5
+"""Seconds between tries while the manager does not answer."""
 CONNECT_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 30.0
 """Seconds; a lease is half a minute, and an answer later than that helps nobody."""
@@ -153,6 +157,16 @@ class ManagerLink:
             return answer.decode(content)
         except PerunError as exc:
             raise refuse(UNREACHABLE, f"{self.pin.url} answers what this protocol does not know: {exc}") from None
+
+
+def insist(ask: Callable[[], R]) -> R:
+    """What `ask` gives, asked again while the manager does not answer. For requests that may be repeated under a lease: `ask`
+    takes its link from the session, which has none any more when the lease is over, so this ends by then."""
+    while True:
+        try:
+            return ask()
+        except Unreachable:
+            time.sleep(RETRY_AFTER)
 
 
 def _bounded(response: httpx.Response) -> bytes:

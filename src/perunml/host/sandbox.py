@@ -75,6 +75,19 @@ class View:
     prefixes: Mapping[str, Path] = field(default_factory=dict)  # path in the sandbox -> folder
 
 
+def check_bubblewrap() -> None:
+    """Start an empty sandbox. Raises `UsageError` (host_unfit) where this machine lets none be made."""
+    bwrap = _bwrap()
+    shown = ["--ro-bind", "/usr", "/usr", *_system(), "--proc", "/proc", "--dev", "/dev", "--", "/usr/bin/true"]
+    user = FIRST_UID + os.getpid()
+    done = subprocess.run([bwrap, *_FLAGS, *shown], capture_output=True, user=user, group=user, extra_groups=[], cwd="/", timeout=60)  # fmt: skip
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip()
+        raise refuse(
+            HOST_UNFIT, "bubblewrap makes no sandbox on this machine", seen=said, command="perunml host doctor"
+        )
+
+
 def show_interpreter(memory: PrivateMemory) -> dict[str, Path]:
     """Show this interpreter's prefixes where the job's user can walk to; what lies below /usr is shown anyway."""
     shown: dict[str, Path] = {}
@@ -90,11 +103,7 @@ def bwrap_arguments(
     """Bubblewrap's arguments up to the command; the numbers are descriptors it inherits."""
     args = [*_FLAGS, "--seccomp", str(seccomp), "--info-fd", str(info), "--block-fd", str(block), "--clearenv"]
     args += ["--ro-bind", "/usr", "/usr"]
-    for path in _SYSTEM:
-        if os.path.islink(path):
-            args += ["--symlink", os.readlink(path).lstrip("/"), path]
-        elif os.path.isdir(path):
-            args += ["--ro-bind", path, path]
+    args += _system()
     for path in (*_ETC, *_SYS):
         args += ["--ro-bind-try", path, path]
     args += ["--ro-bind-data", str(passwd), "/etc/passwd"]
@@ -144,9 +153,7 @@ class Sandbox:
     def __init__(self, view: View, command: list[str], environment: Mapping[str, str], *, file_size: int,
                  cgroup: Cgroup | None = None, uid: int | None = None) -> None:  # fmt: skip
         """Start `command`. Raises `UsageError` (host_unfit) when bubblewrap is missing or does not come up."""
-        bwrap = shutil.which("bwrap")
-        if bwrap is None:
-            raise refuse(HOST_UNFIT, "bubblewrap is not installed", command="apt-get install bubblewrap")
+        bwrap = _bwrap()
         self._cgroup = cgroup
         self.landlock = launch.landlock_version() > 0
         user = job_user() if uid is None else uid
@@ -219,6 +226,24 @@ class Sandbox:
     def out_of_memory(self) -> bool:
         """Whether the kernel ended the job for want of memory, as far as a cgroup can tell."""
         return self._cgroup is not None and self._cgroup.out_of_memory()
+
+
+def _bwrap() -> str:
+    found = shutil.which("bwrap")
+    if found is None:
+        raise refuse(HOST_UNFIT, "bubblewrap is not installed", command="apt-get install bubblewrap")
+    return found
+
+
+def _system() -> list[str]:
+    """Arguments that show /lib and the like as this machine has them: links into /usr, or folders."""
+    args: list[str] = []
+    for path in _SYSTEM:
+        if os.path.islink(path):
+            args += ["--symlink", os.readlink(path).lstrip("/"), path]
+        elif os.path.isdir(path):
+            args += ["--ro-bind", path, path]
+    return args
 
 
 def _open_init(info: int) -> tuple[int, int]:

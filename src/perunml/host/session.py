@@ -28,7 +28,7 @@ from perunml.api.runs import (
 from perunml.host.channel import EvidenceRequest, Purpose
 from perunml.host.clock import boottime
 from perunml.host.codes import DELIVERY_MISMATCH, LEASE_OVER
-from perunml.host.protocol import ManagerLink
+from perunml.host.protocol import RETRY_AFTER, ManagerLink
 from perunml.wire.canonical import Json
 from perunml.wire.digests import digest_of
 from perunml.wire.dsse import Envelope
@@ -40,8 +40,6 @@ from perunml.wire.rules import Reason
 
 T = TypeVar("T")
 
-RETRY_AFTER = 0.5
-"""Seconds between tries while the manager does not answer."""
 MAX_LEASE = 24 * 3600
 """Seconds; a lease longer than a day is no lease, whoever grants it."""
 
