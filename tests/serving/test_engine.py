@@ -7,6 +7,7 @@ import io
 import json
 import math
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -171,6 +172,16 @@ ATTACKS: dict[str, Callable[[dict[str, bytes]], object]] = {
     "subgraph": _program(
         lambda p: p["graph_module"]["graph"]["nodes"][0]["inputs"][0].update(arg={"as_graph": {"name": "x"}})
     ),
+    "code_as_an_argument's_name": _program(
+        lambda p: p["graph_module"]["module_call_graph"][0]["signature"].update(
+            forward_arg_names=["x='''+str(exec('raise SystemExit(1)'))):\n    pass #"]
+        )
+    ),
+    "code_as_an_input's_name": _replaced('"features"', "\"features=exec('raise SystemExit(1)')\""),
+    "code_as_a_keyword's_name": _replaced('\\"context\\": \\"[]\\"', '\\"context\\": \\"[\\\\\\"x=exec(1)\\\\\\"]\\"'),
+    "code_after_a_comment": _program(
+        lambda p: p["graph_module"]["graph"]["nodes"][0].update(metadata={"stack_trace": "x\rexec(1)"})
+    ),
     "no_nodes": _program(lambda p: p["graph_module"]["graph"].update(nodes=[])),
     "deep": lambda m: m.update({"archive/models/model.json": b"[" * 100_000}),
     "list": lambda m: m.update({"archive/models/model.json": b"[]"}),
@@ -197,6 +208,27 @@ def test_a_sample_with_a_bomb_inside_torch_s_own_format_is_refused(model: Path) 
             rebuilt(model.read_bytes(), lambda m: m.update({"archive/data/sample_inputs/model.pt": bomb.getvalue()}))
         )
     assert refused.value.code == "model_refused"
+
+
+@pytest.mark.parametrize("zip64", [False, True])
+def test_an_archive_with_two_directories_is_refused(model: Path, zip64: bool) -> None:
+    """One directory for the check, and one with a pickled weight for PyTorch's reader, which looks for it elsewhere."""
+    honest = rebuilt(model.read_bytes(), lambda m: None)
+    evil = rebuilt(model.read_bytes(), _weights('"use_pickle": false', '"use_pickle": true'))
+    _, _, _, _, count, length, offset, _ = struct.unpack("<4s4H2IH", evil[-22:])
+    if zip64:
+        first = evil[:-22] + struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, length, offset)
+        _, _, _, _, count, length, good, _ = struct.unpack("<4s4H2IH", honest[-22:])
+        second = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, length, good + len(first))
+        end = struct.pack("<4sIQI", b"PK\6\7", 0, len(evil) - 22, 1)
+        end += struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+        both = first + honest[:-22] + second + end
+    else:  # the record names the first; who counts back from the end finds the second
+        both = evil[:-22] + honest[:-22] + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, count, count, length, offset, 0)
+    with pytest.raises(IntegrityError) as refused:
+        TorchExport(both)
+    assert refused.value.code == "model_refused"
+    assert "directory" in str(refused.value) or "Zip64" in str(refused.value)
 
 
 def test_a_compressed_archive_is_refused(model: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from perunml.sealing.codes import FORMAT_REFUSED
+from perunml.sealing.zips import TAIL, directory_fault
 from perunml.wire.errors import PerunError, refuse
 
 MAX_MEMBERS = 100_000
@@ -27,8 +28,6 @@ MAX_PICKLE = 2**20
 """Bytes of the example inputs' structure; their numbers lie beside it."""
 _LOCAL_HEADER = 30
 """Bytes of a zip member's local header before its name (APPNOTE 4.3.7)."""
-_END_RECORD = 22
-"""Bytes of a zip's end record without a comment (APPNOTE 4.3.16)."""
 _MEMBER = re.compile(
     r"data/weights/weight_\d{1,6}|data/constants/tensor_\d{1,6}|data/(weights/model_weights|constants/model_constants)"
     r"_config\.json|models/model\.json|data/sample_inputs/model\.pt|archive_format|archive_version|byteorder|"
@@ -80,11 +79,10 @@ def _check(file: IO[bytes], size: int) -> None:
 
 
 def _archive(file: IO[bytes], size: int) -> zipfile.ZipFile:
-    """The zip that ends where the file ends, without a comment: readers that look for the end differently find the same."""
-    file.seek(max(0, size - _END_RECORD))
-    end = file.read(_END_RECORD)
-    if not end.startswith(b"PK\x05\x06") or end[-2:] != b"\x00\x00":
-        raise _wrong("no zip, or one with a comment or bytes after it")
+    """The zip with one directory, right before the file's end: readers that look for it differently find the same."""
+    file.seek(max(0, size - TAIL))
+    if fault := directory_fault(file.read(TAIL), size):
+        raise _wrong(fault)
     return zipfile.ZipFile(file)
 
 
@@ -103,6 +101,8 @@ def _members(archive: zipfile.ZipFile, size: int, form: re.Pattern[str]) -> dict
             raise _wrong(f"a member that does not belong there, or twice: {info.filename[:80]!r}")
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.file_size != info.compress_size:
             raise _wrong(f"member {name!r} is compressed or encrypted")
+        if info.extra and size < 2**32:  # sizes and places told a second time, in a way that readers read differently
+            raise _wrong(f"member {name!r} has extra fields in the directory")
         if info.header_offset < free:
             raise _wrong(f"member {name!r} lies over another")
         free = info.header_offset + _LOCAL_HEADER + len(info.filename.encode()) + info.file_size

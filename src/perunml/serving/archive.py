@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
+from perunml.sealing.zips import TAIL, directory_fault
 from perunml.serving.codes import MODEL_REFUSED
 from perunml.wire.errors import PerunError, refuse
 
@@ -52,6 +53,12 @@ _NAMES = re.compile(
     r"positive|nonnegative|integer|True|False",
     re.ASCII,
 )
+_NAME = re.compile(r"[A-Za-z0-9_.]{0,512}", re.ASCII)
+"""Every text of the program without a check of its own: PyTorch writes Python source with the names of inputs, nodes and
+arguments in it and runs it, so no text may hold more than a name does."""
+_OUTPUT_NAME = re.compile(r"[A-Za-z0-9_. -]{0,512}", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\x85\u2028\u2029]")
+_CHECKED = frozenset({"expr_str", "in_spec", "out_spec"})
 _SPECS = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict"})
 _FORBIDDEN_ARGUMENTS = frozenset({"as_custom_obj", "as_operator", "as_graph", "as_opaque_obj"})
 
@@ -89,6 +96,8 @@ def _members(data: bytes) -> dict[str, bytes]:
 
 def _stored(data: bytes) -> Iterator[tuple[zipfile.ZipInfo, bytes]]:
     """The members of a zip archive without compression: nothing in it can be larger than the archive."""
+    if fault := directory_fault(data[-TAIL:], len(data)):
+        raise _no(fault)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
@@ -101,6 +110,8 @@ def _stored(data: bytes) -> Iterator[tuple[zipfile.ZipInfo, bytes]]:
                     or info.file_size != info.compress_size
                 ):
                     raise _no("a compressed or encrypted member", seen=info.filename[:80])
+                if info.extra and len(data) < 2**32:  # sizes told a second time, which readers read differently
+                    raise _no("a member with extra fields in the directory", seen=info.filename[:80])
                 yield info, archive.read(info)
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError, OverflowError) as exc:
         raise _no(f"not a zip archive: {exc}") from None
@@ -121,6 +132,7 @@ def _check_payload(config: dict[str, Any], members: dict[str, bytes], folder: st
 def _check_program(program: dict[str, Any]) -> None:
     nodes = 0
     for key, value, parent in _walk(program):
+        _check_names(key, value)
         if key == "target" and isinstance(value, str) and "inputs" in parent:
             nodes += 1
             if _DENIED.match(value) or not (_OPERATOR.fullmatch(value) or _SCALAR.fullmatch(value)):
@@ -128,7 +140,7 @@ def _check_program(program: dict[str, Any]) -> None:
         elif key == "expr_str":
             _check_expression(value)
         elif key in ("in_spec", "out_spec") and value is not None:
-            _check_tree(value)
+            _check_tree(value, _NAME if key == "in_spec" else _OUTPUT_NAME)
         elif key in _FORBIDDEN_ARGUMENTS and value is not None:
             raise _no(f"an argument of kind {key}")
         elif key in ("custom_obj_values", "treespec_namedtuple_fields") and value:
@@ -139,15 +151,40 @@ def _check_program(program: dict[str, Any]) -> None:
         raise _no("the program has no operator")
 
 
+def _check_names(key: str, value: Any) -> None:
+    texts = [key, *(item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str))]
+    if key in _CHECKED:
+        return
+    if key == "torch_version" and isinstance(value, str):
+        texts[1] = value.replace("+", ".")
+    for text in texts:
+        if not _NAME.fullmatch(text):
+            raise _no("a name that is not one", expected="letters, digits, _ and .", seen=text[:80])
+
+
+def _is_metadata(key: str, value: Any, parent: dict[str, Any]) -> bool:
+    """Of a node: where it came from, in free text. It becomes comments at most, so a line of it must stay one."""
+    if key != "metadata" or not isinstance(parent.get("target"), str) or "inputs" not in parent:
+        return False
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise _no("a node's metadata are not text")
+    if any(_CONTROL.search(text) for text in (*value, *value.values())):
+        raise _no("a node's metadata have control characters")
+    return True
+
+
 def _walk(program: dict[str, Any]) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     stack: list[Any] = [program]
     while stack:
         item = stack.pop()
         if isinstance(item, dict):
             for key, value in item.items():
-                yield key, value, item
-            stack.extend(item.values())
+                if not _is_metadata(key, value, item):
+                    yield key, value, item
+                    stack.append(value)
         elif isinstance(item, list):
+            if any(isinstance(inner, list) and any(isinstance(each, str) for each in inner) for inner in item):
+                raise _no("texts in lists within lists")
             stack.extend(item)
 
 
@@ -162,7 +199,7 @@ def _check_expression(text: Any) -> None:
         at = token.end()
 
 
-def _check_tree(text: Any) -> None:
+def _check_tree(text: Any, name: re.Pattern[str]) -> None:
     spec = _parse(text.encode() if isinstance(text, str) else b"", list)
     if len(spec) != 2 or spec[0] != 1:
         raise _no("inputs or outputs are of an unknown form")
@@ -171,6 +208,11 @@ def _check_tree(text: Any) -> None:
             raise _no(
                 "inputs or outputs are other than tuples, lists and dictionaries of tensors", seen=str(value)[:80]
             )
+        if key == "context" and value is not None:
+            names = _parse(value.encode(), object) if isinstance(value, str) else value
+            for each in names or [] if isinstance(names, list | None) else [names]:
+                if not isinstance(each, str) or not name.fullmatch(each):
+                    raise _no("an input or output with a name that is not one", seen=str(each)[:80])
 
 
 def _check_sample(data: bytes) -> None:
