@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from perunml.testing.service import World, load
 from perunml.testing.story.data import write_scans
 
 Train = Callable[..., subprocess.CompletedProcess[str]]
@@ -45,3 +46,11 @@ def model(scans: Path, train: Train, tmp_path_factory: pytest.TempPathFactory) -
     done = train(scans, target, epochs=2)
     assert done.returncode == 0, done.stderr
     return target / "model.pt2"
+
+
+@pytest.fixture(scope="module")
+def world(model: Path) -> Iterator[World]:
+    """A service with the trained model behind a running gateway."""
+    made = World(load(model))
+    with made.gateway():
+        yield made

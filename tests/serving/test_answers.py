@@ -6,12 +6,15 @@ import re
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perunml.wire.answers import CHUNK_SIZE, MAX_ANSWER, NONCE_SIZE, open_answer, seal_answer
 from perunml.wire.digests import digest
-from perunml.wire.errors import IntegrityError, PerunError
+from perunml.wire.errors import IntegrityError, PerunError, UsageError
 
 SECRET = bytes(range(32))
 REQUEST = digest(b"request")
@@ -98,3 +101,29 @@ def test_the_specification_s_worked_example_opens() -> None:
     chunk = re.search(r"^chunk 0 ([0-9a-f]+)$", text, re.MULTILINE)
     assert chunk
     assert open_answer(bytes(32), [bytes.fromhex(chunk[1])], SECRET, REQUEST) == b'{"outputs":{}}'
+
+
+def test_values_of_a_wrong_length_are_refused() -> None:
+    """A nonce that is not 32 bytes is malformed; a secret that is not is the caller's bug."""
+    nonce, chunks = seal_answer(b"x", SECRET, REQUEST)
+    with pytest.raises(UsageError) as refused:
+        open_answer(nonce[:-1], chunks, SECRET, REQUEST)
+    assert refused.value.code == "malformed"
+    for secret in (SECRET[:-1], SECRET + b"x"):
+        with pytest.raises(ValueError, match="32 bytes"):
+            seal_answer(b"x", secret, REQUEST)
+
+
+@pytest.mark.parametrize("sizes", [[5, 3], [CHUNK_SIZE + 1, 1], [CHUNK_SIZE + 1]])
+def test_chunks_of_another_size_are_refused(sizes: list[int]) -> None:
+    """Genuine chunks of lengths that no writer makes: an answer has one encoding."""
+    nonce = bytes(NONCE_SIZE)
+    info = b"perunml/answer" + bytes.fromhex(REQUEST[7:])
+    cipher = AESGCM(HKDF(SHA256(), 32, nonce, info).derive(SECRET))
+    last = len(sizes) - 1
+    chunks = [
+        cipher.encrypt(i.to_bytes(12), bytes(size), i.to_bytes(4) + bytes([i == last])) for i, size in enumerate(sizes)
+    ]
+    with pytest.raises(UsageError) as refused:
+        open_answer(nonce, chunks, SECRET, REQUEST)
+    assert refused.value.code == "malformed"

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from perunml.serving import archive
 from perunml.serving.archive import check_pt2
 from perunml.serving.engines import TorchExport, load_engine
 from perunml.testing.story.data import patient
@@ -192,9 +193,11 @@ ATTACKS: dict[str, Callable[[dict[str, bytes]], object]] = {
 def test_an_archive_that_would_run_something_is_refused(model: Path, attack: str) -> None:
     """Each way to make PyTorch's reader act is refused before or instead of acting."""
     assert ATTACKS
-    with pytest.raises(IntegrityError) as refused:
-        TorchExport(rebuilt(model.read_bytes(), ATTACKS[attack]))
-    assert refused.value.code == "model_refused"
+    changed = rebuilt(model.read_bytes(), ATTACKS[attack])
+    for load in (check_pt2, TorchExport):  # the check alone must do: what the reader refuses, it may have acted on
+        with pytest.raises(IntegrityError) as refused:
+            load(changed)
+        assert refused.value.code == "model_refused"
 
 
 def test_a_sample_with_a_bomb_inside_torch_s_own_format_is_refused(model: Path) -> None:
@@ -235,6 +238,15 @@ def test_a_compressed_archive_is_refused(model: Path) -> None:
     """No member can be larger than the archive."""
     with pytest.raises(IntegrityError):
         check_pt2(rebuilt(model.read_bytes(), lambda m: None, zipfile.ZIP_DEFLATED))
+
+
+@pytest.mark.parametrize("bound", ["MAX_ARCHIVE", "MAX_MEMBERS", "MAX_PROGRAM", "MAX_SAMPLE"])
+def test_archives_past_a_bound_are_refused(model: Path, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    """Each bound is held: with it set to a little, an honest archive is too large."""
+    check_pt2(model.read_bytes())
+    monkeypatch.setattr(archive, bound, 5)
+    with pytest.raises(IntegrityError):
+        check_pt2(model.read_bytes())
 
 
 def test_a_pickle_is_no_model(tmp_path: Path) -> None:
