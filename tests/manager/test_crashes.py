@@ -171,22 +171,23 @@ def test_damaged_database(own_world: World, damage: Any) -> None:
     assert _damaged(own_world, damage) == "state_damaged"
 
 
-def test_full_disk(own_world: World, tmp_path: Path) -> None:
+def test_full_disk(own_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """S9: when the database cannot grow, what is new is refused, what was there stays, and with room it goes on."""
     road = Road(own_world, tmp_path / "road")
     run, session, _ = road.started()
     assert own_world.server is not None
-    engine, writer = own_world.server.services.database.writing, own_world.server.services.writer
-    from sqlalchemy import event
-
+    database, writer = own_world.server.services.database, own_world.server.services.writer
     pages = sqlite3.connect(own_world.folder / "manager.sqlite").execute("PRAGMA page_count").fetchone()[0]
 
     most = [pages + 1]
+    connect = database.writer
 
-    def bound(connection: Any, record: Any) -> None:
-        connection.execute(f"PRAGMA max_page_count={most[0]}")
+    def bound() -> Any:
+        connection = connect()
+        connection.exec_driver_sql(f"PRAGMA max_page_count={most[0]}")
+        return connection
 
-    event.listen(engine, "connect", bound)
+    monkeypatch.setattr(database, "writer", bound)
     assert code_of(lambda: asyncio.run(writer.submit(_fail))) == "manager_failed"  # it connects anew after a failure
     codes = {code_of(road.submit) for _ in range(60)}
     assert "disk_full" in codes

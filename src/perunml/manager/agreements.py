@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import insert
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from perunml.agreements.approvals import check_approval, check_successor
@@ -24,6 +24,7 @@ from perunml.manager.http import Access, Call, outside
 from perunml.manager.library import Held
 from perunml.manager.routing import Spec
 from perunml.manager.store import tables as t
+from perunml.manager.store.connection import Connection
 from perunml.manager.store.database import Statement
 from perunml.manager.writer import Transaction
 from perunml.wire.codes import MALFORMED

@@ -10,7 +10,7 @@ import asyncio
 import shutil
 from typing import Any
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import insert
 
 from perunml.api.assets import PART_SIZE, AssetView, PushAsset
 from perunml.manager import rights
@@ -21,6 +21,7 @@ from perunml.manager.http import BYTES_TYPE, Access, Answer, Call, number, outsi
 from perunml.manager.leases import alive
 from perunml.manager.routing import Spec
 from perunml.manager.store import tables as t
+from perunml.manager.store.connection import Connection
 from perunml.manager.store.database import Statement
 from perunml.manager.writer import Transaction
 from perunml.sealing.codes import DISK_FULL, WRAP_MISSING

@@ -10,7 +10,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import insert
 
 from perunml.manager import limits
 from perunml.manager.certificates import ClientCertificate, read_client
@@ -18,6 +18,7 @@ from perunml.manager.codes import LEASE_ENDED
 from perunml.manager.context import Services
 from perunml.manager.http import Access, Caller, Identify, Scope, unsigned
 from perunml.manager.store import tables as t
+from perunml.manager.store.connection import Connection
 from perunml.manager.store.database import Statement
 from perunml.manager.writer import Transaction
 from perunml.wire.codes import REQUEST_STALE

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection
-
 from perunml.agreements.flows import split_ref
 from perunml.agreements.jobs import ServiceJob, TrainingJob
 from perunml.api.runs import InputKey, KeyDelivery, OutputKey
@@ -19,6 +17,7 @@ from perunml.manager.context import Services
 from perunml.manager.library import Held
 from perunml.manager.outputs import newest_output
 from perunml.manager.state import StoredRun
+from perunml.manager.store.connection import Connection
 from perunml.manager.store.envelopes import stored
 from perunml.release.clients import client_keys
 from perunml.release.codes import DIGEST_NOT_AGREED

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
-
 from perunml.api.refusal import MAX_REASONS
 from perunml.api.runs import FinishAnswer, FinishRequest
 from perunml.ledger.receipts import Ran, Receipt, sign_receipt
@@ -12,6 +10,7 @@ from perunml.manager.context import Services
 from perunml.manager.http import encode
 from perunml.manager.leases import Lease
 from perunml.manager.state import StoredRun
+from perunml.manager.store.connection import Connection
 from perunml.manager.writer import Transaction
 from perunml.wire.canonical import canonical
 from perunml.wire.codes import MALFORMED

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import insert
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from perunml.ledger.checkpoint import open_checkpoint, sign_checkpoint
@@ -21,6 +21,7 @@ from perunml.ledger.merkle import NodeKey, Tree, leaf_hash
 from perunml.manager.codes import STATE_DAMAGED
 from perunml.manager.keys import Keys
 from perunml.manager.store import tables as t
+from perunml.manager.store.connection import Connection
 from perunml.manager.store.database import Statement
 from perunml.wire.canonical import canonical
 from perunml.wire.errors import PerunError, refuse

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection
-
 from perunml.manager.auth import lease_over
 from perunml.manager.context import Services
 from perunml.manager.http import outside
+from perunml.manager.store.connection import Connection
 from perunml.manager.writer import Transaction
 from perunml.wire.canonical import canonical
 from perunml.wire.rules import Reason
@@ -19,7 +18,9 @@ from perunml.wire.rules import Reason
 _LEASE = "SELECT * FROM leases WHERE lease = :lease"
 _END = "UPDATE leases SET active = 0 WHERE lease = :lease"
 _RUN_ENDED = "UPDATE runs SET state = :state, reasons = :reasons, ended = :ended, endpoint = '' WHERE run = :run"
-_DUE = "SELECT lease FROM leases WHERE active = 1"
+_DUE = (
+    "SELECT lease FROM leases WHERE active = 1 AND CASE WHEN boot = :boot THEN steady <= :steady ELSE wall <= :wall END"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def load(connection: Connection, lease: str) -> Lease:
 
 
 def read(row: Any) -> Lease:
-    values = dict(row._mapping)
+    values = row._asdict()
     values["active"] = bool(values["active"])
     values["grants"] = json.loads(values["grants"])
     values["verdict"] = json.loads(values["verdict"])
@@ -102,6 +103,8 @@ def end(transaction: Transaction, lease: Lease, state: str, reasons: tuple[Reaso
     transaction.journal.append("lease-end", now, lease.agreement, lease.lease, body)
 
 
-def active(connection: Connection) -> list[str]:
-    """All leases that were not ended."""
-    return [row[0] for row in connection.exec_driver_sql(_DUE)]
+def due(services: Services, connection: Connection) -> list[str]:
+    """Leases whose time is over and that were not ended; in the database, for there may be thousands that hold."""
+    boot, steady, wall = services.clock.instant()
+    rows = connection.exec_driver_sql(_DUE, {"boot": boot, "steady": steady, "wall": wall})
+    return [row[0] for row in rows]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-from sqlalchemy import Connection
-
 from perunml.api.ledger import ConsistencyProof, EntryList, EntryView, InclusionProof
 from perunml.ledger.merkle import Tree
 from perunml.ledger.tiles import TILE_WIDTH, bundle, parse_path, tile, width_at
@@ -14,6 +12,7 @@ from perunml.manager.context import Services
 from perunml.manager.http import BYTES_TYPE, TEXT_TYPE, Access, Answer, Call, number, outside
 from perunml.manager.journal import Nodes
 from perunml.manager.routing import Spec
+from perunml.manager.store.connection import Connection
 from perunml.wire.codes import MALFORMED
 from perunml.wire.errors import refuse
 

@@ -11,13 +11,12 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection
-
 from perunml.agreements.approvals import Standing, check_approval, standing
 from perunml.agreements.document import agreement_from_json
 from perunml.agreements.schema import Agreement
 from perunml.evidence.policy import Baseline
 from perunml.manager.codes import NOT_ENTITLED, STATE_DAMAGED
+from perunml.manager.store.connection import Connection
 from perunml.manager.store.envelopes import stored
 from perunml.wire.dsse import Envelope
 from perunml.wire.errors import PerunError, refuse

@@ -6,13 +6,14 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import insert
 
 from perunml.agreements.profiles import Simulated, alternatives
 from perunml.agreements.schema import Agreement
 from perunml.evidence.policy import Machine
 from perunml.manager.http import outside
 from perunml.manager.store import tables as t
+from perunml.manager.store.connection import Connection
 from perunml.manager.store.database import Statement
 
 _MACHINE = "SELECT * FROM machines WHERE id = :machine"
@@ -56,7 +57,7 @@ def load(connection: Connection, machine: str) -> StoredMachine:
     row = connection.exec_driver_sql(_MACHINE, {"machine": machine}).first()
     if row is None:
         raise outside()
-    values: dict[str, Any] = dict(row._mapping)
+    values: dict[str, Any] = row._asdict()
     values["simulated"], values["boot_shared"] = bool(values["simulated"]), bool(values["boot_shared"])
     return StoredMachine(**values)
 

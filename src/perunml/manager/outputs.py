@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from perunml.agreements.schema import Agreement
@@ -18,6 +17,7 @@ from perunml.manager.http import Access, Call, outside
 from perunml.manager.leases import Lease
 from perunml.manager.routing import Spec
 from perunml.manager.store import tables as t
+from perunml.manager.store.connection import Connection
 from perunml.manager.store.database import Statement
 from perunml.manager.store.envelopes import stored
 from perunml.manager.writer import Transaction
@@ -259,4 +259,4 @@ def _view(services: Services, connection: Connection, output: StoredOutput) -> O
 
 
 def _read(row: Any) -> StoredOutput:
-    return StoredOutput(**row._mapping)
+    return StoredOutput(**row._asdict())

@@ -10,8 +10,6 @@ import json
 import secrets
 from dataclasses import dataclass
 
-from sqlalchemy import Connection
-
 from perunml.agreements.jobs import ServiceJob
 from perunml.api.base import MAX_MESSAGE
 from perunml.api.runs import NONCE_SIZE, FinishAnswer, FinishRequest, RenewAnswer, RenewRequest
@@ -27,6 +25,7 @@ from perunml.manager.leases import Lease
 from perunml.manager.library import Held
 from perunml.manager.routing import Spec
 from perunml.manager.state import StoredRun
+from perunml.manager.store.connection import Connection
 from perunml.manager.verdicts import Question, Session
 from perunml.manager.writer import Transaction
 from perunml.release.decide import decide

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection
-
 from perunml.manager.context import Services
 from perunml.manager.http import outside
 from perunml.manager.library import Held
+from perunml.manager.store.connection import Connection
 
 _MINE = (
     "SELECT k.agreement FROM agreement_keys k JOIN agreements a ON a.digest = k.agreement WHERE k.key = :key "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import insert
 
 from perunml.agreements.flows import split_ref
 from perunml.agreements.jobs import ServiceJob
@@ -19,6 +19,7 @@ from perunml.manager.outputs import newest_output, views
 from perunml.manager.routing import Spec
 from perunml.manager.state import StoredRun
 from perunml.manager.store import tables as t
+from perunml.manager.store.connection import Connection
 from perunml.manager.store.database import Statement
 from perunml.manager.store.envelopes import stored
 from perunml.manager.writer import Transaction

@@ -53,7 +53,7 @@ def init(
     write_file(folder / "host-ca.pem", ca_certificate(keys.host_ca(), now), 0o644)
     config.blobs.mkdir(mode=0o700)
     database = Database.create(config.database)
-    with database.writing.begin() as connection:
+    with database.write() as connection:
         journal.begin(connection, keys)
     database.close()
     sync_folder(folder)
@@ -71,7 +71,7 @@ def admit(folder: Path, keys: Iterable[str]) -> None:
     """Let these identity keys talk to the manager (docs/decisions/0004); it may be running. Raises `UsageError`."""
     texts = [PublicKey(key).text for key in keys]
     database = Database(Config.load(folder).database)
-    with database.writing.begin() as connection:
+    with database.write() as connection:
         _ADMIT.many(connection, [{"key": key, "time": int(time.time())} for key in texts])
     database.close()
 

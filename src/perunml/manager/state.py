@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from perunml.manager.codes import RUN_NOT_OPEN
@@ -14,6 +13,7 @@ from perunml.manager.context import Services
 from perunml.manager.http import outside
 from perunml.manager.library import Held
 from perunml.manager.store import tables as t
+from perunml.manager.store.connection import Connection
 from perunml.manager.store.database import Statement
 from perunml.release.types import State, Usage
 from perunml.wire.errors import refuse
@@ -57,7 +57,7 @@ class StoredRun:
 
 
 def read_run(row: Any) -> StoredRun:
-    values = dict(row._mapping)
+    values = row._asdict()
     for name in ("parameters", "pinned", "reasons"):
         values[name] = json.loads(values[name])
     values["simulated"] = bool(values["simulated"])

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from sqlalchemy import Connection
-
 from perunml.agreements.profiles import alternatives
 from perunml.evidence.binding import Purpose, binding
 from perunml.evidence.bundle import Bundle, TpmPart
@@ -21,6 +19,7 @@ from perunml.manager.context import Services
 from perunml.manager.library import Held
 from perunml.manager.machines import Clock, StoredMachine
 from perunml.manager.state import StoredRun
+from perunml.manager.store.connection import Connection
 from perunml.release.policy import policy_for
 from perunml.wire.digests import digest_of
 

@@ -12,13 +12,11 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
-
 from perunml.ledger.merkle import NodeKey
 from perunml.manager.codes import INTERNAL, RATE_LIMITED
 from perunml.manager.journal import Journal
 from perunml.manager.keys import Keys
+from perunml.manager.store.connection import Connection, StoreError
 from perunml.manager.store.database import Database
 from perunml.sealing.codes import DISK_FULL
 from perunml.wire.errors import PerunError, refuse
@@ -87,7 +85,7 @@ class Writer:
                 continue
             outcomes: list[tuple[_Job, Any, BaseException | None]]
             try:
-                connection = connection or self._database.writing.connect()
+                connection = connection or self._database.writer()
                 outcomes = self._commit(connection, group)
             except Exception as exc:
                 error = _failure(exc)
@@ -125,7 +123,7 @@ class Writer:
                 connection.exec_driver_sql("SAVEPOINT decision")
                 try:
                     value = job[0](transaction)
-                except DBAPIError:
+                except StoreError:
                     raise  # the database itself failed, and may have rolled back more than the savepoint
                 except Exception as exc:
                     connection.exec_driver_sql("ROLLBACK TO decision")
@@ -165,7 +163,7 @@ def _resolve(answers: list[tuple[asyncio.Future[Any], Any, BaseException | None]
 
 
 def _failure(exc: Exception) -> PerunError:
-    text = str(getattr(exc, "orig", exc))
+    text = str(exc)
     if "disk is full" in text or (isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)):
         return refuse(DISK_FULL, "the manager's disk is full; nothing was changed")
     log.error("group failed: %s", type(exc).__name__, exc_info=exc)
