@@ -40,9 +40,7 @@ async def sweep_forever(services: Services) -> None:
 async def end_leases(services: Services) -> None:
     """End each lease whose time is over."""
     with services.database.read() as connection:
-        due = [
-            lease for lease in leases.active(connection) if leases.left(services, leases.load(connection, lease)) <= 0
-        ]
+        due = leases.due(services, connection)
     for lease in due:
         await services.writer.submit(functools.partial(_end, services, lease))
 

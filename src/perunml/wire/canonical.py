@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -30,6 +31,7 @@ MAX_SAFE_INTEGER = 2**53 - 1
 """RFC 8785 section 3.2.2.3: greater integers travel as decimal strings."""
 _EXPONENT_FORM = 1e21
 """ECMAScript writes numbers from here on with an exponent, so they read as floats again."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def canonical(value: Any) -> bytes:
@@ -203,5 +205,5 @@ def check_values(value: Any) -> None:
                 raise refuse(MALFORMED, "a number is out of range")
             if MAX_SAFE_INTEGER < abs(item) < _EXPONENT_FORM and item.is_integer():
                 raise refuse(MALFORMED, "integers of 2^53 and more are written as decimal strings", seen=str(item))
-        elif isinstance(item, str) and any("\ud800" <= c <= "\udfff" for c in item):
+        elif isinstance(item, str) and not item.isascii() and _SURROGATE.search(item):
             raise refuse(MALFORMED, "a string holds a lone surrogate")
