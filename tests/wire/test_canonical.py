@@ -8,6 +8,7 @@ import struct
 from typing import Any
 
 import pytest
+import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -299,3 +300,35 @@ PLAIN = st.recursive(
 def test_yaml_reads_json(value: Any) -> None:
     """JSON is YAML's flow style, and means the same here."""
     assert load_yaml(json.dumps(value).encode()) == value
+
+
+@given(VALUES)
+@settings(max_examples=200)
+def test_the_fast_way_writes_what_the_reference_writes(value: Any) -> None:
+    """Objects that Python's own encoder may write come out byte for byte as RFC 8785's reference writes them."""
+    assert canonical(value) == rfc8785.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "".join(map(chr, range(0x80))) + "\u2028\u2029\uffff\U0001f600",
+        {"\U0001f600": 1, "\ufb33": 2, "a": 3},
+        {"b": True, "a": {"d": None, "c": -1}},
+        [0, -0.0, 1.0, 1e21, 5e-324],
+    ],
+    ids=["characters", "order", "nested", "floats"],
+)
+def test_the_fast_way_and_the_reference_agree_where_encoders_differ(value: Any) -> None:
+    """Escapes, the order of keys beyond the basic plane, and floats are RFC 8785's."""
+    assert canonical(value) == rfc8785.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "value", [{1: 2}, {None: 1}, 2**53, -(2**53), math.nan, math.inf, b"x", {"a": {3}}, "\ud800"],
+    ids=["number key", "null key", "large", "small", "nan", "infinite", "bytes", "set", "surrogate"],
+)  # fmt: skip
+def test_what_has_no_canonical_form_has_none(value: Any) -> None:
+    """Python's encoder would write most of these; they are refused."""
+    with pytest.raises(ValueError):
+        canonical(value)

@@ -31,12 +31,31 @@ MAX_SAFE_INTEGER = 2**53 - 1
 """RFC 8785 section 3.2.2.3: greater integers travel as decimal strings."""
 _EXPONENT_FORM = 1e21
 """ECMAScript writes numbers from here on with an exponent, so they read as floats again."""
+_PLAIN = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def canonical(value: Any) -> bytes:
     """RFC 8785 bytes of a JSON value. Raises `ValueError` for NaN, integers past 2^53-1 and types JSON has not."""
+    if _is_plain(value):
+        try:
+            return _PLAIN.encode(value).encode()
+        except UnicodeEncodeError:  # a lone surrogate: refused below
+            pass
     return rfc8785.dumps(value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether Python's own encoder writes `value` as RFC 8785 demands: it differs in floats, and in the order of keys
+    beyond ASCII; it takes keys that are no strings, and integers of any size. It is ten times as fast."""
+    kind = type(value)
+    if kind is dict:
+        return all(type(key) is str and key.isascii() and _is_plain(item) for key, item in value.items())
+    if kind is list:
+        return all(map(_is_plain, value))
+    if kind is int:
+        return abs(int(value)) <= MAX_SAFE_INTEGER
+    return kind is str or kind is bool or value is None
 
 
 def load_json(data: bytes, *, limit: int = MAX_DOCUMENT) -> Any:
