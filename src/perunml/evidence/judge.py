@@ -8,6 +8,7 @@ bundle -> tpm.quote.verify_quote        authentic, for this exchange, over these
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from perunml.evidence.appraise import appraise_measured, appraise_statement, appraise_unverified
 from perunml.evidence.binding import tpm_extra_data
@@ -17,11 +18,14 @@ from perunml.evidence.ima.appraise import LogFindings, appraise_log
 from perunml.evidence.policy import Machine, Policy
 from perunml.evidence.simulated.verify import verify_statement
 from perunml.evidence.tpm.attest import Clock
-from perunml.evidence.tpm.keys import check_ak, qualified_names
+from perunml.evidence.tpm.keys import AttestationKey, check_ak, qualified_names
 from perunml.evidence.tpm.public import parse_public
 from perunml.evidence.tpm.quote import verify_quote
 from perunml.evidence.types import Appraisal
 from perunml.wire.errors import PerunError, refuse
+
+MACHINES = 1024
+"""Machines whose keys are kept read: a kilobyte or two each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +61,7 @@ def judge(bundle: Bundle, *, machine: Machine, policy: Policy, binding: bytes, p
 def _judge_tpm(part: TpmPart, machine: Machine, policy: Policy, binding: bytes, prior_log: bytes) -> Judgement:
     if not machine.ak:
         raise refuse(WRONG_PROFILE, "a TPM's evidence for a machine that was enrolled without one")
-    ak = check_ak(machine.ak)
-    signers = qualified_names(ak, parse_public(machine.ek) if machine.ek else None)
+    ak, signers = _signer(machine.ak, machine.ek)
     quote = verify_quote(part, ak, signers=signers, extra_data=tpm_extra_data(binding))
     clock = quote.value.clock
     same_boot = machine.last_clock is not None and machine.last_clock[:2] == (clock.reset, clock.restart)
@@ -70,6 +73,14 @@ def _judge_tpm(part: TpmPart, machine: Machine, policy: Policy, binding: bytes, 
         log, findings = b"", LogFindings(0, 0, exc.reasons)
     appraisal = appraise_measured(quote, findings, machine=machine, policy=policy, binding=binding)
     return Judgement(appraisal, _triple(clock), log)
+
+
+@lru_cache(maxsize=MACHINES)
+def _signer(ak_public: bytes, ek_public: bytes) -> tuple[AttestationKey, tuple[bytes, ...]]:
+    """The machine's attestation key, checked, and the names it may sign by. Enrolment fixes both; they are judged at each
+    renewal."""
+    ak = check_ak(ak_public)
+    return ak, qualified_names(ak, parse_public(ek_public) if ek_public else None)
 
 
 def _only_part(bundle: Bundle) -> TpmPart | SimulatedPart:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -58,18 +59,24 @@ class PublicArea:
     def key(self) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
         """The public key. Raises `EvidenceRefusal` (weak_scheme): small or even modulus, another exponent, another
         curve, a point that is not on it."""
-        if self.kind == RSA:
-            modulus = int.from_bytes(self.unique[0])
-            if self.bits not in RSA_SIZES or modulus.bit_length() != self.bits or not modulus & 1:
-                raise refuse(WEAK_SCHEME, "RSA key size", expected="2048, 3072 or 4096 bits", seen=f"{self.bits} bits")
-            if self.exponent != RSA_EXPONENT:
-                raise refuse(WEAK_SCHEME, "RSA exponent", expected=str(RSA_EXPONENT), seen=str(self.exponent))
-            return rsa.RSAPublicNumbers(self.exponent, modulus).public_key()
-        x, y = (int.from_bytes(part) for part in self.unique)
-        try:
-            return ec.EllipticCurvePublicNumbers(x, y, _CURVE[self.curve]()).public_key()
-        except ValueError:
-            raise refuse(WEAK_SCHEME, "the key is not a point of its curve", seen=self.curve) from None
+        return _key(self)
+
+
+@lru_cache(maxsize=1024)
+def _key(area: PublicArea) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
+    # Kept, for a machine's key is used at each renewal; what is refused is refused anew.
+    if area.kind == RSA:
+        modulus = int.from_bytes(area.unique[0])
+        if area.bits not in RSA_SIZES or modulus.bit_length() != area.bits or not modulus & 1:
+            raise refuse(WEAK_SCHEME, "RSA key size", expected="2048, 3072 or 4096 bits", seen=f"{area.bits} bits")
+        if area.exponent != RSA_EXPONENT:
+            raise refuse(WEAK_SCHEME, "RSA exponent", expected=str(RSA_EXPONENT), seen=str(area.exponent))
+        return rsa.RSAPublicNumbers(area.exponent, modulus).public_key()
+    x, y = (int.from_bytes(part) for part in area.unique)
+    try:
+        return ec.EllipticCurvePublicNumbers(x, y, _CURVE[area.curve]()).public_key()
+    except ValueError:
+        raise refuse(WEAK_SCHEME, "the key is not a point of its curve", seen=area.curve) from None
 
 
 def parse_public(data: bytes) -> PublicArea:
