@@ -135,7 +135,10 @@ def run() -> dict[str, Any]:
         waiting = work(TOGETHER)
         before = _cpu(manager), _cpu(os.getpid())
         rate, together = _at_once(hosts, waiting)
-        cost = [(after - then) / TOGETHER * 1e3 for after, then in zip((_cpu(manager), _cpu(os.getpid())), before, strict=True)]
+        cost = [
+            (after - then) / TOGETHER * 1e3
+            for after, then in zip((_cpu(manager), _cpu(os.getpid())), before, strict=True)
+        ]
     return {
         "title": f"Challenge to keys without the TPM's own time; one manager process, {HOSTS} hosts on the same cores.",
         "results": [

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -185,7 +184,7 @@ def number(call: Call, name: str, high: int = 2**53 - 1, default: int | None = N
 
 def encode(message: Message) -> bytes:
     """JSON of an answer. Nobody signs or hashes it, so it need not be canonical, which is slow."""
-    return json.dumps(message.model_dump(mode="json"), ensure_ascii=False, separators=(",", ":")).encode()
+    return message.model_dump_json().encode()
 
 
 UNSIGNED = refuse(REQUEST_UNSIGNED, "the caller is not known here, or did not prove who it is")

@@ -41,6 +41,36 @@ SWITCH_INTERVAL = 0.001
 """Seconds after which Python's threads take turns: the writer must not hold up the event loop for the default 5 ms."""
 
 
+class OneWrite:
+    """A transport that gathers an answer's head and body, so that they are one TLS record and one system call."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._held: list[bytes] | None = None
+
+    def hold(self) -> None:
+        """Keep what is written from here on, until `release`."""
+        self._held = []
+
+    def release(self) -> None:
+        held, self._held = self._held, None
+        if held:
+            self._transport.write(b"".join(held))
+
+    def write(self, data: bytes) -> None:
+        if self._held is None:
+            self._transport.write(data)
+        else:
+            self._held.append(data)
+
+    def close(self) -> None:
+        self.release()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class Protocol(H11Protocol):
     """Hands the client's certificate to the application, and cuts off who trickles."""
 
@@ -51,10 +81,20 @@ class Protocol(H11Protocol):
         ssl_object = transport.get_extra_info("ssl_object")
         peer = Peer(ssl_object.getpeercert(binary_form=True) if ssl_object else None)
         app = self.app
+        output = OneWrite(transport)
+        self.transport = output  # type: ignore[assignment]  # it is one in all that is asked of it
 
         async def with_peer(scope: Any, receive: Any, send: Any) -> None:
+            async def send_at_once(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    output.hold()
+                    await send(message)
+                else:
+                    await send(message)
+                    output.release()
+
             scope["extensions"] = {EXTENSION: peer}
-            await app(scope, receive, send)
+            await app(scope, receive, send_at_once)
 
         self.app = with_peer
         self._watch()
