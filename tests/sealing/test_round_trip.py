@@ -232,3 +232,27 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
             source, FolderStore(tmp_path / "store"), name="x", kind="code", owner=OWNER, data_key=new_data_key()
         )
     assert not (tmp_path / "store").exists()
+
+
+def test_many_chunks_at_once_equal_one_after_the_other(tmp_path: Path) -> None:
+    """Two threads open the chunks of a long read: the bytes are the same from any offset, and an altered chunk in either
+    half is refused and wiped."""
+    data, key = os.urandom(11 * CHUNK + 5), new_data_key()
+    store, envelope = sealed(tmp_path, {"f": data}, key)
+    manifest = open_manifest(envelope, [OWNER.public])
+    with store, opened(store, envelope, key) as reader:
+        for offset in (0, 1, CHUNK, 3 * CHUNK + 7):
+            buffer = bytearray(len(data))
+            count = reader.read_into("f", offset, buffer)
+            assert buffer[:count] == data[offset:]
+    path = store.path(manifest.blobs[0].id)
+    good = path.read_bytes()
+    for chunk in (1, 9):
+        bad = bytearray(good)
+        bad[chunk * (CHUNK + 16)] ^= 1
+        path.write_bytes(bad)
+        with FolderStore(tmp_path) as again, SealedReader(manifest, key, again) as reader:
+            buffer = bytearray(len(data))
+            with pytest.raises(IntegrityError, match=f"chunk {chunk} does not open"):
+                reader.read_into("f", 0, buffer)
+            assert not any(buffer[chunk * CHUNK : (chunk + 1) * CHUNK])

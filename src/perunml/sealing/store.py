@@ -26,7 +26,8 @@ class BlobSource(Protocol):
     """Reads ciphertext."""
 
     def read(self, blob_id: str, offset: int, buffer: memoryview) -> None:
-        """Fills `buffer` from byte `offset` of the blob. Raises `IntegrityError` (blob_missing, blob_truncated)."""
+        """Fills `buffer` from byte `offset` of the blob. Raises `IntegrityError` (blob_missing, blob_truncated). Once a blob was
+        read from, two threads may read it at the same time."""
 
 
 class BlobSink(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from perunml.sealing.index import check_path
-from perunml.sealing.reader import SealedReader
+from perunml.sealing.reader import TOGETHER, SealedReader
 from perunml.sealing.store import disk_full
 
 
@@ -15,7 +15,7 @@ def unpack(reader: SealedReader, target: Path, progress: Callable[[int, int], No
     """Writes every file below `target`, which exists and is empty (a memory mount, for secrets). Raises
     `IntegrityError` and `LimitReached` (disk_full)."""
     total, done = reader.manifest.size, 0
-    buffer = bytearray(reader.manifest.chunk_size)
+    buffer = bytearray(2 * TOGETHER * reader.manifest.chunk_size)
     if any(target.iterdir()):
         raise ValueError("the folder to unpack into is not empty")  # a link in it could lead out of it
     with disk_full():
@@ -33,7 +33,7 @@ def unpack(reader: SealedReader, target: Path, progress: Callable[[int, int], No
                     view = memoryview(buffer)[:got]
                     while view:
                         view = view[file.write(view) :]
-                    offset, step = offset + got, reader.manifest.chunk_size
+                    offset, step = offset + got, len(buffer)
                     done += got
                     if progress:
                         progress(done, total)
