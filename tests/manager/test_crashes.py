@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sqlite3
@@ -20,10 +19,11 @@ from manager.world import PASSPHRASE, World, cached_keys, code_of
 from perunml.api.ledger import EntryList
 from perunml.api.runs import RunList
 from perunml.client.audit import verify_ledger
-from perunml.client.connection import Connection
+from perunml.client.connection import Connection as PartyConnection
 from perunml.client.home import Home
 from perunml.manager.clock import Clock, monotonic
 from perunml.manager.server import Server
+from perunml.manager.store.connection import Connection
 from perunml.wire.errors import PerunError
 
 SERVE = """
@@ -71,7 +71,7 @@ def test_killed_in_mid_load(own_world: World, tmp_path: Path) -> None:
         stop = threading.Event()
 
         def submit(stop: threading.Event = stop) -> None:
-            connection = Connection(own_world.pin, road.keys["startup"])
+            connection = PartyConnection(own_world.pin, road.keys["startup"])
             mine = Road.__new__(Road)
             mine.__dict__.update(road.__dict__)
             mine.party = {**road.party, "startup": connection}
@@ -171,38 +171,33 @@ def test_damaged_database(own_world: World, damage: Any) -> None:
     assert _damaged(own_world, damage) == "state_damaged"
 
 
-def test_full_disk(own_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk(own_world: World, tmp_path: Path) -> None:
     """S9: when the database cannot grow, what is new is refused, what was there stays, and with room it goes on."""
     road = Road(own_world, tmp_path / "road")
     run, session, _ = road.started()
     assert own_world.server is not None
-    database, writer = own_world.server.services.database, own_world.server.services.writer
+    services = own_world.server.services
     pages = sqlite3.connect(own_world.folder / "manager.sqlite").execute("PRAGMA page_count").fetchone()[0]
-
     most = [pages + 1]
-    connect = database.writer
 
-    def bound() -> Any:
-        connection = connect()
-        connection.exec_driver_sql(f"PRAGMA max_page_count={most[0]}")
-        return connection
+    def bounded() -> Connection:
+        made = Connection(own_world.folder / "manager.sqlite")
+        made.run(f"PRAGMA max_page_count={most[0]}")
+        return made
 
-    monkeypatch.setattr(database, "writer", bound)
-    assert code_of(lambda: asyncio.run(writer.submit(_fail))) == "manager_failed"  # it connects anew after a failure
+    services.database.writer = bounded  # type: ignore[method-assign]  # the writer connects anew after a failure
+    assert services.writer._connection is not None
+    services.writer._connection.run(f"PRAGMA max_page_count={most[0]}")
     codes = {code_of(road.submit) for _ in range(60)}
     assert "disk_full" in codes
     assert codes <= {"", "disk_full"}
     most[0] = 2**30
-    assert code_of(lambda: asyncio.run(writer.submit(_fail))) == "manager_failed"  # it connects anew after a failure
+    code_of(road.submit)  # the last one that fails: its connection is given up
     assert road.run(run).state == "running"
     assert road.submit().state == "queued"
     assert session.renew().lease_seconds == 30
     own_world.restart()
     assert road.run(run).state == "running"
-
-
-def _fail(transaction: Any) -> None:
-    transaction.connection.exec_driver_sql("this is no SQL")
 
 
 def test_clock_that_jumps(tmp_path: Path) -> None:

@@ -24,8 +24,7 @@ from perunml.manager.http import Access, Call, outside
 from perunml.manager.library import Held
 from perunml.manager.routing import Spec
 from perunml.manager.store import tables as t
-from perunml.manager.store.connection import Connection
-from perunml.manager.store.database import Statement
+from perunml.manager.store.connection import Connection, Statement
 from perunml.manager.writer import Transaction
 from perunml.wire.codes import MALFORMED
 from perunml.wire.digests import digest
@@ -111,7 +110,7 @@ def _propose(
     services: Services, transaction: Transaction, found: Agreement, envelope: Envelope, now: int
 ) -> AgreementView:
     connection = transaction.connection
-    if connection.exec_driver_sql(_EXISTS, {"digest": found.digest}).first() is None:
+    if connection.run(_EXISTS, {"digest": found.digest}).first() is None:
         line = found.digest
         if before := found.metadata.predecessor:
             newest = _in_force(services, connection, found, before)
@@ -140,7 +139,7 @@ def _propose(
 
 def _in_force(services: Services, connection: Connection, found: Agreement, before: str) -> Held:
     """The version that `found` follows; it must be the one in force, so that of two proposals one wins (P6, P11)."""
-    if connection.exec_driver_sql(_EXISTS, {"digest": before}).first() is not None:
+    if connection.run(_EXISTS, {"digest": before}).first() is not None:
         held = services.library.held(connection, before)
         if held.state == "in_force":
             return held
@@ -170,10 +169,10 @@ def _approve(
         transaction.journal.append("approval", now, wanted, vote.party, body)
     standing = services.library.standing(connection, held, now)
     if standing.in_force and held.state == "proposed":
-        connection.exec_driver_sql(_SET_STATE, {"state": "in_force", "digest": wanted})
+        connection.run(_SET_STATE, {"state": "in_force", "digest": wanted})
         transaction.journal.append("in-force", now, wanted, wanted, {"predecessor": before or ""})
         if before:
-            connection.exec_driver_sql(_SET_STATE, {"state": "superseded", "digest": before})
+            connection.run(_SET_STATE, {"state": "superseded", "digest": before})
             transaction.journal.append("superseded", now, before, before, {"by": wanted})
     return _view(services, connection, services.library.held(connection, wanted), now)
 
@@ -193,7 +192,7 @@ def _suspend(services: Services, transaction: Transaction, key: str, envelope: E
     held = max(seen, key=lambda item: (item.held.state == "in_force", item.held.agreement.metadata.version)).held
     change = open_change(held.agreement, envelope)
     state = fold([change], _suspension_state(connection, subject))
-    position = connection.exec_driver_sql(_CHANGES, {"subject": subject}).scalar()
+    position = connection.run(_CHANGES, {"subject": subject}).scalar()
     _ADD_CHANGE.run(connection, digest=change.digest, subject=subject, position=position, envelope=envelope.encode())
     _SET_SUSPENSION.run(connection, subject=subject, suspended=int(state.suspended), digest=state.head)
     body = {"action": change.action, "party": change.party, "change": change.digest, "previous": change.previous}
@@ -204,7 +203,7 @@ def _suspend(services: Services, transaction: Transaction, key: str, envelope: E
 
 
 def _suspension_state(connection: Connection, subject: str) -> SuspensionState:
-    row = connection.exec_driver_sql(_SUSPENSION, {"subject": subject}).first()
+    row = connection.run(_SUSPENSION, {"subject": subject}).first()
     return SuspensionState(bool(row[0]), row[1]) if row else NEVER_CHANGED
 
 

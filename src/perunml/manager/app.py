@@ -29,9 +29,9 @@ from perunml.manager.routing import Spec
 
 
 def specs(services: Services) -> list[Spec]:
-    """All routes."""
+    """All routes, those that hosts ask for most first: they are looked through in order."""
     parts = (
-        attestation, enrolment, assets, documents, agreements, runs, release, renewal, outputs, quota, ledger,
+        release, renewal, quota, assets, runs, enrolment, attestation, documents, agreements, outputs, ledger,
     )  # fmt: skip
     return [spec for part in parts for spec in part.routes(services)]
 

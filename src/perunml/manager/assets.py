@@ -21,8 +21,7 @@ from perunml.manager.http import BYTES_TYPE, Access, Answer, Call, number, outsi
 from perunml.manager.leases import alive
 from perunml.manager.routing import Spec
 from perunml.manager.store import tables as t
-from perunml.manager.store.connection import Connection
-from perunml.manager.store.database import Statement
+from perunml.manager.store.connection import Connection, Statement
 from perunml.manager.writer import Transaction
 from perunml.sealing.codes import DISK_FULL, WRAP_MISSING
 from perunml.sealing.keys import WrappedKeys, unwrap_key, wipe
@@ -64,7 +63,7 @@ def routes(services: Services) -> list[Spec]:
 
     async def show(call: Call) -> AssetView:
         with services.database.read() as connection:
-            row = connection.exec_driver_sql(_ASSET, {"digest": call.params["asset"]}).first()
+            row = connection.run(_ASSET, {"digest": call.params["asset"]}).first()
             if row is None or not (
                 row.owner == call.caller.key or rights.names_asset(services, connection, call.caller.key, row.digest)
             ):
@@ -75,7 +74,7 @@ def routes(services: Services) -> list[Spec]:
         asset, blob, offset = call.params["asset"], call.params["blob"], number(call, "offset")
         with services.database.read() as connection:
             _may_write(services, connection, call, asset)
-            row = connection.exec_driver_sql(_BLOB, {"asset": asset, "blob": blob}).first()
+            row = connection.run(_BLOB, {"asset": asset, "blob": blob}).first()
             if row is None:
                 raise outside()
         if not call.body or offset + len(call.body) > row.size:
@@ -93,7 +92,7 @@ def routes(services: Services) -> list[Spec]:
         offset, length = number(call, "offset"), number(call, "length", PART_SIZE)
         with services.database.read() as connection:
             _may_read(services, connection, call, asset)
-            row = connection.exec_driver_sql(_BLOB, {"asset": asset, "blob": blob}).first()
+            row = connection.run(_BLOB, {"asset": asset, "blob": blob}).first()
         if row is None:
             raise outside()
         if not length or offset + length > row.received:
@@ -111,7 +110,7 @@ def routes(services: Services) -> list[Spec]:
 
 def view(connection: Connection, row: Any) -> AssetView:
     """An asset's row as its owner sees it."""
-    blobs = connection.exec_driver_sql(_BLOBS, {"asset": row.digest})
+    blobs = connection.run(_BLOBS, {"asset": row.digest})
     return AssetView(
         asset=row.digest,
         name=row.name,
@@ -182,9 +181,9 @@ def _open(services: Services, message: PushAsset, key: str) -> tuple[Manifest, b
 
 def _register(transaction: Transaction, digest: str, manifest: Manifest, envelope: Envelope, kept: bytes) -> AssetView:
     connection = transaction.connection
-    versions = connection.exec_driver_sql(_VERSIONS, {"asset_id": manifest.asset_id}).all()
+    versions = connection.run(_VERSIONS, {"asset_id": manifest.asset_id}).all()
     if any(row.digest == digest for row in versions):
-        connection.exec_driver_sql(_REWRAP, {"kept": kept, "digest": digest})
+        connection.run(_REWRAP, {"kept": kept, "digest": digest})
     else:
         newest = max((row.version for row in versions), default=0)
         if any(row.owner != manifest.owner for row in versions) or manifest.version <= newest:
@@ -193,22 +192,22 @@ def _register(transaction: Transaction, digest: str, manifest: Manifest, envelop
                 expected=f"version {newest + 1}", seen=f"version {manifest.version}",
             )  # fmt: skip
         add(connection, digest, manifest, envelope, kept, "", "")
-    row = connection.exec_driver_sql(_ASSET, {"digest": digest}).one()
+    row = connection.run(_ASSET, {"digest": digest}).one()
     return view(connection, row)
 
 
 def _advance(transaction: Transaction, asset: str, blob: str, received: int) -> AssetView:
     connection = transaction.connection
-    held = connection.exec_driver_sql(_BLOB, {"asset": asset, "blob": blob}).one()
+    held = connection.run(_BLOB, {"asset": asset, "blob": blob}).one()
     if received > held.received:
-        connection.exec_driver_sql(_ADVANCE, {"asset": asset, "blob": blob, "received": received})
-        connection.exec_driver_sql(_WHOLE, {"asset": asset})
-    return view(connection, connection.exec_driver_sql(_ASSET, {"digest": asset}).one())
+        connection.run(_ADVANCE, {"asset": asset, "blob": blob, "received": received})
+        connection.run(_WHOLE, {"asset": asset})
+    return view(connection, connection.run(_ASSET, {"digest": asset}).one())
 
 
 def _may_write(services: Services, connection: Connection, call: Call, asset: str) -> None:
     """The owner; or the run's lease for its own outputs, before they are registered."""
-    row = connection.exec_driver_sql(_ASSET, {"digest": asset}).first()
+    row = connection.run(_ASSET, {"digest": asset}).first()
     if row is None:
         raise outside()
     if call.caller.key:
@@ -226,7 +225,7 @@ def _may_read(services: Services, connection: Connection, call: Call, asset: str
         if asset not in alive(services, connection, call.caller.lease).granted:
             raise outside()
         return
-    row = connection.exec_driver_sql(_ASSET, {"digest": asset}).first()
+    row = connection.run(_ASSET, {"digest": asset}).first()
     if row is None:
         raise outside()
     if row.run:

@@ -18,8 +18,7 @@ from perunml.manager.codes import LEASE_ENDED
 from perunml.manager.context import Services
 from perunml.manager.http import Access, Caller, Identify, Scope, unsigned
 from perunml.manager.store import tables as t
-from perunml.manager.store.connection import Connection
-from perunml.manager.store.database import Statement
+from perunml.manager.store.connection import Connection, Statement
 from perunml.manager.writer import Transaction
 from perunml.wire.codes import REQUEST_STALE
 from perunml.wire.errors import PerunError, refuse
@@ -89,7 +88,7 @@ def identify(services: Services, access: Access) -> Identify:
 
 def is_known(connection: Connection, key: str) -> bool:
     """Whether a key was admitted, or stands in an agreement in force."""
-    return connection.exec_driver_sql(_KNOWN, {"key": key}).first() is not None
+    return connection.run(_KNOWN, {"key": key}).first() is not None
 
 
 async def _party(services: Services, scope: Scope, read: Read) -> Caller:
@@ -149,8 +148,7 @@ def _certificate(services: Services, scope: Scope) -> ClientCertificate:
 def _machine(services: Services, certificate: ClientCertificate) -> Caller:
     if not certificate.machine:
         raise unsigned()
-    with services.database.read() as connection:
-        row = connection.exec_driver_sql(_MACHINE, {"machine": certificate.machine}).first()
+    row = services.database.peek(_MACHINE, {"machine": certificate.machine})
     if row is None or row[0] != certificate.key:  # a later enrolment has another key: the old certificate is void
         raise unsigned()
     services.limits.take("machine", certificate.machine, limits.HOST)
@@ -160,8 +158,7 @@ def _machine(services: Services, certificate: ClientCertificate) -> Caller:
 def _lease(services: Services, certificate: ClientCertificate) -> Caller:
     if not certificate.lease:
         raise unsigned()
-    with services.database.read() as connection:
-        row = connection.exec_driver_sql(_LEASE, {"lease": certificate.lease}).first()
+    row = services.database.peek(_LEASE, {"lease": certificate.lease})
     if row is None or row[0] != certificate.key:
         raise unsigned()
     services.limits.take("lease", certificate.lease, limits.HOST)

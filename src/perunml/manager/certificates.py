@@ -78,8 +78,13 @@ class Issuer:
 
     def __init__(self, key: ed25519.Ed25519PrivateKey) -> None:
         self._key = key
-        self._basic = x509.BasicConstraints(ca=False, path_length=None)
-        self._use = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+        self._template = (
+            x509.CertificateBuilder()
+            .subject_name(_name("perunml host"))
+            .issuer_name(_name("perunml hosts"))
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        )
 
     @property
     def spki(self) -> str:
@@ -96,10 +101,8 @@ class Issuer:
 
     def _issue(self, uri: str, key: str, now: int, seconds: int) -> str:
         builder = (
-            _builder("perunml host", "perunml hosts", now, seconds)
+            _dated(self._template, now, seconds)
             .public_key(ed25519_key(key))
-            .add_extension(self._basic, critical=True)
-            .add_extension(self._use, critical=False)
             .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=True)
         )
         return builder.sign(self._key, None).public_bytes(serialization.Encoding.PEM).decode("ascii")
@@ -145,13 +148,14 @@ def spki(key: ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey) -> str:
 
 
 def _builder(subject: str, issuer: str, now: int, seconds: int) -> x509.CertificateBuilder:
+    return _dated(x509.CertificateBuilder().subject_name(_name(subject)).issuer_name(_name(issuer)), now, seconds)
+
+
+def _dated(builder: x509.CertificateBuilder, now: int, seconds: int) -> x509.CertificateBuilder:
     begin = dt.datetime.fromtimestamp(now - BACKDATE, dt.UTC)
     end = dt.datetime.fromtimestamp(now + seconds, dt.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
-        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin)
-        .not_valid_after(end)
-    )
+    return builder.serial_number(x509.random_serial_number()).not_valid_before(begin).not_valid_after(end)
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])

@@ -58,10 +58,6 @@ class Clock:
         """(steady, wall) time in so many seconds."""
         return self.steady() + seconds, self._wall() + seconds
 
-    def instant(self) -> tuple[str, float, float]:
-        """(boot, steady, wall) now: what `left` compares a deadline with."""
-        return self.boot, self.steady(), self._wall()
-
     def left(self, steady: float, wall: float, boot: str) -> float:
         """Seconds until a stored deadline; by wall time when it was made in another boot."""
         return steady - self.steady() if boot == self.boot else wall - self._wall()

@@ -10,7 +10,7 @@ from perunml.manager.context import Services
 from perunml.manager.http import Access, Call, outside
 from perunml.manager.routing import Spec
 from perunml.manager.store import tables as t
-from perunml.manager.store.database import Statement
+from perunml.manager.store.connection import Statement
 from perunml.manager.store.envelopes import stored
 from perunml.manager.writer import Transaction
 from perunml.wire.identity import PublicKey
@@ -35,7 +35,7 @@ def routes(services: Services) -> list[Spec]:
 
     async def show(call: Call) -> PushDocument:
         with services.database.read() as connection:
-            data = connection.exec_driver_sql(_GET, {"digest": call.params["digest"]}).scalar()
+            data = connection.run(_GET, {"digest": call.params["digest"]}).scalar()
         if data is None:
             raise outside()
         return PushDocument(document=stored(data))

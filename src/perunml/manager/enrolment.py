@@ -28,7 +28,7 @@ from perunml.manager.http import Access, Call
 from perunml.manager.pending import ENROLMENT_TTL, Enrolment
 from perunml.manager.routing import Spec
 from perunml.manager.store import tables as t
-from perunml.manager.store.database import Statement
+from perunml.manager.store.connection import Statement
 from perunml.manager.writer import Transaction
 from perunml.wire.codes import MALFORMED
 from perunml.wire.errors import PerunError, refuse
@@ -120,8 +120,8 @@ def _begin(
     nonce: bytes = b"",
 ) -> Enrolment:
     with services.database.read() as connection:
-        row = connection.exec_driver_sql(_FIND, {"machine": machine}).first()
-        named = connection.exec_driver_sql(_NAMED, {"operator": operator, "name": request.name}).scalar()
+        row = connection.run(_FIND, {"machine": machine}).first()
+        named = connection.run(_NAMED, {"operator": operator, "name": request.name}).scalar()
     _check_identity(row, named, operator, request.name, machine)
     return Enrolment(
         operator=operator,
@@ -163,8 +163,8 @@ def _check_answer(begun: Enrolment, answer: bytes) -> None:
 
 def _record(transaction: Transaction, begun: Enrolment, now: int) -> None:
     connection = transaction.connection
-    row = connection.exec_driver_sql(_FIND, {"machine": begun.machine}).first()
-    named = connection.exec_driver_sql(_NAMED, {"operator": begun.operator, "name": begun.name}).scalar()
+    row = connection.run(_FIND, {"machine": begun.machine}).first()
+    named = connection.run(_NAMED, {"operator": begun.operator, "name": begun.name}).scalar()
     _check_identity(row, named, begun.operator, begun.name, begun.machine)
     if (row[2] if row else 0) != begun.enrolments:
         raise refuse(IDENTITY_CONFLICT, "another enrolment of this machine was faster", seen=begun.machine)  # K9
@@ -181,6 +181,7 @@ def _record(transaction: Transaction, begun: Enrolment, now: int) -> None:
         enrolments=begun.enrolments + 1,
         clock="",
         boot="",
+        log_size=0,
         boot_line="",
         boot_agreement="",
         boot_shared=0,

@@ -84,8 +84,8 @@ def record(
         services.keys.identity,
     )
     answer = FinishAnswer(receipt=receipt, entry=entry)
-    connection.exec_driver_sql(_REGISTER if request.outputs else _DROP, {"run": run.run})
-    connection.exec_driver_sql(_END_LEASE, {"asked": asked, "answer": encode(answer), "lease": lease.lease})
+    connection.run(_REGISTER if request.outputs else _DROP, {"run": run.run})
+    connection.run(_END_LEASE, {"asked": asked, "answer": encode(answer), "lease": lease.lease})
     values = {
         "state": state,
         "reasons": canonical(_told(request, reasons)).decode(),
@@ -93,7 +93,7 @@ def record(
         "ended": now,
         "run": run.run,
     }
-    connection.exec_driver_sql(_END_RUN, values)
+    connection.run(_END_RUN, values)
     return answer
 
 
@@ -105,7 +105,7 @@ def _told(request: FinishRequest, reasons: list[dict[str, object]]) -> list[dict
 
 
 def _check_outputs(connection: Connection, lease: Lease, run: StoredRun, request: FinishRequest) -> None:
-    rows = connection.exec_driver_sql(_OUTPUTS, {"run": run.run, "session": lease.session_key}).all()
+    rows = connection.run(_OUTPUTS, {"run": run.run, "session": lease.session_key}).all()
     registered = {row[0]: (row[1], bool(row[2])) for row in rows}
     if request.error:
         return

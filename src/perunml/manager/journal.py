@@ -21,8 +21,7 @@ from perunml.ledger.merkle import NodeKey, Tree, leaf_hash
 from perunml.manager.codes import STATE_DAMAGED
 from perunml.manager.keys import Keys
 from perunml.manager.store import tables as t
-from perunml.manager.store.connection import Connection
-from perunml.manager.store.database import Statement
+from perunml.manager.store.connection import Connection, Statement
 from perunml.wire.canonical import canonical
 from perunml.wire.errors import PerunError, refuse
 
@@ -53,7 +52,7 @@ class Nodes:
         """Raises `IntegrityError` (bad_tile)."""
         if found := self._known.get((level, index)):
             return found
-        row = self._connection.exec_driver_sql(_NODE_SQL, {"level": level, "position": index}).first()
+        row = self._connection.run(_NODE_SQL, {"level": level, "position": index}).first()
         if row is None:
             raise refuse(BAD_TILE, "a node of the ledger is missing", seen=f"level {level}, index {index}")
         return bytes(row[0])
@@ -70,7 +69,7 @@ class State:
 
 def state(connection: Connection) -> State:
     """The newest checkpoint. Raises `IntegrityError` (state_damaged) when there is none."""
-    row = connection.exec_driver_sql(_CHECKPOINT).first()
+    row = connection.run(_CHECKPOINT).first()
     if row is None:
         raise refuse(STATE_DAMAGED, "the manager's ledger has no checkpoint")
     return State(int(row[0]), int(row[1]), str(row[2]))
@@ -80,7 +79,7 @@ def check(connection: Connection, keys: Keys) -> State:
     """The newest checkpoint, after its signature, and after the stored nodes and entries gave its very root. Raises
     `IntegrityError` (state_damaged): entries were cut off, altered, or are another manager's."""
     found = state(connection)
-    count = connection.exec_driver_sql("SELECT count(*), max(position) FROM entries").one()
+    count = connection.run("SELECT count(*), max(position) FROM entries").one()
     try:
         signed = open_checkpoint(found.note, keys.identity.public)
         same = signed.root == Tree(found.size, Nodes(connection)).root()
@@ -177,6 +176,6 @@ class Journal:
 
     def _head(self, agreement: str) -> str:
         if agreement not in self._heads:
-            row = self._connection.exec_driver_sql(_HEAD, {"agreement": agreement}).first()
+            row = self._connection.run(_HEAD, {"agreement": agreement}).first()
             self._heads[agreement] = row[0] if row else ""
         return self._heads[agreement]

@@ -18,9 +18,7 @@ from perunml.wire.rules import Reason
 _LEASE = "SELECT * FROM leases WHERE lease = :lease"
 _END = "UPDATE leases SET active = 0 WHERE lease = :lease"
 _RUN_ENDED = "UPDATE runs SET state = :state, reasons = :reasons, ended = :ended, endpoint = '' WHERE run = :run"
-_DUE = (
-    "SELECT lease FROM leases WHERE active = 1 AND CASE WHEN boot = :boot THEN steady <= :steady ELSE wall <= :wall END"
-)
+_DUE = "SELECT lease FROM leases WHERE active = 1 AND ((boot = :boot AND steady <= :steady) OR (boot <> :boot AND wall <= :wall))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,7 @@ class Lease:
 
 def load(connection: Connection, lease: str) -> Lease:
     """Raises `AgreementRefusal` (not_entitled)."""
-    row = connection.exec_driver_sql(_LEASE, {"lease": lease}).first()
+    row = connection.run(_LEASE, {"lease": lease}).first()
     if row is None:
         raise outside()
     return read(row)
@@ -96,15 +94,15 @@ def end(transaction: Transaction, lease: Lease, state: str, reasons: tuple[Reaso
     """The lease is over and its run is in `state`; the ledger says so."""
     told = [reason.as_json() for reason in reasons]
     connection = transaction.connection
-    connection.exec_driver_sql(_END, {"lease": lease.lease})
+    connection.run(_END, {"lease": lease.lease})
     values = {"state": state, "reasons": canonical(told).decode(), "ended": now, "run": lease.run}
-    connection.exec_driver_sql(_RUN_ENDED, values)
+    connection.run(_RUN_ENDED, values)
     body = {"run": lease.run, "machine": lease.machine, "state": state, "reasons": told}
     transaction.journal.append("lease-end", now, lease.agreement, lease.lease, body)
 
 
 def due(services: Services, connection: Connection) -> list[str]:
-    """Leases whose time is over and that were not ended; in the database, for there may be thousands that hold."""
-    boot, steady, wall = services.clock.instant()
-    rows = connection.exec_driver_sql(_DUE, {"boot": boot, "steady": steady, "wall": wall})
-    return [row[0] for row in rows]
+    """Leases whose time is over and which were not ended yet."""
+    steady, wall = services.clock.deadline(0)
+    values = {"boot": services.clock.boot, "steady": steady, "wall": wall}
+    return [row[0] for row in connection.run(_DUE, values)]

@@ -39,7 +39,7 @@ def routes(services: Services) -> list[Spec]:
             if width_at(path, size) < path.width:
                 raise outside()
             first = path.index * TILE_WIDTH
-            rows = connection.exec_driver_sql(_LEAVES, {"first": first, "last": first + path.width})
+            rows = connection.run(_LEAVES, {"first": first, "last": first + path.width})
             return Answer(bundle([bytes(row[0]) for row in rows]), BYTES_TYPE)
 
     async def entries(call: Call) -> EntryList:
@@ -47,7 +47,7 @@ def routes(services: Services) -> list[Spec]:
         after = number(call, "after") if "after" in call.query else -1
         with services.database.read() as connection:
             rights.agreement(services, connection, wanted, call.caller.key)
-            rows = connection.exec_driver_sql(_ENTRIES, {"agreement": wanted, "after": after})
+            rows = connection.run(_ENTRIES, {"agreement": wanted, "after": after})
             shown = [
                 EntryView(index=row[0], leaf=bytes(row[1]), salt=bytes(row[2]), entry=json.loads(row[3]))
                 for row in rows

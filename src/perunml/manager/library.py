@@ -74,33 +74,28 @@ class Library:
         self._agreements: _Kept[tuple[Agreement, Envelope]] = _Kept()
         self._baselines: _Kept[Baseline] = _Kept()
         self._standings: _Kept[_Stood] = _Kept()
+        self._manifests: _Kept[Envelope] = _Kept()
 
     def forget(self) -> None:
         """What was read in a transaction that failed is read anew."""
-        for kept in (self._agreements, self._baselines, self._standings):
+        for kept in (self._agreements, self._baselines, self._standings, self._manifests):
             kept.clear()
 
     def held(self, connection: Connection, digest: str) -> Held:
         """Raises `AgreementRefusal` (not_entitled): there is none."""
-        row = connection.exec_driver_sql(
-            "SELECT line, state FROM agreements WHERE digest = :digest", {"digest": digest}
-        ).first()
+        row = connection.run("SELECT line, state FROM agreements WHERE digest = :digest", {"digest": digest}).first()
         if row is None:
             raise refuse(NOT_ENTITLED, "there is nothing here for this caller")
         kept = self._agreements.get(digest)
         if kept is None:
-            data = connection.exec_driver_sql(
-                "SELECT envelope FROM agreements WHERE digest = :digest", {"digest": digest}
-            ).scalar()
+            data = connection.run("SELECT envelope FROM agreements WHERE digest = :digest", {"digest": digest}).scalar()
             kept = self._agreements.put(digest, _read_agreement(digest, data))
         return Held(kept[0], kept[1], row[0], row[1])
 
     def standing(self, connection: Connection, held: Held, now: int) -> Standing:
         """How far the agreement's approvals are at `now`."""
         digest = held.agreement.digest
-        found = connection.exec_driver_sql(
-            "SELECT count(*) FROM approvals WHERE agreement = :digest", {"digest": digest}
-        ).scalar()
+        found = connection.run("SELECT count(*) FROM approvals WHERE agreement = :digest", {"digest": digest}).scalar()
         count = int(found or 0)
         kept = self._standings.get(digest)
         if kept and kept.count == count and now < kept.until:
@@ -119,14 +114,24 @@ class Library:
         return made
 
     def approvals(self, connection: Connection, digest: str) -> list[Envelope]:
-        rows = connection.exec_driver_sql(
+        rows = connection.run(
             "SELECT envelope FROM approvals WHERE agreement = :digest ORDER BY rowid", {"digest": digest}
         )
         return [stored(row[0]) for row in rows]
 
+    def manifest(self, connection: Connection, asset: str) -> Envelope:
+        """An asset's manifest. Raises `AgreementRefusal` (not_entitled): there is none."""
+        kept = self._manifests.get(asset)
+        if kept is None:
+            data = connection.run("SELECT manifest FROM assets WHERE digest = :digest", {"digest": asset}).scalar()
+            if data is None:
+                raise refuse(NOT_ENTITLED, "there is nothing here for this caller")
+            kept = self._manifests.put(asset, stored(data))
+        return kept
+
     def suspended(self, connection: Connection, agreement: Agreement) -> frozenset[str]:
         """Names of the agreement's assets that are suspended."""
-        rows = connection.exec_driver_sql("SELECT subject FROM suspensions WHERE suspended = 1").all()
+        rows = connection.run("SELECT subject FROM suspensions WHERE suspended = 1").all()
         if not rows:
             return frozenset()
         subjects = {row[0] for row in rows}
@@ -138,7 +143,7 @@ class Library:
         for digest in digests:
             kept = self._baselines.get(digest)
             if kept is None:
-                data: Any = connection.exec_driver_sql(
+                data: Any = connection.run(
                     "SELECT envelope FROM documents WHERE digest = :digest AND kind = 'Baseline'", {"digest": digest}
                 ).scalar()
                 if data is None:

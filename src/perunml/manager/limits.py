@@ -23,8 +23,8 @@ class Rate:
 
 OPEN = Rate(50, 200)
 """Whoever asks for attestation, by address."""
-PARTY = Rate(100, 400)
-HOST = Rate(200, 800)
+PARTY = Rate(500, 2000)
+HOST = Rate(500, 2000)
 """A machine's or a lease's requests: one renewal per lease and run is 1/30 a second."""
 ENROL = Rate(0.5, 30)
 """An operator's enrolments begun: each costs a credential, and a wrong answer ends it (K16)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import insert
@@ -13,16 +13,14 @@ from perunml.agreements.schema import Agreement
 from perunml.evidence.policy import Machine
 from perunml.manager.http import outside
 from perunml.manager.store import tables as t
-from perunml.manager.store.connection import Connection
-from perunml.manager.store.database import Statement
+from perunml.manager.store.connection import Connection, Statement
 
 _MACHINE = "SELECT * FROM machines WHERE id = :machine"
 _LOG = "SELECT start, data FROM logs WHERE machine = :machine AND boot = :boot ORDER BY start"
-_LOG_SIZE = "SELECT max(start + length(data)) FROM logs WHERE machine = :machine AND boot = :boot"
 _ADD_LOG = Statement(insert(t.logs))
 _DROP_LOGS = "DELETE FROM logs WHERE machine = :machine AND boot <> :boot"
 _SET = (
-    "UPDATE machines SET clock = :clock, boot = :boot, boot_line = :line, boot_agreement = :agreement, "
+    "UPDATE machines SET clock = :clock, boot = :boot, log_size = :size, boot_line = :line, boot_agreement = :agreement, "
     "boot_shared = :shared WHERE id = :machine"
 )
 Clock = tuple[int, int, int]
@@ -43,6 +41,7 @@ class StoredMachine:
     enrolments: int
     clock: str
     boot: str
+    log_size: int
     boot_line: str
     boot_agreement: str
     boot_shared: bool
@@ -54,7 +53,7 @@ class StoredMachine:
 
 def load(connection: Connection, machine: str) -> StoredMachine:
     """Raises `AgreementRefusal` (not_entitled)."""
-    row = connection.exec_driver_sql(_MACHINE, {"machine": machine}).first()
+    row = connection.run(_MACHINE, {"machine": machine}).first()
     if row is None:
         raise outside()
     values: dict[str, Any] = row._asdict()
@@ -87,15 +86,9 @@ def write_clock(clock: Clock | None) -> str:
     return json.dumps([clock[0], clock[1], str(clock[2])]) if clock else ""
 
 
-def log_size(connection: Connection, machine: StoredMachine) -> int:
-    """Bytes kept of the log of the machine's newest boot."""
-    found = connection.exec_driver_sql(_LOG_SIZE, {"machine": machine.id, "boot": machine.boot}).scalar()
-    return int(found or 0)
-
-
 def log_of(connection: Connection, machine: StoredMachine) -> bytes:
     """The log kept of the machine's newest boot."""
-    rows = connection.exec_driver_sql(_LOG, {"machine": machine.id, "boot": machine.boot})
+    rows = connection.run(_LOG, {"machine": machine.id, "boot": machine.boot})
     return b"".join(bytes(row[1]) for row in rows)
 
 
@@ -113,20 +106,28 @@ def remember(
     """Keep what accepted evidence proved: never an older clock, never a shorter log."""
     known = read_clock(machine.clock)
     newest = max(known, clock) if known and clock else clock or known
-    size = log_size(connection, machine) if boot == machine.boot else 0
+    size = machine.log_size if boot == machine.boot else 0
     if len(log) > size:
         _ADD_LOG.run(connection, machine=machine.id, boot=boot, start=size, data=log[size:])
     if boot != machine.boot:
-        connection.exec_driver_sql(_DROP_LOGS, {"machine": machine.id, "boot": boot})
-    connection.exec_driver_sql(
-        _SET,
-        {
-            "clock": write_clock(newest),
-            "boot": boot,
-            "line": line,
-            "agreement": agreement,
-            "shared": int(shared),
-            "machine": machine.id,
-        },
+        connection.run(_DROP_LOGS, {"machine": machine.id, "boot": boot})
+    made = replace(
+        machine,
+        clock=write_clock(newest),
+        boot=boot,
+        log_size=max(size, len(log)),
+        boot_line=line,
+        boot_agreement=agreement,
+        boot_shared=shared,
     )
-    return load(connection, machine.id)
+    values = {
+        "clock": made.clock,
+        "boot": boot,
+        "size": made.log_size,
+        "line": line,
+        "agreement": agreement,
+        "shared": int(shared),
+        "machine": machine.id,
+    }
+    connection.run(_SET, values)
+    return made

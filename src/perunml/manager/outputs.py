@@ -17,8 +17,7 @@ from perunml.manager.http import Access, Call, outside
 from perunml.manager.leases import Lease
 from perunml.manager.routing import Spec
 from perunml.manager.store import tables as t
-from perunml.manager.store.connection import Connection
-from perunml.manager.store.database import Statement
+from perunml.manager.store.connection import Connection, Statement
 from perunml.manager.store.envelopes import stored
 from perunml.manager.writer import Transaction
 from perunml.release.decide import decide_output, decide_submission
@@ -97,19 +96,19 @@ def routes(services: Services) -> list[Spec]:
 
 def newest_output(connection: Connection, line: str, job: str, output: str) -> StoredOutput | None:
     """The output of the newest finished run."""
-    row = connection.exec_driver_sql(_NEWEST, {"line": line, "job": job, "output": output}).first()
+    row = connection.run(_NEWEST, {"line": line, "job": job, "output": output}).first()
     return _read(row) if row else None
 
 
 def views(services: Services, connection: Connection, run: str) -> list[OutputView]:
     """A finished run's outputs, and who may pull them now."""
-    rows = connection.exec_driver_sql(_OF_RUN, {"run": run}).all()
+    rows = connection.run(_OF_RUN, {"run": run}).all()
     return [_view(services, connection, _read(row)) for row in rows]
 
 
 def released_to(services: Services, connection: Connection, asset: str, key: str) -> bool:
     """Whether the output may be pulled by the key's party now."""
-    row = connection.exec_driver_sql(_OUTPUT, {"asset": asset}).first()
+    row = connection.run(_OUTPUT, {"asset": asset}).first()
     if row is None:
         return False
     output = _read(row)
@@ -139,7 +138,7 @@ def _register(
         return error(reasons)
     _check_declared(services, held.agreement, run.job, lease, message.name, manifest)
     asset = message.manifest.digest
-    if connection.exec_driver_sql(_HELD, {"digest": asset}).first() is None:
+    if connection.run(_HELD, {"digest": asset}).first() is None:
         assets.check_room(services, manifest)
         assets.add(connection, asset, manifest, message.manifest, b"", run.run, message.name)
     _SET_OUTPUT.run(
@@ -153,7 +152,7 @@ def _register(
         session_key=lease.session_key,
         registered=0,
     )
-    return assets.view(connection, connection.exec_driver_sql(_ASSET, {"digest": asset}).one())
+    return assets.view(connection, connection.run(_ASSET, {"digest": asset}).one())
 
 
 def _check_declared(
@@ -174,7 +173,7 @@ def _check_declared(
 
 def _found(services: Services, connection: Connection, asset: str, key: str) -> tuple[StoredOutput, Agreement, str]:
     """The output, its agreement, and the caller's party in it."""
-    row = connection.exec_driver_sql(_OUTPUT, {"asset": asset}).first()
+    row = connection.run(_OUTPUT, {"asset": asset}).first()
     if row is None:
         raise outside()
     output = _read(row)
@@ -185,7 +184,7 @@ def _found(services: Services, connection: Connection, asset: str, key: str) -> 
 def _decide(services: Services, connection: Connection, output: StoredOutput, party: str) -> OutputRelease | Refusal:
     held = services.library.held(connection, output.agreement)
     now = services.clock.now()
-    rows = connection.exec_driver_sql(_APPROVALS, {"asset": output.asset}).all()
+    rows = connection.run(_APPROVALS, {"asset": output.asset}).all()
     return decide_output(
         held.agreement,
         state=state.state_of(services, connection, held, now),
@@ -218,7 +217,7 @@ def _deliver(
         "party": party,
     }
     run = state.run(connection, output.run)
-    row = connection.exec_driver_sql(_ASSET, {"digest": asset}).one()
+    row = connection.run(_ASSET, {"digest": asset}).one()
     return OutputDelivery(
         manifest=stored(row.manifest),
         signer=output.session_key,

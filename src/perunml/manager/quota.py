@@ -11,7 +11,7 @@ from perunml.manager.context import Services
 from perunml.manager.http import Access, Call, outside
 from perunml.manager.routing import Spec
 from perunml.manager.store import tables as t
-from perunml.manager.store.database import Statement
+from perunml.manager.store.connection import Statement
 from perunml.manager.writer import Transaction
 from perunml.release.decide import decide_submission
 from perunml.release.types import Run
@@ -62,7 +62,7 @@ def _draw(
         raise error(reasons)
     count, window = job.limits.requests
     start = now - now % window
-    row = connection.exec_driver_sql(_USED, {"line": held.line, "job": run.job}).first()
+    row = connection.run(_USED, {"line": held.line, "job": run.job}).first()
     used = int(row[1]) if row and int(row[0]) == start else 0
     granted = max(0, min(wanted, count - used))
     if granted:

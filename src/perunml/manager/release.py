@@ -28,7 +28,7 @@ from perunml.manager.pending import Challenge as Reserved
 from perunml.manager.routing import Spec
 from perunml.manager.state import StoredRun
 from perunml.manager.store import tables as t
-from perunml.manager.store.database import Statement
+from perunml.manager.store.connection import Statement
 from perunml.manager.verdicts import Question, Session
 from perunml.manager.writer import Transaction
 from perunml.release.codes import BOOT_USED, MACHINE_NOT_AGREED, WRONG_OPERATOR
@@ -89,10 +89,9 @@ def routes(services: Services) -> list[Spec]:
                 raise outside()
             if run.state == "running":
                 raise refuse(RUN_RESERVED, "another session holds the run's lease", seen=run.state)
-            state.queued(connection, run.run)
-            log = machines.log_size(connection, machine)
+            state.check_queued(run)
         role = held.agreement.jobs[run.job].hosts
-        made = services.challenges.reserve(run.run, machine.id, role, run.agreement, machine.clock, log)
+        made = services.challenges.reserve(run.run, machine.id, role, run.agreement, machine.clock, machine.log_size)
         return Challenge(
             nonce=made.nonce,
             expires_in=int(CHALLENGE_TTL),
@@ -105,13 +104,13 @@ def routes(services: Services) -> list[Spec]:
     async def release(call: Call) -> ReleaseAnswer:
         request = ReleaseRequest.decode(call.body)
         run, machine, asked = call.params["run"], call.caller.machine, digest(call.body)
-        if found := _again(services, run, machine, asked):
-            return found
         try:
             if len(request.nonce) != NONCE_SIZE:
                 raise refuse(MALFORMED, "not a challenge's nonce", expected=f"{NONCE_SIZE} bytes")
             reserved = services.challenges.take(request.nonce, run, machine)
         except PerunError as exc:
+            if found := _again(services, run, machine, asked):
+                return found
             refusal = exc
             await services.writer.submit(lambda tx: _note(services, tx, run, machine, refusal))
             raise
@@ -155,7 +154,7 @@ def _again(services: Services, run: str, machine: str, asked: str) -> ReleaseAns
     """The same answer to the very same request, while its lease holds: a lost answer must not cost a run (C15: it opens for
     the same session key only)."""
     with services.database.read() as connection:
-        row = connection.exec_driver_sql(_AGAIN, {"run": run, "asked": asked, "machine": machine}).first()
+        row = connection.run(_AGAIN, {"run": run, "asked": asked, "machine": machine}).first()
         if row is None:
             return None
         lease = leases.read(row)
@@ -252,14 +251,14 @@ def _release(
         seconds=decided.lease_seconds,
         nonce=answer.next_nonce,
         clock=machine.clock,
-        log=machines.log_size(connection, machine),
+        log=machine.log_size,
         asked=asked.digest,
         answer=json.dumps({"sealed": b64(answer.sealed), "certificate": answer.certificate, "entry": entry}).encode(),
         started=now,
         grants=canonical(grants).decode(),
         verdict=canonical(verdict).decode(),
     )
-    connection.exec_driver_sql(
+    connection.run(
         _TAKEN,
         {
             "machine": machine.id,
@@ -322,7 +321,7 @@ def _refuse(
             "ended": now if over else 0,
             "run": run.run,
         }
-        transaction.connection.exec_driver_sql(_REFUSED, values)
+        transaction.connection.run(_REFUSED, values)
     return error(reasons)
 
 

@@ -52,6 +52,17 @@ class Shown:
     purpose: Purpose
 
 
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A session that may go on, as of this transaction."""
+
+    lease: Lease
+    run: StoredRun
+    held: Held
+    release: Release
+    machine: machines.StoredMachine
+
+
 def routes(services: Services) -> list[Spec]:
     async def renew(call: Call) -> RenewAnswer:
         request = RenewRequest.decode(call.body)
@@ -79,8 +90,7 @@ def routes(services: Services) -> list[Spec]:
             decided = _decide(services, transaction, shown, now)
             if isinstance(decided, PerunError):
                 return decided
-            lease, run, _, _ = decided
-            return finish.record(services, transaction, lease, run, request, asked, now)
+            return finish.record(services, transaction, decided.lease, decided.run, request, asked, now)
 
         made = await services.writer.submit(work)
         if isinstance(made, PerunError):
@@ -157,9 +167,7 @@ def _note(transaction: Transaction, lease: Lease, exc: PerunError, now: int, pur
     transaction.journal.append("refusal", now, lease.agreement, lease.run, told)
 
 
-def _decide(
-    services: Services, transaction: Transaction, shown: Shown, now: int
-) -> tuple[Lease, StoredRun, Held, Release] | PerunError:
+def _decide(services: Services, transaction: Transaction, shown: Shown, now: int) -> Decided | PerunError:
     """The decision anew, under the newest version in force; a refusal ends the lease."""
     connection = transaction.connection
     lease = leases.of_run(services, connection, shown.lease.lease, shown.lease.run)
@@ -185,9 +193,9 @@ def _decide(
     )
     if isinstance(decided, Refusal):
         return _refuse(transaction, lease, decided.reasons, now, shown.purpose)
-    _remember(connection, shown, machine, held, decided)
+    machine = _remember(connection, shown, machine, held, decided)
     services.challenges.use(lease.nonce)
-    return lease, run, held, decided
+    return Decided(lease, run, held, decided, machine)
 
 
 def _refuse(
@@ -202,8 +210,8 @@ def _refuse(
 
 def _remember(
     connection: Connection, shown: Shown, machine: machines.StoredMachine, held: Held, decided: Release
-) -> None:
-    machines.remember(
+) -> machines.StoredMachine:
+    return machines.remember(
         connection,
         machine,
         boot=shown.judged.appraisal.boot,
@@ -219,9 +227,8 @@ def _renew(services: Services, transaction: Transaction, shown: Shown, now: int)
     made = _decide(services, transaction, shown, now)
     if isinstance(made, PerunError):
         return made
-    lease, run, held, decided = made
+    lease, run, held, decided, machine = made.lease, made.run, made.held, made.release, made.machine
     connection = transaction.connection
-    machine = machines.load(connection, lease.machine)
     job = held.agreement.jobs[run.job]
     certificate = None
     if isinstance(job, ServiceJob):
@@ -235,7 +242,7 @@ def _renew(services: Services, transaction: Transaction, shown: Shown, now: int)
         service_certificate=certificate,
     )
     steady, wall = services.clock.deadline(decided.lease_seconds)
-    connection.exec_driver_sql(
+    connection.run(
         _RENEWED,
         {
             "steady": steady,
@@ -244,7 +251,7 @@ def _renew(services: Services, transaction: Transaction, shown: Shown, now: int)
             "seconds": decided.lease_seconds,
             "nonce": answer.next_nonce,
             "clock": machine.clock,
-            "log": machines.log_size(connection, machine),
+            "log": machine.log_size,
             "asked": shown.asked,
             "answer": encode(answer),
             "lease": lease.lease,

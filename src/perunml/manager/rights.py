@@ -26,7 +26,7 @@ class Seen:
 
 def agreement(services: Services, connection: Connection, digest: str, key: str) -> Seen:
     """Raises `AgreementRefusal` (not_entitled): none, or none that names the key."""
-    party = connection.exec_driver_sql(_PARTY, {"key": key, "agreement": digest}).scalar()
+    party = connection.run(_PARTY, {"key": key, "agreement": digest}).scalar()
     if party is None:
         raise outside()
     return Seen(services.library.held(connection, digest), str(party))
@@ -34,9 +34,7 @@ def agreement(services: Services, connection: Connection, digest: str, key: str)
 
 def agreements(services: Services, connection: Connection, key: str) -> list[Seen]:
     """All agreements that name the key, oldest first."""
-    return [
-        agreement(services, connection, row[0], key) for row in connection.exec_driver_sql(_MINE, {"key": key}).all()
-    ]
+    return [agreement(services, connection, row[0], key) for row in connection.run(_MINE, {"key": key}).all()]
 
 
 def names_asset(services: Services, connection: Connection, key: str, asset: str) -> bool:

@@ -19,8 +19,7 @@ from perunml.manager.outputs import newest_output, views
 from perunml.manager.routing import Spec
 from perunml.manager.state import StoredRun
 from perunml.manager.store import tables as t
-from perunml.manager.store.connection import Connection
-from perunml.manager.store.database import Statement
+from perunml.manager.store.connection import Connection, Statement
 from perunml.manager.store.envelopes import stored
 from perunml.manager.writer import Transaction
 from perunml.release.decide import decide_submission
@@ -33,7 +32,7 @@ from perunml.wire.identity import PublicKey
 from perunml.wire.rules import Reason
 from perunml.wire.timestamps import format_time
 
-MAX_QUEUED = 1000
+MAX_QUEUED = 10_000
 """Runs of one agreement that wait for a host."""
 MAX_LISTED = 1000
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -64,7 +63,7 @@ def routes(services: Services) -> list[Spec]:
             rows = [
                 state.read_run(row)
                 for item in seen
-                for row in connection.exec_driver_sql(_OF, {"agreement": item.held.agreement.digest}).all()
+                for row in connection.run(_OF, {"agreement": item.held.agreement.digest}).all()
             ]
             return RunList(runs=[view(services, connection, row) for row in rows[:MAX_LISTED]])
 
@@ -78,7 +77,7 @@ def routes(services: Services) -> list[Spec]:
         with services.database.read() as connection:
             machine = machines.load(connection, call.caller.machine)
             found = []
-            for row in connection.exec_driver_sql(_QUEUED).all():
+            for row in connection.run(_QUEUED).all():
                 held = services.library.held(connection, row.agreement)
                 if held.state != "in_force" or services.challenges.reserved(row.run) is not None:
                     continue
@@ -151,7 +150,7 @@ def _submit(
         if before.request != envelope.digest:
             raise refuse(RUN_CONFLICT, "another run has this id", seen=body["id"])
         return view(services, connection, before)
-    if int(connection.exec_driver_sql(_COUNT, {"line": held.line}).scalar() or 0) >= MAX_QUEUED:
+    if int(connection.run(_COUNT, {"line": held.line}).scalar() or 0) >= MAX_QUEUED:
         raise refuse(RATE_LIMITED, "too many runs of this agreement wait for a host")
     run = Run(agreement.digest, body["job"], body["id"], body["parameters"], body["assets"])
     reasons = decide_submission(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 import ssl
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,39 +33,35 @@ HEADER_TIME = 10.0
 """Seconds for a request's head: a client that trickles it is cut off (D6)."""
 KEEP_ALIVE = 75
 """Seconds for which an idle connection stays open: longer than two leases, so that hosts renew over one handshake."""
+GC_THRESHOLD = (20_000, 20, 20)
+"""Objects made before Python looks for circles: a release makes some hundreds, and leaves none."""
 MAX_CONNECTIONS = 4096
 BACKLOG = 2048
 MAX_HEAD = 16 * 1024
 """Bytes of a request's head; ours have one kilobyte."""
-SWITCH_INTERVAL = 0.001
-"""Seconds after which Python's threads take turns: the writer must not hold up the event loop for the default 5 ms."""
 
 
-class OneWrite:
-    """A transport that gathers an answer's head and body, so that they are one TLS record and one system call."""
+class Corked:
+    """A transport that sends what one step writes as one piece: head and body of an answer in one TLS record."""
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
-        self._held: list[bytes] | None = None
-
-    def hold(self) -> None:
-        """Keep what is written from here on, until `release`."""
-        self._held = []
-
-    def release(self) -> None:
-        held, self._held = self._held, None
-        if held:
-            self._transport.write(b"".join(held))
+        self._loop = loop
+        self._pending = bytearray()
 
     def write(self, data: bytes) -> None:
-        if self._held is None:
-            self._transport.write(data)
-        else:
-            self._held.append(data)
+        if not self._pending:
+            self._loop.call_soon(self._flush)
+        self._pending += data
 
     def close(self) -> None:
-        self.release()
+        self._flush()
         self._transport.close()
+
+    def _flush(self) -> None:
+        if self._pending:
+            data, self._pending = bytes(self._pending), bytearray()
+            self._transport.write(data)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -77,24 +73,14 @@ class Protocol(H11Protocol):
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a TCP transport always
-        super().connection_made(transport)
+        super().connection_made(Corked(transport, self.loop))  # type: ignore[arg-type]  # it is one in all that is used
         ssl_object = transport.get_extra_info("ssl_object")
         peer = Peer(ssl_object.getpeercert(binary_form=True) if ssl_object else None)
         app = self.app
-        output = OneWrite(transport)
-        self.transport = output  # type: ignore[assignment]  # it is one in all that is asked of it
 
         async def with_peer(scope: Any, receive: Any, send: Any) -> None:
-            async def send_at_once(message: Any) -> None:
-                if message["type"] == "http.response.start":
-                    output.hold()
-                    await send(message)
-                else:
-                    await send(message)
-                    output.release()
-
             scope["extensions"] = {EXTENSION: peer}
-            await app(scope, receive, send_at_once)
+            await app(scope, receive, send)
 
         self.app = with_peer
         self._watch()
@@ -156,12 +142,13 @@ class Server:
 
     def run(self, ready: Ready | None = None) -> None:
         """Serve until stopped (SIGTERM, SIGINT, or `stop`); `ready` is called once connections are taken."""
-        sys.setswitchinterval(SWITCH_INTERVAL)
-        self.services.writer.start()
+        # What is loaded by now stays: the collector need not look at it again and again on the way to a release.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLD)
         try:
             asyncio.run(self._serve(ready))
         finally:
-            self.services.writer.stop()
             self.services.database.close()
             self._socket.close()
             self._locked.__exit__(None, None, None)
@@ -180,6 +167,7 @@ class Server:
             self._thread.join()
 
     async def _serve(self, ready: Ready | None) -> None:
+        writing = asyncio.create_task(self.services.writer.run())
         serving = asyncio.create_task(self._uvicorn.serve(sockets=[self._socket]))
         sweeping = asyncio.create_task(sweep_forever(self.services))
         while not self._uvicorn.started and not serving.done():
@@ -190,6 +178,8 @@ class Server:
             await serving
         finally:
             sweeping.cancel()
+            self.services.writer.stop()
+            await writing
 
 
 def serve(

@@ -16,7 +16,8 @@ from perunml.manager.codes import FOLDER_IN_USE
 from perunml.manager.config import Config, sync_folder, write_file
 from perunml.manager.keys import ROOT_LABEL, ROOT_SIZE, Keys
 from perunml.manager.store import tables as t
-from perunml.manager.store.database import Database, Statement
+from perunml.manager.store.connection import Statement
+from perunml.manager.store.database import Database
 from perunml.wire.codes import MALFORMED
 from perunml.wire.errors import refuse
 from perunml.wire.identity import PublicKey

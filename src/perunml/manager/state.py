@@ -13,8 +13,7 @@ from perunml.manager.context import Services
 from perunml.manager.http import outside
 from perunml.manager.library import Held
 from perunml.manager.store import tables as t
-from perunml.manager.store.connection import Connection
-from perunml.manager.store.database import Statement
+from perunml.manager.store.connection import Connection, Statement
 from perunml.release.types import State, Usage
 from perunml.wire.errors import refuse
 
@@ -65,7 +64,7 @@ def read_run(row: Any) -> StoredRun:
 
 
 def find_run(connection: Connection, run: str) -> StoredRun | None:
-    row = connection.exec_driver_sql(_RUN, {"run": run}).first()
+    row = connection.run(_RUN, {"run": run}).first()
     return None if row is None else read_run(row)
 
 
@@ -80,14 +79,19 @@ def run(connection: Connection, run: str) -> StoredRun:
 def queued(connection: Connection, wanted: str) -> StoredRun:
     """A run that waits for a host. Raises `AgreementRefusal` (not_entitled, run_not_open)."""
     found = run(connection, wanted)
+    check_queued(found)
+    return found
+
+
+def check_queued(found: StoredRun) -> None:
+    """Raises `AgreementRefusal` (run_not_open)."""
     if found.state != "queued":
         raise refuse(RUN_NOT_OPEN, "the run does not wait for a host", expected="queued", seen=found.state)
-    return found
 
 
 def newest(services: Services, connection: Connection, line: str, fallback: str) -> Held:
     """The version of an agreement that is in force; `fallback` when none is, which a decision then refuses."""
-    digest = connection.exec_driver_sql(_NEWEST, {"line": line}).scalar()
+    digest = connection.run(_NEWEST, {"line": line}).scalar()
     return services.library.held(connection, str(digest or fallback))
 
 
@@ -108,7 +112,7 @@ def usage_of(
     other_shares: bool = False,
 ) -> Usage:
     """What was used up under the agreement, over all its versions."""
-    counted = {row[0]: int(row[1]) for row in connection.exec_driver_sql(_USAGE, {"line": held.line})}
+    counted = {row[0]: int(row[1]) for row in connection.run(_USAGE, {"line": held.line})}
     runs = {name: counted.get(name, 0) for name in held.agreement.jobs if held.agreement.training(name)}
     return Usage(runs, resumes, started, other, other_shares)
 

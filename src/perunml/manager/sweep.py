@@ -57,8 +57,8 @@ def _end(services: Services, lease_id: str, transaction: Transaction) -> None:
     job = held.agreement.training(run.job)
     # A run that may be resumed waits for a host again; it was released once for its start, once for each resume.
     if job is not None and run.released <= job.limits.resumes:
-        connection.exec_driver_sql(_QUEUE_AGAIN, {"run": run.run})
+        connection.run(_QUEUE_AGAIN, {"run": run.run})
 
 
 def _forget_nonces(now: int, transaction: Transaction) -> None:
-    transaction.connection.exec_driver_sql(_OLD_NONCES, {"now": now})
+    transaction.connection.run(_OLD_NONCES, {"now": now})

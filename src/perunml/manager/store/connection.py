@@ -1,100 +1,115 @@
-"""A connection to the store: SQL text in, rows out, nothing between them and SQLite.
+"""A connection as the manager uses it: SQL text and named values in, rows out.
 
-SQLAlchemy describes the tables, builds the statements and runs the migrations. On the way to a release it would take more
-time than all that the statements do, so what runs them is this page.
+Thin on purpose: of the forty statements between a challenge and its keys each would cost five times its own time in
+SQLAlchemy's result machinery. Schema, migrations and statements with dialects of their own are still SQLAlchemy's.
 """
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections import namedtuple
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Executable
+from sqlalchemy.dialects import sqlite
+
 StoreError = sqlite3.Error
-"""What every failure of the database itself is."""
-Values = Mapping[str, Any]
-_shapes: dict[str, Any] = {}
-"""Statement -> the named tuple of its rows. Statements are constants of the program, so they are few."""
+"""What a statement or a commit raises when the database fails."""
+BUSY_SECONDS = 10.0
+"""How long `perunml manager admit` waits for a running manager's transaction."""
+_DIALECT = sqlite.dialect(paramstyle="named")
+_PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    # FULL syncs the WAL at each commit: what was acknowledged outlives the machine's power.
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA trusted_schema=OFF",
+    "PRAGMA cache_size=-16384",
+)
 
 
 class Result:
-    """What a statement gave. Rows are tuples whose columns have names. Nothing stays open: a statement that was not read to
-    its end would hold the transaction's snapshot beyond it."""
+    """What a statement gave."""
 
-    __slots__ = ("_cursor", "_sql")
+    __slots__ = ("_cursor",)
 
-    def __init__(self, cursor: sqlite3.Cursor, sql: str) -> None:
+    def __init__(self, cursor: sqlite3.Cursor) -> None:
         self._cursor = cursor
-        self._sql = sql
 
     @property
     def rowcount(self) -> int:
-        """Rows changed."""
         return self._cursor.rowcount
 
-    def scalar(self) -> Any:
-        """The first row's first value; None when there is no row."""
-        row = self._cursor.fetchone()
-        self._cursor.close()
-        return None if row is None else row[0]
-
     def first(self) -> Any:
-        """The first row, or None."""
-        row = self._cursor.fetchone()
-        found = None if row is None else self._shape()._make(row)
-        self._cursor.close()
-        return found
+        """The first row, a named tuple, or None."""
+        return self._cursor.fetchone()
 
     def one(self) -> Any:
-        """The only row. Raises `ValueError` when there is none, or another one."""
-        rows = self.all()
-        if len(rows) != 1:
-            raise ValueError(f"one row is expected, not {len(rows)}")
-        return rows[0]
+        """The only row. Raises `LookupError` when there is none."""
+        row = self._cursor.fetchone()
+        if row is None:
+            raise LookupError("no row")
+        return row
+
+    def scalar(self) -> Any:
+        """The first row's first value, or None."""
+        row = self._cursor.fetchone()
+        return None if row is None else row[0]
 
     def all(self) -> list[Any]:
-        """All rows."""
-        rows = self._cursor.fetchall()
-        return list(map(self._shape()._make, rows)) if rows else []
+        return self._cursor.fetchall()
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.all())
-
-    def _shape(self) -> Any:
-        found = _shapes.get(self._sql)
-        if found is None:
-            names = [column[0] for column in self._cursor.description]
-            found = _shapes[self._sql] = namedtuple("Row", names, rename=True)
-        return found
+        return self._cursor
 
 
 class Connection:
-    """One connection. `begin_with` is the statement that begins its transactions; outside of one, each statement is its
-    own."""
+    """One connection to a database file; used by one thread at a time."""
 
-    def __init__(self, raw: sqlite3.Connection, begin_with: str) -> None:
-        self._raw = raw
-        self._begin_with = begin_with
+    def __init__(self, path: Path, *, query_only: bool = False) -> None:
+        self._raw = sqlite3.connect(
+            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=512
+        )
+        self._raw.row_factory = _row
+        for pragma in (*_PRAGMAS, *(["PRAGMA query_only=ON"] if query_only else [])):
+            self._raw.execute(pragma)
 
-    def exec_driver_sql(self, sql: str, values: Values | Sequence[Values] = ()) -> Result:
-        """Run a statement whose parameters are written ``:name``; for each of several values, if it is a list of them."""
-        if isinstance(values, list):
-            return Result(self._raw.executemany(sql, values), sql)
-        return Result(self._raw.execute(sql, values), sql)
+    def run(self, sql: str, values: Mapping[str, Any] | None = None) -> Result:
+        """Run one statement. Raises `StoreError`."""
+        return Result(self._raw.execute(sql, values or {}))
 
-    @contextmanager
-    def begin(self) -> Iterator[Connection]:
-        """A transaction: durable at the end, undone when an exception passes."""
-        self._raw.execute(self._begin_with)
-        try:
-            yield self
-        except BaseException:
-            if self._raw.in_transaction:  # SQLite ends one by itself when the disk is full
-                self._raw.execute("ROLLBACK")
-            raise
-        self._raw.execute("COMMIT")
+    def many(self, sql: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run one statement for each of `rows`."""
+        self._raw.executemany(sql, rows)
 
     def close(self) -> None:
         self._raw.close()
+
+
+class Statement:
+    """A statement written with SQLAlchemy, compiled once."""
+
+    def __init__(self, statement: Executable) -> None:
+        compiled = statement.compile(dialect=_DIALECT)  # type: ignore[attr-defined]  # every executable has it
+        self.sql = str(compiled)
+        self._fixed = {name: value for name, value in compiled.params.items() if value is not None}
+
+    def run(self, connection: Connection, **values: Any) -> Result:
+        """Run with `values` for its bind parameters."""
+        return connection.run(self.sql, {**self._fixed, **values})
+
+    def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        if rows:
+            connection.many(self.sql, [{**self._fixed, **row} for row in rows])
+
+
+@functools.lru_cache(maxsize=256)
+def _type(names: tuple[str, ...]) -> Any:
+    return namedtuple("Row", names, rename=True)
+
+
+def _row(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Any:
+    return _type(tuple(column[0] for column in cursor.description))._make(values)

@@ -128,6 +128,7 @@ machines = Table(
     Column("enrolments", Integer, nullable=False),
     Column("clock", String, nullable=False),  # canonical [reset, restart, milliseconds as decimal string] or ""
     Column("boot", String, nullable=False),
+    Column("log_size", Integer, nullable=False),  # bytes kept of this boot's log
     Column("boot_line", String, nullable=False),  # the agreement (its line) that had keys in this boot
     Column("boot_agreement", String, nullable=False),  # and its digest
     Column("boot_shared", Integer, nullable=False),

@@ -157,6 +157,7 @@ def upgrade() -> None:
         sa.Column("enrolments", sa.Integer(), nullable=False),
         sa.Column("clock", sa.String(), nullable=False),
         sa.Column("boot", sa.String(), nullable=False),
+        sa.Column("log_size", sa.Integer(), nullable=False),
         sa.Column("boot_line", sa.String(), nullable=False),
         sa.Column("boot_agreement", sa.String(), nullable=False),
         sa.Column("boot_shared", sa.Integer(), nullable=False),
