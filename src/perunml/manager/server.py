@@ -191,7 +191,11 @@ def serve(
 ) -> None:
     """Run the manager of `folder` until it is told to stop. `ready` gets (host, port) when it takes connections; port 0 is
     any. Raises `UsageError` (folder_in_use), `IntegrityError` (unseal_failed, state_damaged), `OSError` for the port."""
-    Server(folder, passphrase, host, port).run(ready)
+    server = Server(folder, passphrase, host, port)
+    # What the program itself is made of lives as long as it does: no collection need walk it again.
+    gc.collect()
+    gc.freeze()
+    server.run(ready)
 
 
 def _settings(services: Services) -> uvicorn.Config:
