@@ -112,7 +112,10 @@ def read_client(der: bytes) -> ClientCertificate:
     """What a certificate says whose chain OpenSSL has checked. Raises `ValueError` for one that this manager's CA never made
     so."""
     certificate = x509.load_der_x509_certificate(der)
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        raise ValueError("not a host's certificate") from None
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     key = certificate.public_key()
     if len(uris) != 1 or not isinstance(key, ed25519.Ed25519PublicKey):
