@@ -11,7 +11,7 @@ import pytest
 
 from manager.road import Evidence, Road
 from manager.world import Threads, World, code_of
-from perunml.api.runs import QuotaRequest, ReleaseAnswer, ReleaseRequest, RenewRequest
+from perunml.api.runs import FinishRequest, QuotaRequest, ReleaseAnswer, ReleaseRequest, RenewRequest
 from perunml.host.session import Session
 from perunml.manager.clock import monotonic
 from perunml.manager.pending import CHALLENGE_TTL, Challenges
@@ -217,6 +217,19 @@ def test_renewal_again_gets_the_same_answer(road: Road) -> None:
     assert code_of(lambda: session.link.renew(session.run, again)) == "nonce_used"
 
 
+def test_renewal_again_after_the_lease_ended(road: Road) -> None:
+    """Nothing from a session is accepted once it is over: not even the renewal that was answered before. A finish is."""
+    run, session, _ = road.started()
+    bundle = session._evidence.collect(session._request("renew", session._nonce, ""))
+    request = RenewRequest(nonce=session._nonce, evidence=bundle)
+    session._nonce = session.link.renew(run, request).next_nonce
+    bundle = session._evidence.collect(session._request("finish", session._nonce, digest_of({})))
+    finish = FinishRequest(nonce=session._nonce, evidence=bundle, outputs={})
+    first = session.link.finish(run, finish)
+    assert session.link.finish(run, finish).receipt == first.receipt
+    assert code_of(lambda: session.link.renew(run, request)) == "lease_ended"
+
+
 def test_quotes_that_arrive_out_of_order(road: Road) -> None:
     """Two runs of one host that quote at once: the older quote, coming second, is still good. An honest host is served."""
     one, two = Asking(road), Asking(road)
@@ -338,11 +351,19 @@ def test_reserved_run_waits_for_its_host(road: Road) -> None:
 
 
 def test_lease_that_is_not_renewed_is_lost_and_resumed(own_world: World, tmp_path: Path) -> None:
-    """A run whose host went silent is resumed as often as agreed, by new session keys only after the old lease ended."""
-    road = Road(own_world, tmp_path / "road", {"runs": 1, "resumes": 1}, lease="1s")
-    run, first, _ = road.started()
+    """A run whose host went silent is resumed as often as agreed, by new session keys only after the old lease ended; what
+    the old session registered is not taken for the new one's."""
+    road = Road(own_world, tmp_path / "road", {"runs": 2, "resumes": 1}, lease="2s")
+    run, first, delivery = road.started()
+    road.output(first, delivery)
     _wait(road, run, "queued")
     assert code_of(first.renew) == "lease_ended"
+    second, _ = road.release(run)
+    assert second.lease_id != first.lease_id
+    second.finish({})
+    assert (road.run(run).state, road.run(run).outputs) == ("finished", [])
+    run, _, _ = road.started()
+    _wait(road, run, "queued")
     road.release(run)
     _wait(road, run, "lost")
     assert code_of(road.submit) == "runs_exhausted"

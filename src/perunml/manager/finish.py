@@ -22,8 +22,8 @@ _OUTPUTS = (
     "SELECT o.output, o.asset, a.complete FROM outputs o JOIN assets a ON a.digest = o.asset WHERE o.run = :run "
     "AND o.session_key = :session"
 )
-_REGISTER = "UPDATE outputs SET registered = 1 WHERE run = :run"
-_DROP = "DELETE FROM outputs WHERE run = :run"
+_REGISTER = "UPDATE outputs SET registered = 1 WHERE run = :run AND session_key = :session"
+_DROP = "DELETE FROM outputs WHERE run = :run AND (session_key <> :session OR :failed)"
 _END_LEASE = "UPDATE leases SET active = 0, asked = :asked, answer = :answer WHERE lease = :lease"
 _END_RUN = "UPDATE runs SET state = :state, reasons = :reasons, receipt = :receipt, ended = :ended WHERE run = :run"
 
@@ -84,7 +84,10 @@ def record(
         services.keys.identity,
     )
     answer = FinishAnswer(receipt=receipt, entry=entry)
-    connection.run(_REGISTER if request.outputs else _DROP, {"run": run.run})
+    # What an earlier session of a resumed run left behind was never named in a finish, and goes.
+    mine = {"run": run.run, "session": lease.session_key}
+    connection.run(_DROP, {**mine, "failed": int(bool(request.error))})
+    connection.run(_REGISTER, mine)
     connection.run(_END_LEASE, {"asked": asked, "answer": encode(answer), "lease": lease.lease})
     values = {
         "state": state,

@@ -67,7 +67,7 @@ def routes(services: Services) -> list[Spec]:
     async def renew(call: Call) -> RenewAnswer:
         request = RenewRequest.decode(call.body)
         asked = digest(call.body)
-        if answer := await _again(services, call, asked):
+        if answer := _again(services, call, asked, "lease_seconds"):
             return RenewAnswer.decode(answer)
         shown = await _judge(services, call, request.nonce, request.evidence, "renew", "", asked)
         now = services.clock.now()
@@ -80,7 +80,7 @@ def routes(services: Services) -> list[Spec]:
         request = FinishRequest.decode(call.body)
         finish.check_form(request)
         asked = digest(call.body)
-        if answer := await _again(services, call, asked):
+        if answer := _again(services, call, asked, "receipt"):
             return FinishAnswer.decode(answer)
         payload = digest_of(dict(request.outputs))
         shown = await _judge(services, call, request.nonce, request.evidence, "finish", payload, asked)
@@ -103,23 +103,24 @@ def routes(services: Services) -> list[Spec]:
     ]
 
 
-async def _again(services: Services, call: Call, asked: str) -> bytes | None:
-    """The answer that this very request got before. A renewal's is given while the lease holds, with the seconds that are
-    left; a finish's for good."""
+def _again(services: Services, call: Call, asked: str, member: str) -> bytes | None:
+    """The answer that this very request got before, told by a `member` that it has: a finish's for good, a renewal's while
+    the lease holds, with the seconds that are left. Raises `SuspendedError` (lease_ended)."""
     with services.database.read() as connection:
         lease = leases.load(connection, call.caller.lease)
     if lease.run != call.params["run"]:
         raise outside()
-    if lease.asked != asked:
-        return None
+    answer = json.loads(lease.answer)
+    same = lease.asked == asked and member in answer
     if not lease.active:
-        return lease.answer
+        if same and member == "receipt":
+            return lease.answer
+        raise lease_over()
+    if not same:
+        return None
     seconds = int(leases.left(services, lease))
     if seconds <= 0:
         raise lease_over()
-    answer = json.loads(lease.answer)
-    if "lease_seconds" not in answer:
-        return None  # the release's: another shape of request, so never asked for here
     return json.dumps({**answer, "lease_seconds": seconds}).encode()
 
 
