@@ -1,2 +1,2 @@
 """What the manager remembers: tables, migrations, connections. SQLAlchemy Core describes and migrates; statements run on
-SQLite itself (docs/decisions/0010), in WAL with synchronous=FULL."""
+SQLite itself (docs/decisions/0011), in WAL with synchronous=FULL."""
