@@ -8,6 +8,9 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from perunml.testing.story.codes import DATA_UNUSABLE
+from perunml.wire.errors import refuse
+
 FILES = 3
 """The table is split into so many files, as a hospital's export by year would be."""
 HIDDEN = 32
@@ -40,6 +43,29 @@ def shape(folder: Path) -> tuple[int, int]:
             columns = len(next(table, [])) - 1
             labels.update(float(row[-1]) for row in table)
     return columns, len(labels)
+
+
+def check(folder: Path) -> None:
+    """Raises `UsageError` (data_unusable), before anything is started, for a folder that `code/train.py` could not read."""
+    headers: set[tuple[str, ...]] = set()
+    rows: list[list[float]] = []
+    try:
+        for path in sorted(folder.rglob("*.csv")):
+            with path.open(newline="", encoding="utf-8") as lines:
+                table = csv.reader(lines)
+                headers.add(tuple(next(table, ())))
+                rows += [[float(value) for value in row] for row in table]
+    except (ValueError, OSError) as exc:
+        raise refuse(DATA_UNUSABLE, "a file of the folder is not such a table", seen=f"{path.name}: {exc}") from None
+    if len(headers) != 1:
+        raise refuse(
+            DATA_UNUSABLE, "there is not one header", expected="1 header in all .csv files", seen=str(len(headers))
+        )
+    widths, labels = {len(row) for row in rows}, {row[-1] for row in rows if row}
+    if widths != {len(headers.pop())} or len(rows) < 10 or not 2 <= len(labels) <= 1000 or min(widths) < 2:
+        raise refuse(
+            DATA_UNUSABLE, "rows, columns or classes do not fit", seen=f"{len(rows)} rows, {len(labels)} classes"
+        )
 
 
 BUNDLED = (30, 2)

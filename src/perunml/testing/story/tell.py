@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from perunml.testing.story.codes import STORY_BROKEN
+from perunml.testing.story.data import check
 from perunml.testing.story.processes import StoryError
 from perunml.testing.story.report import Report
 from perunml.testing.story.script import Story
@@ -26,8 +27,10 @@ def missing_programs() -> list[str]:
 
 
 def tell(folder: Path, *, data: Path | None = None, quiet: bool = False) -> dict[str, Any]:
-    """The story, told in `folder`. Returns its steps, refusals and seconds. Raises `JobFailed` (story_broken) at the first
-    step that does not end as it must."""
+    """The story, told in `folder`. Returns its steps, refusals and seconds. Raises `UsageError` (data_unusable), `JobFailed`
+    (story_broken) at the first step that does not end as it must."""
+    if data is not None:
+        check(data)
     report = Report(quiet)
     world = World(folder)
     story = Story(world, report, data)
