@@ -21,7 +21,7 @@ from perunml.serving import archive
 from perunml.serving.archive import check_pt2
 from perunml.serving.engines import TorchExport, load_engine
 from perunml.testing.story.data import patient
-from perunml.wire.errors import AgreementRefusal, IntegrityError, UsageError
+from perunml.wire.errors import AgreementRefusal, IntegrityError, JobFailed, UsageError
 
 pytestmark = pytest.mark.torch
 
@@ -94,6 +94,52 @@ def test_junk_inputs_are_refused(engine: TorchExport, junk: Any) -> None:
     """Whatever JSON comes as an input, the engine refuses it in its own words."""
     with pytest.raises(UsageError):
         engine.predict({"features": junk})
+
+
+def exported(forward: Callable[..., Any], *example: Any) -> TorchExport:
+    """An engine of a module that does `forward`."""
+    import torch
+
+    class Module(torch.nn.Module):  # type: ignore[misc]  # torch is not read by the type checker
+        def forward(self, x: Any) -> Any:
+            return forward(x)
+
+    out = io.BytesIO()
+    torch.export.save(torch.export.export(Module().eval(), example), out)
+    return TorchExport(out.getvalue(), threads=1)
+
+
+def test_outputs_that_are_no_real_numbers_are_refused() -> None:
+    """Infinite and complex results are the model's failure, told without a value."""
+    import torch
+
+    for forward in (lambda x: x / 0, lambda x: torch.complex(x, x)):
+        with pytest.raises(JobFailed) as refused:
+            exported(forward, torch.ones(2)).predict({"x": [0.25, 1.0]})
+        assert refused.value.code == "inference_failed"
+        assert "0.25" not in str(refused.value)
+
+
+def test_integers_in_and_tuples_out() -> None:
+    """Other types and forms than the story's: 64-bit integers in, two unnamed outputs."""
+    import torch
+
+    engine = exported(lambda x: (x + 1, x > 1), torch.ones(2, dtype=torch.int64))
+    assert engine.predict({"x": [1, 2]}) == {"output_0": [2, 3], "output_1": [False, True]}
+    for wrong in ([1.0, 2], [True, 1], [2**63, 1]):
+        with pytest.raises(UsageError):
+            engine.predict({"x": wrong})
+
+
+def test_a_model_of_two_files_is_refused(model: Path, tmp_path: Path) -> None:
+    """Which of two files is the model is not guessed; an empty folder is no model either."""
+    with pytest.raises(IntegrityError):
+        load_engine("torch-export", tmp_path)
+    for name in ("a.pt2", "b.pt2"):
+        (tmp_path / name).write_bytes(model.read_bytes())
+    with pytest.raises(IntegrityError) as refused:
+        load_engine("torch-export", tmp_path)
+    assert refused.value.code == "model_refused"
 
 
 # --- archives that would run something when loaded -------------------------------------------------------------------
@@ -185,6 +231,14 @@ ATTACKS: dict[str, Callable[[dict[str, bytes]], object]] = {
     ),
     "no_nodes": _program(lambda p: p["graph_module"]["graph"].update(nodes=[])),
     "deep": lambda m: m.update({"archive/models/model.json": b"[" * 100_000}),
+    "archive_version": lambda m: m.update({"archive/archive_version": b"1"}),
+    "config_is_a_list": lambda m: m.update({"archive/data/weights/model_weights_config.json": b'{"config": []}'}),
+    "config_has_more": lambda m: m.update(
+        {"archive/data/constants/model_constants_config.json": b'{"config": {}, "x": 1}'}
+    ),
+    "expression_long": _replaced(SYMBOL, SYMBOL + " + 1" * 2000),
+    "tree_version": _replaced('[1, {\\"type', '[2, {\\"type'),
+    "key_twice": _replaced('{"graph_module"', '{"graph_module": {}, "graph_module"'),
     "list": lambda m: m.update({"archive/models/model.json": b"[]"}),
 }
 
