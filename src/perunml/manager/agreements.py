@@ -45,6 +45,7 @@ _SET_SUSPENSION = Statement(
 _EXISTS = "SELECT 1 FROM agreements WHERE digest = :digest"
 _SET_STATE = "UPDATE agreements SET state = :state WHERE digest = :digest"
 _SUSPENSION = "SELECT suspended, digest FROM suspensions WHERE subject = :subject"
+_SEALER = "SELECT owner FROM assets WHERE digest = :subject AND run = ''"
 _CHANGES = "SELECT count(*) FROM changes WHERE subject = :subject"
 
 
@@ -181,15 +182,19 @@ def _suspend(services: Services, transaction: Transaction, key: str, envelope: E
     """At once: the next renewal, registration, release or delivery of anything derived from it is refused."""
     connection = transaction.connection
     subject = str(envelope.unverified("Suspension").get("subject", ""))
+    sealer = connection.run(_SEALER, {"subject": subject}).scalar()
+    # The boards that count are those that the key which sealed the asset agreed to, of versions in force.
     seen = [
         item
         for item in rights.agreements(services, connection, key)
-        if any(asset.digest == subject for asset in item.held.agreement.assets.values())
+        if item.held.state == "in_force"
+        and any(asset.digest == subject for asset in item.held.agreement.assets.values())
+        and sealer
+        and services.library.agreed(connection, item.held, sealer)
     ]
     if not seen:
         raise outside()
-    # The boards that count are those of the newest agreement that names the asset and is in force.
-    held = max(seen, key=lambda item: (item.held.state == "in_force", item.held.agreement.metadata.version)).held
+    held = max(seen, key=lambda item: item.held.agreement.metadata.version).held
     change = open_change(held.agreement, envelope)
     state = fold([change], _suspension_state(connection, subject))
     position = connection.run(_CHANGES, {"subject": subject}).scalar()
@@ -197,8 +202,7 @@ def _suspend(services: Services, transaction: Transaction, key: str, envelope: E
     _SET_SUSPENSION.run(connection, subject=subject, suspended=int(state.suspended), digest=state.head)
     body = {"action": change.action, "party": change.party, "change": change.digest, "previous": change.previous}
     for item in seen:
-        if item.held.state == "in_force":
-            transaction.journal.append("suspension", now, item.held.agreement.digest, subject, body)
+        transaction.journal.append("suspension", now, item.held.agreement.digest, subject, body)
     return SuspensionView(subject=subject, suspended=state.suspended, digest=state.head)
 
 

@@ -116,6 +116,13 @@ ASSET_INCOMPLETE = rule(
     "An asset that is needed is not there, or not all of its blobs have arrived.",
     "Its owner pushes it: `perunml push`.",
 )
+OWNER_NOT_AGREED = rule(
+    "owner_not_agreed",
+    Kind.PENDING,
+    "The key that sealed an asset has not signed an approval of the agreement, or of a version before it; that others named it "
+    "as a party's key binds nobody.",
+    "The holder of that key approves too, alone or together with the board: `perunml agreement approve`.",
+)
 OUTPUT_UNDECLARED = rule(
     "output_not_agreed",
     Kind.INTEGRITY,

@@ -14,7 +14,7 @@ from perunml.agreements.schema import Agreement
 from perunml.api.runs import InputKey, KeyDelivery, OutputKey
 from perunml.api.service import ServiceCertificate
 from perunml.manager.assets import custody
-from perunml.manager.codes import ASSET_INCOMPLETE, MODEL_MISSING
+from perunml.manager.codes import ASSET_INCOMPLETE, MODEL_MISSING, OWNER_NOT_AGREED
 from perunml.manager.context import Services
 from perunml.manager.library import Held
 from perunml.manager.outputs import newest_output
@@ -34,7 +34,7 @@ def build(
     services: Services, connection: Connection, held: Held, run: StoredRun, release: Release
 ) -> tuple[KeyDelivery, dict[str, str]]:
     """The delivery, and the digests of the assets granted by input name. Raises `ApprovalPending` (asset_incomplete,
-    model_missing), `AgreementRefusal` (digest_not_agreed), `IntegrityError` (custody_broken)."""
+    model_missing, owner_not_agreed), `AgreementRefusal` (digest_not_agreed), `IntegrityError` (custody_broken)."""
     if type(release) is not Release:
         raise TypeError("keys leave custody for a Release only")
     agreement = held.agreement
@@ -123,6 +123,11 @@ def _input(services: Services, connection: Connection, held: Held, grant: InputG
         raise refuse(
             DIGEST_NOT_AGREED, f"{grant.asset} was not sealed by {named.owner}", expected=" or ".join(owners),
             seen=row.owner,
+        )  # fmt: skip
+    if not services.library.agreed(connection, held, row.owner):
+        raise refuse(
+            OWNER_NOT_AGREED, f"the key that sealed {grant.asset} has not agreed itself", expected=row.owner,
+            command=f"perunml agreement approve {held.agreement.digest}",
         )  # fmt: skip
     return InputKey(
         asset=grant.digest,

@@ -20,6 +20,7 @@ from perunml.manager.store.connection import Connection
 from perunml.manager.store.envelopes import stored
 from perunml.wire.dsse import Envelope
 from perunml.wire.errors import PerunError, refuse
+from perunml.wire.identity import PublicKey
 
 MAX_KEPT = 512
 """Documents of each kind kept in memory."""
@@ -75,10 +76,11 @@ class Library:
         self._baselines: _Kept[Baseline] = _Kept()
         self._standings: _Kept[_Stood] = _Kept()
         self._manifests: _Kept[Envelope] = _Kept()
+        self._agreed: _Kept[bool] = _Kept()
 
     def forget(self) -> None:
         """What was read in a transaction that failed is read anew."""
-        for kept in (self._agreements, self._baselines, self._standings, self._manifests):
+        for kept in (self._agreements, self._baselines, self._standings, self._manifests, self._agreed):
             kept.clear()
 
     def held(self, connection: Connection, digest: str) -> Held:
@@ -128,6 +130,25 @@ class Library:
                 raise refuse(NOT_ENTITLED, "there is nothing here for this caller")
             kept = self._manifests.put(asset, stored(data))
         return kept
+
+    def agreed(self, connection: Connection, held: Held, key: str) -> bool:
+        """Whether `key` itself signed an approval of this version or of one before it. An agreement may list any key as a
+        party's, next to a board that this key never heard of; what the key owns is bound by its own word only. Later versions
+        need the board that the key agreed to."""
+        name = f"{held.agreement.digest} {key}"
+        if self._agreed.get(name):
+            return True
+        digest: str | None = held.agreement.digest
+        while digest:
+            for envelope in self.approvals(connection, digest):
+                try:
+                    envelope.verify("Approval", [PublicKey(key)])
+                except PerunError:
+                    continue  # others signed this one
+                if envelope.unverified("Approval").get("agreement") == digest:
+                    return self._agreed.put(name, True)  # approvals are never taken away
+            digest = self.held(connection, digest).agreement.metadata.predecessor
+        return False
 
     def suspended(self, connection: Connection, agreement: Agreement) -> frozenset[str]:
         """Names of the agreement's assets that are suspended."""

@@ -85,7 +85,9 @@ def routes(services: Services) -> list[Spec]:
             run = state.run(connection, call.params["run"])
             machine = machines.load(connection, call.caller.machine)
             held = services.library.held(connection, run.agreement)
-            if not machines.may_take(machine, held.agreement, run.job):
+            if not machines.may_take(machine, held.agreement, run.job) or not services.library.agreed(
+                connection, held, machine.operator
+            ):
                 raise outside()
             if run.state == "running":
                 raise refuse(RUN_RESERVED, "another session holds the run's lease", seen=run.state)
