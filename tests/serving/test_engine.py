@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from perunml.sealing.formats import check_format
 from perunml.serving import archive
 from perunml.serving.archive import check_pt2
 from perunml.serving.engines import TorchExport, load_engine
@@ -252,6 +253,16 @@ def test_an_archive_that_would_run_something_is_refused(model: Path, attack: str
         with pytest.raises(IntegrityError) as refused:
             load(changed)
         assert refused.value.code == "model_refused"
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_output_that_would_run_something_is_not_sealed(model: Path, tmp_path: Path, attack: str) -> None:
+    """The same archives never become outputs: a recipient would load them on a machine of its own."""
+    check_format(model, "pt2", 2**30)
+    (tmp_path / "model.pt2").write_bytes(rebuilt(model.read_bytes(), ATTACKS[attack]))
+    with pytest.raises(IntegrityError) as refused:
+        check_format(tmp_path / "model.pt2", "pt2", 2**30)
+    assert refused.value.code == "output_format_refused"
 
 
 def test_a_sample_with_a_bomb_inside_torch_s_own_format_is_refused(model: Path) -> None:

@@ -2,14 +2,13 @@
 
 The archive is a zip of stored members under one folder. Weights and constants are raw tensors, named in a JSON file that can
 also declare one to be a pickle: refused. The example inputs are a file of `torch.save`, which is a pickle by nature: its
-operations are walked without being run, and may name nothing but the functions that make a tensor. Whether the program
-itself is safe to load is the engine's question, who must ask it of every model wherever it came from.
+operations are walked without being run, and may name nothing but the functions that make a tensor. The program itself is
+held against `pt2_program`'s lists: a recipient would load it on a machine of its own.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import pickletools
 import re
 import zipfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from perunml.sealing.codes import FORMAT_REFUSED
+from perunml.sealing.pt2_program import check_program, parse
 from perunml.sealing.zips import TAIL, directory_fault
 from perunml.wire.errors import PerunError, refuse
 
@@ -72,6 +72,8 @@ def _check(file: IO[bytes], size: int) -> None:
                 value = _json(archive, member)
                 if name.endswith("_config.json"):
                     _check_config(name, value, members)
+                else:
+                    check_program(value)
         if example := members.get("data/sample_inputs/model.pt"):
             if example.file_size > MAX_EXAMPLE:
                 raise _wrong(f"example inputs of {example.file_size} bytes")
@@ -112,21 +114,12 @@ def _members(archive: zipfile.ZipFile, size: int, form: re.Pattern[str]) -> dict
     return found
 
 
-def _json(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:
+def _json(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> dict[str, Any]:
     if member.file_size > MAX_TEXT:
         raise _wrong(f"{member.filename!r} has {member.file_size} bytes")
-    try:
-        # Not wire's loader: PyTorch writes 2**63 - 1 for "to the end" of a slice.
-        return json.loads(archive.read(member), object_pairs_hook=_once)
-    except RecursionError:
-        raise _wrong("nested too deep") from None
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return made
+    # Not wire's loader: PyTorch writes 2**63 - 1 for "to the end" of a slice.
+    found: dict[str, Any] = parse(archive.read(member), dict)
+    return found
 
 
 def _check_config(name: str, value: Any, members: dict[str, zipfile.ZipInfo]) -> None:

@@ -9,12 +9,12 @@ first, and what is not on the list is refused. Standard library only: this runs 
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
 from collections.abc import Iterator
 from typing import Any
 
+from perunml.sealing.pt2_program import ProgramRefused, check_program, parse
 from perunml.sealing.zips import TAIL, directory_fault
 from perunml.serving.codes import MODEL_REFUSED
 from perunml.wire.errors import PerunError, refuse
@@ -25,7 +25,6 @@ MAX_MEMBERS = 100_000
 MAX_PROGRAM = 64 * 2**20
 """Bytes of models/model.json: 10,000 operators have about 20 MB."""
 MAX_SAMPLE = 64 * 2**20
-MAX_TEXT = 4096
 
 _MEMBERS = re.compile(
     r"data/weights/weight_\d{1,6}|data/weights/model_weights_config\.json|data/constants/tensor_\d{1,6}|"
@@ -42,25 +41,6 @@ _NEEDED = frozenset(
         "archive_version",
     }
 )
-_OPERATOR = re.compile(r"torch\.ops\.aten\.[a-z0-9_]{1,64}\.[A-Za-z0-9_]{1,64}", re.ASCII)
-_SCALAR = re.compile(r"_operator\.(getitem|add|sub|mul|floordiv|mod|neg|lt|le|gt|ge|eq|ne|and_|or_)", re.ASCII)
-_DENIED = re.compile(r"torch\.ops\.aten\.(from_file|.*_file|_?save|_?load)\b")
-_EXPRESSION = re.compile(
-    r"\s*(?:([A-Za-z][A-Za-z0-9]*)|'[a-z]{1,2}[0-9]{1,12}'|[0-9]{1,19}|\*\*|//|[()+\-*/,=<>])", re.ASCII
-)
-_NAMES = re.compile(
-    r"[su]\d{1,12}|Symbol|Integer|Rational|Add|Mul|Pow|Mod|PythonMod|Min|Max|FloorDiv|CleanDiv|CeilDiv|Eq|Ne|Lt|Le|Gt|Ge|"
-    r"positive|nonnegative|integer|True|False",
-    re.ASCII,
-)
-_NAME = re.compile(r"[A-Za-z0-9_.]{0,512}", re.ASCII)
-"""Every text of the program without a check of its own: PyTorch writes Python source with the names of inputs, nodes and
-arguments in it and runs it, so no text may hold more than a name does."""
-_OUTPUT_NAME = re.compile(r"[A-Za-z0-9_. -]{0,512}", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\x85\u2028\u2029]")
-_CHECKED = frozenset({"expr_str", "in_spec", "out_spec"})
-_SPECS = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict"})
-_FORBIDDEN_ARGUMENTS = frozenset({"as_custom_obj", "as_operator", "as_graph", "as_opaque_obj"})
 
 
 def check_pt2(data: bytes) -> None:
@@ -70,7 +50,7 @@ def check_pt2(data: bytes) -> None:
     for which, prefix in (("weights", "weight_"), ("constants", "tensor_")):
         folder = f"data/{which}"
         _check_payload(_object(members[f"{folder}/model_{which}_config.json"]), members, folder, prefix)
-    _check_program(_object(members["models/model.json"]))
+    _program(members["models/model.json"])
     _check_sample(members["data/sample_inputs/model.pt"])
 
 
@@ -129,92 +109,6 @@ def _check_payload(config: dict[str, Any], members: dict[str, bytes], folder: st
             raise _no(f"{folder}: {name[:80]!r} is pickled")
 
 
-def _check_program(program: dict[str, Any]) -> None:
-    nodes = 0
-    for key, value, parent in _walk(program):
-        _check_names(key, value)
-        if key == "target" and isinstance(value, str) and "inputs" in parent:
-            nodes += 1
-            if _DENIED.match(value) or not (_OPERATOR.fullmatch(value) or _SCALAR.fullmatch(value)):
-                raise _no("an operator that is not served", expected="torch.ops.aten.*", seen=value[:80])
-        elif key == "expr_str":
-            _check_expression(value)
-        elif key in ("in_spec", "out_spec") and value is not None:
-            _check_tree(value, _NAME if key == "in_spec" else _OUTPUT_NAME)
-        elif key in _FORBIDDEN_ARGUMENTS and value is not None:
-            raise _no(f"an argument of kind {key}")
-        elif key in ("custom_obj_values", "treespec_namedtuple_fields") and value:
-            raise _no(f"the program has {key}")
-        elif isinstance(value, str) and key == "as_string" and not re.fullmatch(r"[a-z_]{1,32}", value):
-            raise _no("an operator's text argument is not one word")
-    if not nodes:
-        raise _no("the program has no operator")
-
-
-def _check_names(key: str, value: Any) -> None:
-    texts = [key, *(item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str))]
-    if key in _CHECKED:
-        return
-    if key == "torch_version" and isinstance(value, str):
-        texts[1] = value.replace("+", ".")
-    for text in texts:
-        if not _NAME.fullmatch(text):
-            raise _no("a name that is not one", expected="letters, digits, _ and .", seen=text[:80])
-
-
-def _is_metadata(key: str, value: Any, parent: dict[str, Any]) -> bool:
-    """Of a node: where it came from, in free text. It becomes comments at most, so a line of it must stay one."""
-    if key != "metadata" or not isinstance(parent.get("target"), str) or "inputs" not in parent:
-        return False
-    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise _no("a node's metadata are not text")
-    if any(_CONTROL.search(text) for text in (*value, *value.values())):
-        raise _no("a node's metadata have control characters")
-    return True
-
-
-def _walk(program: dict[str, Any]) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    stack: list[Any] = [program]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, dict):
-            for key, value in item.items():
-                if not _is_metadata(key, value, item):
-                    yield key, value, item
-                    stack.append(value)
-        elif isinstance(item, list):
-            if any(isinstance(inner, list) and any(isinstance(each, str) for each in inner) for inner in item):
-                raise _no("texts in lists within lists")
-            stack.extend(item)
-
-
-def _check_expression(text: Any) -> None:
-    if not isinstance(text, str) or len(text) > MAX_TEXT:
-        raise _no("a shape expression is not short text")
-    at = 0
-    while at < len(text.rstrip()):
-        token = _EXPRESSION.match(text, at)
-        if not token or (token[1] and not _NAMES.fullmatch(token[1])) or token[0].endswith("**"):
-            raise _no("a shape expression that is not arithmetic", seen=text[:80])
-        at = token.end()
-
-
-def _check_tree(text: Any, name: re.Pattern[str]) -> None:
-    spec = _parse(text.encode() if isinstance(text, str) else b"", list)
-    if len(spec) != 2 or spec[0] != 1:
-        raise _no("inputs or outputs are of an unknown form")
-    for key, value, _ in _walk({"spec": spec[1]}):
-        if key == "type" and value not in _SPECS:
-            raise _no(
-                "inputs or outputs are other than tuples, lists and dictionaries of tensors", seen=str(value)[:80]
-            )
-        if key == "context" and value is not None:
-            names = _parse(value.encode(), object) if isinstance(value, str) else value
-            for each in names or [] if isinstance(names, list | None) else [names]:
-                if not isinstance(each, str) or not name.fullmatch(each):
-                    raise _no("an input or output with a name that is not one", seen=str(each)[:80])
-
-
 def _check_sample(data: bytes) -> None:
     """The example inputs: read by PyTorch's own restricted unpickler, which must be able to (see `engines`); here only
     that they are small and stored."""
@@ -224,28 +118,19 @@ def _check_sample(data: bytes) -> None:
         pass
 
 
-def _object(data: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = _parse(data, dict)
-    return found
-
-
-def _parse(data: bytes, kind: type) -> Any:
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(items)
-        if len(made) != len(items):
-            raise _no("a key stands twice in one object")
-        return made
-
+def _program(data: bytes) -> None:
     try:
-        # Not wire's loader: PyTorch writes 2**63 - 1 for "to the end" of a slice.
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=pairs)
-    except PerunError:
-        raise
-    except (ValueError, RecursionError):
-        raise _no("a part that is not JSON") from None
-    if not isinstance(value, kind):
-        raise _no("a part that is not of its form")
-    return value
+        check_program(parse(data, dict))
+    except ProgramRefused as exc:
+        raise _no(exc.what, expected=exc.expected, seen=exc.seen) from None
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = parse(data, dict)
+    except ProgramRefused as exc:
+        raise _no(exc.what) from None
+    return found
 
 
 def _no(what: str, *, expected: str = "", seen: str = "") -> PerunError:
