@@ -38,10 +38,13 @@ def specs(services: Services) -> list[Spec]:
 
 def make_app(services: Services) -> Starlette:
     """The ASGI application. The writer must run while it serves."""
-    return Starlette(
+    app = Starlette(
         routes=list(_routes(services, specs(services))),
         exception_handlers={404: _unknown, 405: _unknown, Exception: _broken},
     )
+    # A redirect would tell a stranger which paths exist, and go to whatever host the stranger named.
+    app.router.redirect_slashes = False
+    return app
 
 
 def _routes(services: Services, found: Iterable[Spec]) -> Iterable[Route]:
