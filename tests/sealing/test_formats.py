@@ -51,7 +51,7 @@ def example(text: bytes) -> bytes:
 
 def program(**more: bytes | None) -> dict[str, bytes]:
     """An archive's members as torch.export.save lays them out; `more` replaces by short name or takes away (None)."""
-    config = {"config": {"0.weight": {"path_name": "weight_0", "use_pickle": False}}}
+    config = {"config": {"0.weight": {"path_name": "weight_0", "use_pickle": False, "tensor_meta": {}}}}
     members: dict[str, bytes | None] = {
         "data/weights/weight_0": b"\x80\x02\x00\x00",  # numbers that happen to begin as a pickle does
         "data/weights/model_weights_config.json": json.dumps(config).encode(),

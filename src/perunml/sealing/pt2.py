@@ -122,14 +122,21 @@ def _json(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> dict[str, Any]:
     return found
 
 
-def _check_config(name: str, value: Any, members: dict[str, zipfile.ZipInfo]) -> None:
-    entries = value.get("config") if isinstance(value, dict) else None
-    if not isinstance(entries, dict):
+def _check_config(name: str, value: dict[str, Any], members: dict[str, zipfile.ZipInfo]) -> None:
+    entries = value.get("config")
+    if set(value) != {"config"} or not isinstance(entries, dict):
         raise _wrong(f"{name} is no list of tensors")
+    folder = name.rpartition("/")[0]
+    prefix = "weight_" if folder == "data/weights" else "tensor_"
     for entry in entries.values():
-        if not isinstance(entry, dict) or entry.get("use_pickle") is not False:
+        if (
+            not isinstance(entry, dict)
+            or entry.get("use_pickle") is not False
+            or not isinstance(entry.get("tensor_meta"), dict)
+        ):
             raise _wrong(f"{name} names a tensor that is pickled")
-        if f"{name.rpartition('/')[0]}/{entry.get('path_name')}" not in members:
+        path = str(entry.get("path_name"))
+        if not path.startswith(prefix) or f"{folder}/{path}" not in members:
             raise _wrong(f"{name} names a tensor that is not there")
 
 
