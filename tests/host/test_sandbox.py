@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -149,6 +151,40 @@ def test_job_reaches_no_network_and_no_socket() -> None:
     assert found["getaddrinfo"].startswith("gaierror")
     assert found["pair"] == "[None, None]"
     assert found["interfaces"] in ("['lo']", "PermissionError 13")
+
+
+def test_job_finds_nobody_outside_to_talk_to() -> None:
+    """A socket with an abstract name, shared memory, a queue, processes: what the machine has under such names is not the job's."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    key, create = 0x70657275, 0o1666
+    outside = libc.shmget(key, 4096, create), libc.msgget(key, create), libc.semget(key, 1, create)
+    assert min(outside) >= 0
+    try:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind("\0perunml-outside")
+            listening.listen()
+            found = ask(
+                f"""
+                import ctypes, signal, socket
+                libc = ctypes.CDLL(None, use_errno=True)
+                attempt("abstract", lambda: socket.socket(socket.AF_UNIX).connect("\\0perunml-outside"))
+                attempt("shm", lambda: libc.shmget({key}, 0, 0))
+                attempt("msg", lambda: libc.msgget({key}, 0))
+                attempt("sem", lambda: libc.semget({key}, 0, 0))
+                attempt("kill", lambda: os.kill({os.getpid()}, signal.SIGTERM))
+                attempt("everybody", lambda: len([pid for pid in os.listdir("/proc") if pid.isdigit()]) < 6)
+                attempt("roots", lambda: [os.stat(f"/proc/{{p}}/root/root/.") for p in os.listdir("/proc") if p.isdigit()])
+                """
+            )["found"]
+    finally:
+        libc.shmctl(outside[0], 0, None)
+        libc.msgctl(outside[1], 0, None)
+        libc.semctl(outside[2], 0, 0)
+    assert found["abstract"] == "ConnectionRefusedError 111"
+    assert (found["shm"], found["msg"], found["sem"]) == ("-1", "-1", "-1")
+    assert found["kill"] == "ProcessLookupError 3"
+    assert found["everybody"] == "True"
+    assert found["roots"].split()[0] in ("FileNotFoundError", "PermissionError")
 
 
 def test_job_makes_no_namespace_mount_trace_or_key() -> None:
