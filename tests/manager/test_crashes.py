@@ -78,6 +78,7 @@ def test_killed_in_mid_load(own_world: World, tmp_path: Path) -> None:
             while not stop.is_set():
                 try:
                     acknowledged.append(mine.submit().run)
+                    time.sleep(0.01)  # some hundreds of runs in all: far below the rate that a party may have
                 except PerunError:
                     break
             connection.close()
