@@ -29,6 +29,15 @@ def test_migrations_make_the_tables(tmp_path: Path) -> None:
     engine.dispose()
 
 
+def test_the_writing_connection_syncs_every_commit(tmp_path: Path) -> None:
+    """WAL, and synchronous=FULL (2): what was acknowledged outlives the machine's power."""
+    database = Database.create(tmp_path / "manager.sqlite")
+    with database.write() as connection:
+        assert connection.run("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.run("PRAGMA synchronous").scalar() == 2
+    database.close()
+
+
 def test_kept_key_opens_as_what_it_is_kept_for() -> None:
     """S8: custody binds a key to its asset and owner; a cut, changed or foreign one does not open."""
     keys, what = Keys(bytes(32)), {"asset": "a", "owner": "o"}
