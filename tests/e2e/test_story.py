@@ -53,6 +53,7 @@ def test_everything_that_goes_wrong_is_refused_with_its_code(told: dict[str, Any
 @pytest.mark.e2e
 def test_the_weights_equal_those_of_the_unsealed_run(told: dict[str, Any]) -> None:
     """Act 5: same code, same seed, sealed or not: the same bytes."""
+    assert told["weights_identical"] is True
     assert any("weights are byte-identical" in step.get("found", "") for step in told["steps"])
 
 

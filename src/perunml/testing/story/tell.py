@@ -48,7 +48,7 @@ def tell(folder: Path, *, data: Path | None = None, quiet: bool = False) -> dict
     return {
         "simulated": True,
         "agreement": story.agreement,
-        "weights_identical": True,
+        "weights_identical": story.found["weights_identical"],
         "steps": report.steps,
         "seconds": round(report.seconds, 1),
     }
