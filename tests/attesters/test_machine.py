@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from perunml.evidence.policy import Baseline
+from perunml.evidence.baseline import Baseline
 from perunml.testing.machine import SimulatedMachine
 
 pytestmark = pytest.mark.swtpm

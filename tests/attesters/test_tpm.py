@@ -20,9 +20,10 @@ from perunml.attesters.tpm import (
     EK_RSA_HANDLE,
     TpmAttester,
 )
+from perunml.evidence.baseline import Baseline
 from perunml.evidence.bundle import Bundle, TpmPart
 from perunml.evidence.judge import Judgement, judge
-from perunml.evidence.policy import Baseline, Machine, Policy
+from perunml.evidence.policy import Machine, Policy
 from perunml.evidence.tpm.credential import make_credential
 from perunml.evidence.tpm.ek import EkIdentity, verify_ek
 from perunml.evidence.tpm.keys import check_ak
@@ -60,7 +61,7 @@ class Manager:
         self.machine, self.log = Machine(attester.machine, True, ak), b""
 
     def judge(self, bundle: Bundle, binding: bytes) -> Judgement:
-        found = judge(bundle, machine=self.machine, policy=self.policy, binding=binding, prior_log=self.log)
+        found = judge(bundle, machine=self.machine, policy=self.policy, binding=binding, now=0, prior_log=self.log)
         if not found.appraisal.reasons:
             self.machine, self.log = replace(self.machine, last_clock=found.clock), found.log
             self.attester.accepted(bundle)

@@ -79,7 +79,7 @@ def test_review_for_a_stranger(vitus: Party, file: Path) -> None:
 
 def test_a_baseline_has_a_digest(nobody: Party, tmp_path: Path) -> None:
     """What `document push` sends and what an agreement names are one."""
-    from perunml.evidence.policy import Baseline
+    from perunml.evidence.baseline import Baseline
 
     baseline = Baseline(
         {"sha256": {i: bytes([i]) * 32 for i in range(10)}}, {"/bin/x": frozenset({"sha256:" + "a" * 64})}

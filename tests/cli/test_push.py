@@ -84,7 +84,7 @@ def test_a_truncated_blob_is_not_pushed(world: World, tmp_path: Path, scans: Pat
 
 def test_push_a_baseline(world: World, tmp_path: Path) -> None:
     """Signed by the party, named by digest."""
-    from perunml.evidence.policy import Baseline
+    from perunml.evidence.baseline import Baseline
 
     baseline = Baseline({"sha256": {i: bytes([i]) * 32 for i in range(10)}}, {})
     path = tmp_path / "baseline.json"

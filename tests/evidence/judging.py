@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import secrets
 
+from perunml.evidence.baseline import Baseline
 from perunml.evidence.bundle import Bundle
 from perunml.evidence.judge import Judgement, judge
-from perunml.evidence.policy import Baseline, Policy
+from perunml.evidence.policy import Policy
 from perunml.testing.forge import ForgedTpm
 
 BINDING = b"\x5a" * 48
+NOW = 1_800_000_000
+"""2027-01-15: windows of a baseline are open or shut by it."""
 
 
 def policy_of(baseline: Baseline | None, **changes: object) -> Policy:
@@ -21,7 +24,11 @@ def policy_of(baseline: Baseline | None, **changes: object) -> Policy:
 def judged(tpm: ForgedTpm, bundle: Bundle, baseline: Baseline | None = None, **changes: object) -> Judgement:
     """Judge a bundle for `BINDING` under the machine's own baseline."""
     return judge(
-        bundle, machine=tpm.enrolled(), policy=policy_of(baseline or tpm.baseline(), **changes), binding=BINDING
+        bundle,
+        machine=tpm.enrolled(),
+        policy=policy_of(baseline or tpm.baseline(), **changes),
+        binding=BINDING,
+        now=NOW,
     )
 
 

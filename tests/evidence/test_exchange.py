@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from evidence.judging import BINDING, codes, fresh_binding, judged, policy_of
+from evidence.judging import BINDING, NOW, codes, fresh_binding, judged, policy_of
 from perunml.evidence.binding import binding, tpm_extra_data
 from perunml.evidence.bundle import Bundle, TpmPart
 from perunml.evidence.judge import Judgement, judge
+from perunml.evidence.rules import TpmRules
 from perunml.testing.forge import ForgedTpm, Quoting
 
 FIELDS = {
@@ -46,7 +47,7 @@ def test_q31_evidence_bound_to_another_value_of_any_field_is_refused(field: str,
     """Q31, C1, C2: nonce alone is not enough; session keys, agreement, run and host are bound too."""
     tpm = ForgedTpm()
     bundle = tpm.bundle(bound(**{field: other}))
-    found = judge(bundle, machine=tpm.enrolled(), policy=policy_of(tpm.baseline()), binding=bound())
+    found = judge(bundle, machine=tpm.enrolled(), policy=policy_of(tpm.baseline()), binding=bound(), now=NOW)
     assert codes(found) == ["binding_mismatch"]
 
 
@@ -83,6 +84,7 @@ class Exchange:
             machine=self.tpm.enrolled(self.clock),
             policy=policy_of(self.baseline, **changes),
             binding=BINDING,
+            now=NOW,
             prior_log=self.log,
         )
 
@@ -183,7 +185,14 @@ def test_keeping_a_log_without_its_clock_is_a_callers_bug() -> None:
     """A kept log belongs to a boot, which the clock names."""
     tpm = ForgedTpm()
     with pytest.raises(ValueError, match="clock"):
-        judge(tpm.bundle(BINDING), machine=tpm.enrolled(), policy=policy_of(None), binding=BINDING, prior_log=b"x")
+        judge(
+            tpm.bundle(BINDING),
+            machine=tpm.enrolled(),
+            policy=policy_of(None),
+            binding=BINDING,
+            now=NOW,
+            prior_log=b"x",
+        )
 
 
 @pytest.mark.parametrize(
@@ -204,7 +213,7 @@ def test_q22_counters_and_clock_do_not_go_back(clock: tuple[int, int, int, int],
     tpm = ForgedTpm()
     machine = tpm.enrolled((5, 3, 20_000))
     bundle = tpm.bundle(BINDING, Quoting(clock=clock))
-    found = judge(bundle, machine=machine, policy=policy_of(tpm.baseline()), binding=BINDING)
+    found = judge(bundle, machine=machine, policy=policy_of(tpm.baseline()), binding=BINDING, now=NOW)
     assert codes(found) == ([] if accepted else ["clock_rollback"])
 
 
@@ -218,11 +227,12 @@ def test_q23_an_unsafe_clock_is_accepted_only_where_the_policy_says_so() -> None
         (5, True, ["clock_rollback"]),
     ):
         bundle = tpm.bundle(BINDING, Quoting(clock=(19_000, reset, 0, 0)))
-        policy = policy_of(tpm.baseline(), allow_unsafe_clock=allow)
-        assert codes(judge(bundle, machine=machine, policy=policy, binding=BINDING)) == expected
+        policy = policy_of(replace(tpm.baseline(), tpm=TpmRules(unsafe_clock=allow)))
+        assert codes(judge(bundle, machine=machine, policy=policy, binding=BINDING, now=NOW)) == expected
 
 
 def test_q24_a_denied_firmware_is_refused() -> None:
     """Q24: the policy's list of firmware versions."""
     tpm = ForgedTpm()
-    assert codes(judged(tpm, tpm.bundle(BINDING), denied_firmware=frozenset([tpm.firmware]))) == ["firmware_denied"]
+    denied = TpmRules(denied_firmware=frozenset([f"{tpm.firmware:016x}"]))
+    assert codes(judged(tpm, tpm.bundle(BINDING), replace(tpm.baseline(), tpm=denied))) == ["firmware_denied"]

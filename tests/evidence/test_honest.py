@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evidence.judging import BINDING, codes, fresh_binding, judged, policy_of
+from evidence.judging import BINDING, NOW, codes, fresh_binding, judged, policy_of
 from perunml.attesters.simulated import SimulatedAttester
 from perunml.evidence.bundle import Bundle
 from perunml.evidence.judge import judge
@@ -85,7 +85,7 @@ def test_a_real_tpm_is_measured() -> None:
         Policy("measured", "", tpm.baseline(), allow_simulated=False),
         policy_of(tpm.baseline()),
     ):
-        judgement = judge(tpm.bundle(BINDING), machine=machine, policy=policy, binding=BINDING)
+        judgement = judge(tpm.bundle(BINDING), machine=machine, policy=policy, binding=BINDING, now=NOW)
         assert codes(judgement) == []
         assert (judgement.appraisal.profile, judgement.appraisal.imitates) == ("measured", "")
 
@@ -96,7 +96,7 @@ def test_a_bare_key_is_simulated_and_says_so() -> None:
     binding = fresh_binding()
     machine = Machine(attester.machine, True, key=attester.enrolment()["key"])
     bundle = Bundle.from_json(attester.collect(binding).as_json())
-    judgement = judge(bundle, machine=machine, policy=Policy("simulated", "tee", None, True), binding=binding)
+    judgement = judge(bundle, machine=machine, policy=Policy("simulated", "tee", None, True), binding=binding, now=NOW)
     assert codes(judgement) == []
     assert (judgement.appraisal.profile, judgement.appraisal.imitates) == ("simulated", "tee")
     assert judgement.appraisal.binding == binding

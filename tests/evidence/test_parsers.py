@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evidence.judging import BINDING, codes, judged, policy_of
+from evidence.judging import BINDING, NOW, codes, judged, policy_of
+from perunml.evidence.baseline import Baseline
 from perunml.evidence.bundle import Bundle, TpmPart
 from perunml.evidence.ima.appraise import appraise_log
 from perunml.evidence.ima.parse import parse_log
 from perunml.evidence.judge import judge
-from perunml.evidence.policy import Baseline
 from perunml.evidence.tpm.attest import parse_attest
 from perunml.evidence.tpm.ek import verify_ek
 from perunml.evidence.tpm.public import parse_public
@@ -60,7 +60,7 @@ def test_every_bit_flip_of_the_attestation_keys_public_area_is_refused(tpm: Forg
     policy = policy_of(tpm.baseline())
     for bit in range(len(tpm.ak_public) * 8):
         machine = replace(tpm.enrolled(), ak=flip(tpm.ak_public, bit), ek=b"")
-        assert codes(judge(Bundle((part,)), machine=machine, policy=policy, binding=BINDING))
+        assert codes(judge(Bundle((part,)), machine=machine, policy=policy, binding=BINDING, now=NOW))
 
 
 @pytest.mark.parametrize("tpm", [TPM, RSA], ids=["ecc", "rsa"])
@@ -128,7 +128,7 @@ def test_every_truncation_of_a_log_is_refused() -> None:
     pcrs = {"sha256": dict(enumerate(TPM.pcrs["sha256"]))}
     baseline = TPM.baseline()
     for size in range(len(LOG)):
-        found = appraise_log(LOG[:size], 0, pcrs, baseline)
+        found = appraise_log(LOG[:size], 0, pcrs, baseline.at(NOW).files)
         assert found.reasons[0].code in ("non_canonical", "pcr10_mismatch")
 
 
@@ -137,7 +137,7 @@ def test_every_bit_flip_of_a_log_is_refused() -> None:
     pcrs = {"sha256": dict(enumerate(TPM.pcrs["sha256"]))}
     baseline = TPM.baseline()
     for bit in range(len(LOG) * 8):
-        assert appraise_log(flip(LOG, bit), 0, pcrs, baseline).reasons
+        assert appraise_log(flip(LOG, bit), 0, pcrs, baseline.at(NOW).files).reasons
 
 
 @given(junk=st.binary(max_size=300), at=st.integers(0, len(LOG)))
@@ -146,7 +146,7 @@ def test_junk_in_a_log_never_crashes(junk: bytes, at: int) -> None:
     """I25: lengths of 2^32 allocate nothing; whatever is wrong is a reason."""
     pcrs = {"sha256": dict(enumerate(TPM.pcrs["sha256"]))}
     for log in (junk, LOG[:at] + junk, LOG[:at] + junk + LOG[at:]):
-        found = appraise_log(log, 0, pcrs, TPM.baseline())
+        found = appraise_log(log, 0, pcrs, TPM.baseline().at(NOW).files)
         assert found.reasons or log.startswith(LOG)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from evidence.judging import BINDING, codes, judged, policy_of
+from evidence.judging import BINDING, NOW, codes, judged, policy_of
 from perunml.attesters.simulated import SimulatedAttester
 from perunml.evidence.appraise import appraise_unverified
+from perunml.evidence.baseline import Baseline
 from perunml.evidence.bundle import Bundle, SimulatedPart
 from perunml.evidence.judge import judge
-from perunml.evidence.policy import Baseline, Machine, Policy
+from perunml.evidence.policy import Machine, Policy
 from perunml.evidence.types import Appraisal, Verified
 from perunml.testing.forge import ForgedTpm
 from perunml.wire.dsse import unsigned
@@ -48,7 +49,9 @@ def test_a_bare_key_does_not_stand_for_a_tpm() -> None:
     """A role that imitates `measured` has its checks run; a bare key cannot pass them."""
     attester, machine = bare()
     policy = policy_of(ForgedTpm().baseline())
-    assert codes(judge(attester.collect(BINDING), machine=machine, policy=policy, binding=BINDING)) == ["wrong_profile"]
+    assert codes(judge(attester.collect(BINDING), machine=machine, policy=policy, binding=BINDING, now=NOW)) == [
+        "wrong_profile"
+    ]
 
 
 def test_what_a_role_imitates_follows_from_its_baseline() -> None:
@@ -57,7 +60,7 @@ def test_what_a_role_imitates_follows_from_its_baseline() -> None:
     assert codes(judged(tpm, tpm.bundle(BINDING), imitates="")) == []
     attester, machine = bare()
     policy = Policy("simulated", "", None, True)
-    assert codes(judge(attester.collect(BINDING), machine=machine, policy=policy, binding=BINDING)) == []
+    assert codes(judge(attester.collect(BINDING), machine=machine, policy=policy, binding=BINDING, now=NOW)) == []
 
 
 def test_evidence_for_a_machine_enrolled_otherwise_is_refused() -> None:
@@ -65,10 +68,12 @@ def test_evidence_for_a_machine_enrolled_otherwise_is_refused() -> None:
     tpm = ForgedTpm()
     attester, machine = bare()
     policy = policy_of(tpm.baseline())
-    assert codes(judge(tpm.bundle(BINDING), machine=machine, policy=policy, binding=BINDING)) == ["wrong_profile"]
+    assert codes(judge(tpm.bundle(BINDING), machine=machine, policy=policy, binding=BINDING, now=NOW)) == [
+        "wrong_profile"
+    ]
     nobody = Bundle((SimulatedPart("", BINDING, bytes(64)),))
     for bundle in (attester.collect(BINDING), nobody):
-        found = judge(bundle, machine=tpm.enrolled(), policy=policy, binding=BINDING)
+        found = judge(bundle, machine=tpm.enrolled(), policy=policy, binding=BINDING, now=NOW)
         assert codes(found) == ["wrong_machine"]
 
 
@@ -78,7 +83,7 @@ def test_a_bare_keys_statement_is_checked() -> None:
     policy = Policy("simulated", "tee", None, True)
 
     def told(bundle: Bundle) -> list[str]:
-        return codes(judge(bundle, machine=machine, policy=policy, binding=BINDING))
+        return codes(judge(bundle, machine=machine, policy=policy, binding=BINDING, now=NOW))
 
     part = attester.collect(BINDING).parts[0]
     assert isinstance(part, SimulatedPart)
@@ -102,7 +107,7 @@ def test_without_a_baseline_nothing_is_measured() -> None:
     """Missing is not empty: no baseline is a refusal, and so are all files."""
     tpm = ForgedTpm()
     policy = policy_of(None)
-    found = codes(judge(tpm.bundle(BINDING), machine=tpm.enrolled(), policy=policy, binding=BINDING))
+    found = codes(judge(tpm.bundle(BINDING), machine=tpm.enrolled(), policy=policy, binding=BINDING, now=NOW))
     assert set(found) == {"no_baseline", "not_in_policy"}
 
 
@@ -187,7 +192,7 @@ def test_an_appraisal_names_the_baseline_it_was_made_under() -> None:
     assert judged(tpm, tpm.bundle(BINDING)).appraisal.baseline == tpm.baseline().digest
     attester, machine = bare()
     policy = Policy("simulated", "tee", None, True)
-    found = judge(attester.collect(BINDING), machine=machine, policy=policy, binding=BINDING)
+    found = judge(attester.collect(BINDING), machine=machine, policy=policy, binding=BINDING, now=NOW)
     assert found.appraisal.baseline == ""
 
 

@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from evidence.judging import codes
+from evidence.judging import NOW, codes
 from evidence.vectors import FOLDER, needs_vectors
 from perunml.evidence.appraise import appraise_measured
+from perunml.evidence.baseline import Baseline
 from perunml.evidence.bundle import TpmPart
 from perunml.evidence.ima.appraise import appraise_log
 from perunml.evidence.ima.parse import parse_log
 from perunml.evidence.ima.replay import VIOLATION, replay
 from perunml.evidence.judge import Judgement
-from perunml.evidence.policy import Baseline, Machine, Policy
+from perunml.evidence.policy import Machine, Policy
 from perunml.evidence.tpm.attest import parse_attest
 from perunml.evidence.tpm.credential import make_credential
 from perunml.evidence.tpm.ek import check_ek_template, verify_ek
@@ -82,10 +83,12 @@ def judged(folder: Path, baseline: Baseline, pcrs: Mapping[int, bytes], nonce: b
     )
     quote = verify_quote(part, ak, signers=qualified_names(ak, check_ek_template(ek_public)), extra_data=nonce)
     log = (folder / "ima.bin").read_bytes()
-    findings = appraise_log(log, 0, quote.value.pcrs, baseline)
+    findings = appraise_log(log, 0, quote.value.pcrs, baseline.at(NOW).files)
     machine = Machine("ek:sha256:x", True, ak_public, ek=ek_public)
     policy = Policy("simulated", "measured", baseline, True)
-    return Judgement(appraise_measured(quote, findings, machine=machine, policy=policy, binding=bytes(48)), None, log)
+    return Judgement(
+        appraise_measured(quote, findings, machine=machine, policy=policy, binding=bytes(48), now=NOW), None, log
+    )
 
 
 def nonce_of(case: str) -> bytes:
@@ -158,7 +161,7 @@ def test_t06_a_line_after_the_prefix_admits_nothing() -> None:
     folder = VM / "tampered" / "t06-ima-extra-tail"
     lines, _ = parse_log((folder / "ima.bin").read_bytes())
     pcrs = {"sha256": pcrs_of("A61")}
-    found = appraise_log((folder / "ima.bin").read_bytes(), 0, pcrs, baseline_of("A61"))
+    found = appraise_log((folder / "ima.bin").read_bytes(), 0, pcrs, baseline_of("A61").at(NOW).files)
     assert found.lines == len(lines) == found.proven + 1
 
 

@@ -7,7 +7,7 @@ import pytest
 from agreements.sample import document, edit, key, sha, simulated
 from perunml.agreements.document import agreement_from_json
 from perunml.agreements.jobs import ServiceJob
-from perunml.evidence.policy import Baseline
+from perunml.evidence.baseline import Baseline
 from perunml.release.clients import check_client, client_keys
 from perunml.release.policy import policy_for
 from perunml.wire.errors import PerunError

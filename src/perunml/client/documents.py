@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from perunml.evidence.policy import Baseline
+from perunml.evidence.baseline import Baseline
 from perunml.wire.canonical import load_json, load_yaml
 from perunml.wire.codes import MALFORMED
 from perunml.wire.dsse import API_VERSION

@@ -74,7 +74,8 @@ def trust(
         )
     if profile.key and profile.key != said.identity:
         raise refuse(WRONG_MANAGER, "another manager than the profile names", expected=profile.key, seen=said.identity)
-    appraisal = _appraise(said, nonce, profile.policies)
+    when = int(time.time() if now is None else now)
+    appraisal = _appraise(said, nonce, profile.policies, when)
     return Pin(
         url=url,
         identity=said.identity,
@@ -85,7 +86,7 @@ def trust(
         profile=appraisal.profile,
         simulated=appraisal.profile == "simulated",
         machine=appraisal.machine,
-        pinned=format_time(int(time.time() if now is None else now)),
+        pinned=format_time(when),
     )
 
 
@@ -106,7 +107,7 @@ def trust_and_pin(home: Home, url: str, profile: ManagerProfile) -> Pin:
     return pin
 
 
-def _appraise(said: Attestation, nonce: bytes, policies: tuple[Policy, ...]) -> Appraisal:
+def _appraise(said: Attestation, nonce: bytes, policies: tuple[Policy, ...], now: int) -> Appraisal:
     """The appraisal under the first policy that the evidence satisfies. Raises `EvidenceRefusal` with the reasons of
     the last policy tried."""
     bundle = Bundle.from_json(said.evidence)
@@ -123,7 +124,9 @@ def _appraise(said: Attestation, nonce: bytes, policies: tuple[Policy, ...]) -> 
         payload=said.host_ca,
     )
     machine = _machine(said.machine, bundle)
-    appraisals = [judge(bundle, machine=machine, policy=policy, binding=expected).appraisal for policy in policies]
+    appraisals = [
+        judge(bundle, machine=machine, policy=policy, binding=expected, now=now).appraisal for policy in policies
+    ]
     for appraisal in appraisals:
         if not appraisal.reasons and appraisal.binding == expected:
             return appraisal

@@ -22,9 +22,9 @@ MEASURED, TEE, SIMULATED = "measured", "tee", "simulated"
 
 
 def appraise_measured(
-    quote: Verified[Quote], log: LogFindings, *, machine: Machine, policy: Policy, binding: bytes
+    quote: Verified[Quote], log: LogFindings, *, machine: Machine, policy: Policy, binding: bytes, now: int
 ) -> Appraisal:
-    """A verified quote of a TPM and what its IMA log was found to be."""
+    """A verified quote of a TPM and what its IMA log was found to be, at `now` (seconds since 1970)."""
     profile, imitates = (SIMULATED, MEASURED) if machine.simulated else (MEASURED, "")
     clock = quote.value.clock
     claims: dict[str, Json] = {
@@ -38,7 +38,7 @@ def appraise_measured(
     }
     reasons = (
         *profile_reasons(profile, MEASURED, policy),
-        *appraise_quote(quote, policy, machine.last_clock),
+        *appraise_quote(quote, policy.baseline, machine.last_clock, now),
         *log.reasons,
     )
     boot = f"tpm:{clock.reset}.{clock.restart}"

@@ -40,8 +40,10 @@ class Judgement:
     log: bytes
 
 
-def judge(bundle: Bundle, *, machine: Machine, policy: Policy, binding: bytes, prior_log: bytes = b"") -> Judgement:
-    """Judge what `machine` sent for `binding` (48 bytes) under `policy`; `prior_log` is the log kept of its newest
+def judge(
+    bundle: Bundle, *, machine: Machine, policy: Policy, binding: bytes, now: int, prior_log: bytes = b""
+) -> Judgement:
+    """Judge what `machine` sent for `binding` (48 bytes) under `policy` at `now` (seconds since 1970); `prior_log` is the log kept of its newest
     accepted evidence, whose clock is `machine.last_clock`.
 
     Never raises for bad evidence: everything wrong with it is in the appraisal's reasons.
@@ -53,12 +55,14 @@ def judge(bundle: Bundle, *, machine: Machine, policy: Policy, binding: bytes, p
         if isinstance(part, SimulatedPart):
             statement = verify_statement(part, key=machine.key, binding=binding)
             return Judgement(appraise_statement(statement, machine=machine, policy=policy, binding=binding), None, b"")
-        return _judge_tpm(part, machine, policy, binding, prior_log)
+        return _judge_tpm(part, machine, policy, binding, now, prior_log)
     except PerunError as exc:
         return Judgement(appraise_unverified(exc.reasons, machine=machine), None, b"")
 
 
-def _judge_tpm(part: TpmPart, machine: Machine, policy: Policy, binding: bytes, prior_log: bytes) -> Judgement:
+def _judge_tpm(
+    part: TpmPart, machine: Machine, policy: Policy, binding: bytes, now: int, prior_log: bytes
+) -> Judgement:
     if not machine.ak:
         raise refuse(WRONG_PROFILE, "a TPM's evidence for a machine that was enrolled without one")
     ak, signers = _signer(machine.ak, machine.ek)
@@ -66,12 +70,13 @@ def _judge_tpm(part: TpmPart, machine: Machine, policy: Policy, binding: bytes, 
     clock = quote.value.clock
     same_boot = machine.last_clock is not None and machine.last_clock[:2] == (clock.reset, clock.restart)
     kept = prior_log if same_boot else b""
+    files = policy.baseline.at(now).files if policy.baseline is not None else {}
     try:
         log = _whole_log(part, kept)
-        findings = appraise_log(log, len(kept), quote.value.pcrs, policy.baseline)
+        findings = appraise_log(log, len(kept), quote.value.pcrs, files)
     except PerunError as exc:
         log, findings = b"", LogFindings(0, 0, exc.reasons)
-    appraisal = appraise_measured(quote, findings, machine=machine, policy=policy, binding=binding)
+    appraisal = appraise_measured(quote, findings, machine=machine, policy=policy, binding=binding, now=now)
     return Judgement(appraisal, _triple(clock), log)
 
 

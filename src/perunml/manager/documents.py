@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy.dialects.sqlite import insert
 
 from perunml.api.assets import DocumentView, PushDocument
-from perunml.evidence.policy import Baseline
+from perunml.evidence.baseline import Baseline
 from perunml.manager.context import Services
 from perunml.manager.http import Access, Call, outside
 from perunml.manager.routing import Spec

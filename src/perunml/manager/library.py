@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from perunml.agreements.approvals import Standing, check_approval, standing
 from perunml.agreements.document import agreement_from_json
 from perunml.agreements.schema import Agreement
-from perunml.evidence.policy import Baseline
+from perunml.evidence.baseline import Baseline
 from perunml.manager.codes import NOT_ENTITLED, STATE_DAMAGED
 from perunml.manager.store.connection import Connection
 from perunml.manager.store.envelopes import stored

@@ -144,7 +144,7 @@ async def _judge(
             question = verdicts.ask(services, connection, held, run.job, machine, bundle, lease.clock, lease.log)
     if question is None:
         # The newest version has no such job: nothing to judge by, and the decision says so.
-        question = Question(machine, (), None, b"", held.agreement.digest)
+        question = Question(machine, (), None, b"", held.agreement.digest, services.clock.now())
     wrong = _nonce(services, lease, nonce)
     if wrong is not None:
         await services.writer.submit(lambda tx: _note(tx, lease, wrong, services.clock.now(), purpose))

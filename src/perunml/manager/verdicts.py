@@ -40,13 +40,15 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """All that judging needs, read in one snapshot. `judged_by` is the digest of the agreement whose policies these are."""
+    """All that judging needs, read in one snapshot. `judged_by` is the digest of the agreement whose policies these are,
+    `now` the time of the snapshot."""
 
     machine: StoredMachine
     policies: tuple[Policy, ...]
     clock: Clock | None
     log: bytes
     judged_by: str
+    now: int
 
 
 def ask(
@@ -70,7 +72,7 @@ def ask(
         known = (now_known[0], now_known[1], 0) if known is None else now_known
         log = 0
     kept = machines.log_of(connection, machine)[: max(log, offset)] if known else b""
-    return Question(machine, policies, known, kept, held.agreement.digest)
+    return Question(machine, policies, known, kept, held.agreement.digest, services.clock.now())
 
 
 async def answer(question: Question, bundle: Bundle, bound: bytes) -> Judgement:
@@ -84,7 +86,7 @@ async def answer(question: Question, bundle: Bundle, bound: bytes) -> Judgement:
 def _judge(question: Question, bundle: Bundle, bound: bytes) -> Judgement:
     machine = question.machine.enrolled(question.clock)
     for policy in question.policies:
-        found = judge(bundle, machine=machine, policy=policy, binding=bound, prior_log=question.log)
+        found = judge(bundle, machine=machine, policy=policy, binding=bound, now=question.now, prior_log=question.log)
         if not found.appraisal.reasons:
             break
     return found

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from perunml.agreements.profiles import AnyOf, AnyProfile, allows_simulated, alternatives
-from perunml.evidence.policy import Baseline, Policy
+from perunml.evidence.baseline import Baseline
+from perunml.evidence.policy import Policy
 from perunml.release import codes
 from perunml.wire.errors import refuse
 

@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
+from perunml.evidence.baseline import Baseline
 from perunml.evidence.binding import tpm_extra_data
 from perunml.evidence.bundle import BANK_SIZES, Bundle, TpmPart
-from perunml.evidence.policy import Baseline, Machine
+from perunml.evidence.policy import Machine
 from perunml.evidence.tpm.algorithms import CRYPTOGRAPHY, CURVE_WIDTHS, ECDSA, HASH_IDS, RSAPSS, RSASSA
 from perunml.evidence.tpm.attest import ST_ATTEST_QUOTE, TPM_GENERATED
 from perunml.evidence.tpm.credential import kdfa, kdfe

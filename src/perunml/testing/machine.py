@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from perunml.attesters.esys import open_tpm
-from perunml.evidence.policy import Baseline
+from perunml.evidence.baseline import Baseline
 from perunml.testing.imalog import ImaLine, boot_aggregate, ima_line
 from perunml.wire.errors import PerunError
 

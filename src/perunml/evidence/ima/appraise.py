@@ -21,7 +21,7 @@ from perunml.evidence.codes import (
 )
 from perunml.evidence.ima.parse import Line, parse_log
 from perunml.evidence.ima.replay import VIOLATION, check_template_hashes, replay
-from perunml.evidence.policy import STRONG_BANKS, Baseline
+from perunml.evidence.rules import STRONG_BANKS
 from perunml.wire.errors import PerunError
 from perunml.wire.rules import Reason, printable
 
@@ -48,9 +48,9 @@ class LogFindings:
 
 
 def appraise_log(
-    log: bytes, accepted: int, pcrs: Mapping[str, Mapping[int, bytes]], baseline: Baseline | None
+    log: bytes, accepted: int, pcrs: Mapping[str, Mapping[int, bytes]], files: Mapping[bytes, frozenset[bytes]]
 ) -> LogFindings:
-    """Judge this boot's whole `log`, of which the first `accepted` bytes were accepted before, by the quoted `pcrs`.
+    """Judge this boot's whole `log`, of which the first `accepted` bytes were accepted before, by the quoted `pcrs` and the `files` allowed (`Allowed.files`).
 
     Never raises for a bad log: a log that does not parse, or that the quote does not prove, has that as its reason.
     """
@@ -82,7 +82,7 @@ def appraise_log(
             )
         )
     reasons.extend(_aggregate(lines, pcrs))
-    reasons.extend(_bounded(_line_reasons(lines, baseline.allowed if baseline else {})))
+    reasons.extend(_bounded(_line_reasons(lines, files)))
     return LogFindings(len(lines), proven, tuple(reasons))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from perunml.evidence.baseline import Allowed, Baseline
 from perunml.evidence.codes import (
     BASELINE_INCOMPLETE,
     CLOCK_ROLLBACK,
@@ -14,7 +15,7 @@ from perunml.evidence.codes import (
     PCR_SELECTION,
     WEAK_BANK,
 )
-from perunml.evidence.policy import STRONG_BANKS, Baseline, Policy
+from perunml.evidence.rules import STRONG_BANKS, TpmRules
 from perunml.evidence.tpm.attest import Clock
 from perunml.evidence.tpm.quote import Quote
 from perunml.evidence.types import Verified
@@ -26,15 +27,17 @@ IMA_PCR = 10
 
 
 def appraise_quote(
-    verified: Verified[Quote], policy: Policy, last_clock: tuple[int, int, int] | None
+    verified: Verified[Quote], baseline: Baseline | None, last_clock: tuple[int, int, int] | None, now: int
 ) -> tuple[Reason, ...]:
-    """Every reason why the quote is not good enough; `last_clock` is (reset, restart, clock in ms) last accepted."""
+    """Every reason why the quote is not good enough; `last_clock` is (reset, restart, clock in ms) last accepted, `now` in
+    seconds since 1970."""
     quote = verified.value
+    rules = baseline.tpm if baseline is not None else TpmRules()
     return (
-        *_clock(quote.clock, last_clock, policy.allow_unsafe_clock),
-        *_firmware(quote.firmware, policy),
+        *_clock(quote.clock, last_clock, rules.unsafe_clock),
+        *_firmware(quote.firmware, rules),
         *_selection(quote),
-        *_baseline(quote, policy.baseline),
+        *_baseline(quote, baseline.at(now) if baseline is not None else None),
     )
 
 
@@ -55,8 +58,8 @@ def _clock(clock: Clock, last: tuple[int, int, int] | None, allow_unsafe: bool) 
         )
 
 
-def _firmware(version: int, policy: Policy) -> Iterator[Reason]:
-    if version in policy.denied_firmware:
+def _firmware(version: int, rules: TpmRules) -> Iterator[Reason]:
+    if f"{version:016x}" in rules.denied_firmware:
         yield Reason(FIRMWARE_DENIED, "the policy denies the TPM's firmware", seen=f"{version:016x}")
 
 
@@ -71,21 +74,21 @@ def _selection(quote: Quote) -> Iterator[Reason]:
         yield Reason(PCR_SELECTION, "PCRs that must be quoted are not", expected="0 to 10", seen=f"without {missing}")
 
 
-def _baseline(quote: Quote, baseline: Baseline | None) -> Iterator[Reason]:
-    if baseline is None:
+def _baseline(quote: Quote, allowed: Allowed | None) -> Iterator[Reason]:
+    if allowed is None:
         yield Reason(NO_BASELINE, "there is no baseline to judge this machine by")
         return
-    if not any(set(BOOT_PCRS) <= set(values) for values in baseline.pcrs.values()):
+    if not any(set(BOOT_PCRS) <= set(values) for values in allowed.pcrs.values()):
         yield Reason(BASELINE_INCOMPLETE, "the baseline leaves boot PCRs open", expected="PCRs 0 to 9 of one bank")
-    for bank, values in baseline.pcrs.items():
+    for bank, values in allowed.pcrs.items():
         for index, expected in values.items():
             seen = quote.pcrs.get(bank, {}).get(index)
             if seen is None:
                 yield Reason(PCR_SELECTION, "a PCR of the baseline is not quoted", expected=f"{bank}:{index}")
-            elif seen != expected:
+            elif seen not in expected:
                 yield Reason(
                     PCR_MISMATCH,
                     f"PCR {index} ({bank}) has another value than agreed",
-                    expected=expected.hex(),
+                    expected=" or ".join(sorted(value.hex() for value in expected)),
                     seen=seen.hex(),
                 )
