@@ -11,12 +11,14 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from perunml.sealing import pt2
 from perunml.sealing.formats import check_format
 from perunml.serving import archive
 from perunml.serving.archive import check_pt2
@@ -305,11 +307,17 @@ def test_a_compressed_archive_is_refused(model: Path) -> None:
         check_pt2(rebuilt(model.read_bytes(), lambda m: None, zipfile.ZIP_DEFLATED))
 
 
-@pytest.mark.parametrize("bound", ["MAX_ARCHIVE", "MAX_MEMBERS", "MAX_PROGRAM", "MAX_SAMPLE"])
-def test_archives_past_a_bound_are_refused(model: Path, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "bound"),
+    [(archive, "MAX_ARCHIVE"), *((pt2, name) for name in ("MAX_MEMBERS", "MAX_TEXT", "MAX_EXAMPLE", "MAX_PICKLE"))],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_archives_past_a_bound_are_refused(
+    model: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, bound: str
+) -> None:
     """Each bound is held: with it set to a little, an honest archive is too large."""
     check_pt2(model.read_bytes())
-    monkeypatch.setattr(archive, bound, 5)
+    monkeypatch.setattr(module, bound, 5)
     with pytest.raises(IntegrityError):
         check_pt2(model.read_bytes())
 

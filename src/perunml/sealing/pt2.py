@@ -3,7 +3,8 @@
 The archive is a zip of stored members under one folder. Weights and constants are raw tensors, named in a JSON file that can
 also declare one to be a pickle: refused. The example inputs are a file of `torch.save`, which is a pickle by nature: its
 operations are walked without being run, and may name nothing but the functions that make a tensor. The program itself is
-held against `pt2_program`'s lists: a recipient would load it on a machine of its own.
+held against `pt2_program`'s lists: a recipient would load it on a machine of its own. An output is so checked before it is
+sealed, and a model before an engine is given a byte of it.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from perunml.sealing.codes import FORMAT_REFUSED
-from perunml.sealing.pt2_program import check_program, parse
+from perunml.sealing.pt2_program import ProgramRefused, check_program, parse
 from perunml.sealing.zips import TAIL, directory_fault
-from perunml.wire.errors import PerunError, refuse
+from perunml.wire.errors import refuse
 
 MAX_MEMBERS = 100_000
 MAX_TEXT = 64 * 2**20
@@ -37,7 +38,13 @@ _MEMBER = re.compile(
 _EXAMPLE_MEMBER = re.compile(
     r"data\.pkl|\.format_version|\.storage_alignment|byteorder|version|data/\d{1,6}|\.data/serialization_id", re.ASCII
 )
-_NEEDED = {"models/model.json", "archive_format", "archive_version"}
+_NEEDED = {
+    "models/model.json",
+    "data/weights/model_weights_config.json",
+    "data/constants/model_constants_config.json",
+    "data/sample_inputs/model.pt",
+    "archive_version",
+}
 _OPERATIONS = {
     "PROTO", "STOP", "MARK", "POP", "POP_MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2",
     "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
@@ -55,18 +62,29 @@ def check_pt2(path: Path, size: int) -> None:
     """Raises `IntegrityError` (output_format_refused) unless the `size` bytes at `path` are such an archive."""
     with path.open("rb") as file:
         try:
-            _check(file, size)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, OverflowError, OSError) as exc:
-            raise _wrong(str(exc)) from None
+            inspect_pt2(file, size)
+        except ProgramRefused as exc:
+            raise refuse(FORMAT_REFUSED, f"not pt2: {exc}", expected="pt2") from None
 
 
-def _check(file: IO[bytes], size: int) -> None:
+def inspect_pt2(file: IO[bytes], size: int) -> None:
+    """Raises `ProgramRefused`, naming what is wrong, unless the `size` bytes of `file` are an archive of
+    `torch.export.save` with plain tensors, ATen operators and nothing else."""
+    try:
+        _inspect(file, size)
+    except ProgramRefused:
+        raise
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, OverflowError, OSError) as exc:
+        raise _wrong(f"not a zip archive that can be read: {exc}") from None
+
+
+def _inspect(file: IO[bytes], size: int) -> None:
     with _archive(file, size) as archive:
         members = _members(archive, size, _MEMBER)
         if not members.keys() >= _NEEDED:
-            raise _wrong("not an archive of torch.export")
+            raise _wrong("members are missing", expected=", ".join(sorted(_NEEDED)))
         if archive.read(members["archive_version"]) != b"0":
-            raise _wrong("an archive version that is not known")
+            raise _wrong("an archive version that is not known", expected="0")
         for name, member in members.items():
             if name.endswith(".json"):
                 value = _json(archive, member)
@@ -74,10 +92,10 @@ def _check(file: IO[bytes], size: int) -> None:
                     _check_config(name, value, members)
                 else:
                     check_program(value)
-        if example := members.get("data/sample_inputs/model.pt"):
-            if example.file_size > MAX_EXAMPLE:
-                raise _wrong(f"example inputs of {example.file_size} bytes")
-            _check_example(archive.read(example))
+        example = members["data/sample_inputs/model.pt"]
+        if example.file_size > MAX_EXAMPLE:
+            raise _wrong(f"example inputs of {example.file_size} bytes")
+        _check_example(archive.read(example))
 
 
 def _archive(file: IO[bytes], size: int) -> zipfile.ZipFile:
@@ -100,7 +118,7 @@ def _members(archive: zipfile.ZipFile, size: int, form: re.Pattern[str]) -> dict
         folder, _, name = info.filename.partition("/")
         folders.add(folder)
         if not form.fullmatch(name) or name in found or "\\" in folder or folder in (".", ".."):
-            raise _wrong(f"a member that does not belong there, or twice: {info.filename[:80]!r}")
+            raise _wrong("a member that does not belong there, or twice", seen=info.filename[:80])
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.file_size != info.compress_size:
             raise _wrong(f"member {name!r} is compressed or encrypted")
         if info.extra and size < 2**32:  # sizes and places told a second time, in a way that readers read differently
@@ -157,5 +175,5 @@ def _check_example(data: bytes) -> None:
         raise _wrong("bytes after the example inputs' structure")
 
 
-def _wrong(why: str) -> PerunError:
-    return refuse(FORMAT_REFUSED, f"not pt2: {why}", expected="pt2")
+def _wrong(what: str, *, expected: str = "", seen: str = "") -> ProgramRefused:
+    return ProgramRefused(what, expected=expected, seen=seen)
