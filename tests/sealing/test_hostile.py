@@ -23,7 +23,7 @@ from perunml.sealing.manifest import Manifest, open_manifest
 from perunml.sealing.reader import SealedReader, verify_tree
 from perunml.sealing.store import FolderStore, write_file
 from perunml.sealing.views import unpack
-from perunml.sealing.writer import seal_files, seal_folder
+from perunml.sealing.writer import seal_files
 from perunml.wire.canonical import canonical
 from perunml.wire.dsse import Envelope, signed
 from perunml.wire.errors import IntegrityError, LimitReached, PerunError, UsageError
@@ -288,7 +288,7 @@ def test_an_empty_folder_seals_and_unpacks(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "target").mkdir()
     found = FolderStore(tmp_path / "s")
-    envelope = seal_folder(tmp_path / "source", found, name="x", kind="code", owner=OWNER, data_key=KEY)
+    envelope = seal_files(collect(tmp_path / "source"), found, name="x", kind="code", owner=OWNER, data_key=KEY)
     manifest = open_manifest(envelope, [OWNER.public])
     assert manifest.blobs == ()
     with SealedReader(manifest, KEY, found) as reader:
@@ -320,7 +320,7 @@ def test_links_and_special_files_are_refused(tmp_path: Path, make: str) -> None:
         path.symlink_to({"link": "/etc/hostname", "loop": path, "folder link": "/etc"}[make])
     sink = FolderStore(tmp_path / "s")
     with pytest.raises(UsageError, match="path_refused"):
-        seal_folder(source, sink, name="x", kind="code", owner=OWNER, data_key=KEY)
+        seal_files(collect(source), sink, name="x", kind="code", owner=OWNER, data_key=KEY)
     with pytest.raises(UsageError, match="path_refused"):
         seal(tmp_path / "s", {"it": path})
 

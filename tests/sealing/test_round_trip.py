@@ -15,7 +15,7 @@ from perunml.sealing.manifest import Manifest, open_manifest
 from perunml.sealing.reader import SealedReader
 from perunml.sealing.store import FolderStore
 from perunml.sealing.views import unpack
-from perunml.sealing.writer import seal_files, seal_folder
+from perunml.sealing.writer import seal_files
 from perunml.wire.dsse import Envelope
 from perunml.wire.errors import IntegrityError, UsageError
 from perunml.wire.hpke import HpkePrivateKey
@@ -72,8 +72,8 @@ def test_a_folder_unpacks_to_the_same_tree(tmp_path: Path) -> None:
     (source / "a/empty").write_bytes(b"")
     (source / "top.csv").write_bytes(b"1,2\n")
     key, store, seen = new_data_key(), FolderStore(tmp_path / "store"), []
-    envelope = seal_folder(
-        source, store, name="x", kind="code", owner=OWNER, data_key=key, chunk_size=CHUNK,
+    envelope = seal_files(
+        collect(source), store, name="x", kind="code", owner=OWNER, data_key=key, chunk_size=CHUNK,
         progress=lambda done, total: seen.append((done, total)),
     )  # fmt: skip
     with store, opened(store, envelope, key) as reader:
@@ -228,8 +228,13 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     source.mkdir()
     (source / "link").symlink_to("/etc/shadow")
     with pytest.raises(UsageError, match="path_refused"):
-        seal_folder(
-            source, FolderStore(tmp_path / "store"), name="x", kind="code", owner=OWNER, data_key=new_data_key()
+        seal_files(
+            collect(source),
+            FolderStore(tmp_path / "store"),
+            name="x",
+            kind="code",
+            owner=OWNER,
+            data_key=new_data_key(),
         )
     assert not (tmp_path / "store").exists()
 

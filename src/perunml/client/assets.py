@@ -23,7 +23,7 @@ from perunml.client.identity import Identity
 from perunml.sealing.keys import WrappedKeys, new_data_key, unwrap_key, wipe, wrap_key
 from perunml.sealing.manifest import DEFAULT_CHUNK, Manifest, open_manifest
 from perunml.sealing.store import FolderStore
-from perunml.sealing.writer import seal_folder
+from perunml.sealing.writer import collect, seal_files
 from perunml.wire.dsse import Envelope, signed
 from perunml.wire.errors import refuse
 from perunml.wire.hpke import HpkePublicKey
@@ -81,8 +81,8 @@ def seal(
     data_key = new_data_key()
     try:
         store = FolderStore(temporary)
-        envelope = seal_folder(
-            source,
+        envelope = seal_files(
+            collect(source),
             store,
             name=name,
             kind=kind,

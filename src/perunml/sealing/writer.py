@@ -32,37 +32,9 @@ Progress = Callable[[int, int], None]
 Source = Path | bytes
 
 
-def seal_folder(
-    source: Path,
-    sink: BlobSink,
-    *,
-    name: str,
-    kind: str,
-    owner: Signer,
-    data_key: bytes | bytearray,
-    version: int = 1,
-    asset_id: str | None = None,
-    chunk_size: int = DEFAULT_CHUNK,
-    progress: Progress | None = None,
-) -> Envelope:
-    """Seals a folder (or one file) and returns the signed manifest. Raises `UsageError` (path_refused) for symbolic
-    links, special files and names that are not portable, `LimitReached` (disk_full)."""
-    return seal_files(
-        collect(source),
-        sink,
-        name=name,
-        kind=kind,
-        owner=owner,
-        data_key=data_key,
-        version=version,
-        asset_id=asset_id,
-        chunk_size=chunk_size,
-        progress=progress,
-    )
-
-
 def collect(source: Path) -> dict[str, Path]:
-    """Every file under `source` by its path, sorted; `source` itself when it is a file."""
+    """Every file under `source` by its path, sorted; `source` itself when it is a file. Raises `UsageError`
+    (path_refused) for symbolic links, special files and names that are not portable."""
     mode = os.lstat(source).st_mode
     if S_ISREG(mode):
         return {check_path(source.name): source}
@@ -95,7 +67,8 @@ def seal_files(
     chunk_size: int = DEFAULT_CHUNK,
     progress: Progress | None = None,
 ) -> Envelope:
-    """As `seal_folder`, for files given by name (paths or bytes)."""
+    """Seals files, given by the names that they shall have (see `collect`), and returns the signed manifest. Raises
+    `UsageError` (path_refused) for files that change meanwhile or are none, `LimitReached` (disk_full)."""
     if not MIN_CHUNK <= chunk_size <= MAX_CHUNK:
         raise ValueError(f"chunk_size is {MIN_CHUNK} to {MAX_CHUNK} bytes")
     for path in files:
