@@ -23,7 +23,7 @@ from perunml.sealing.manifest import Manifest, open_manifest
 from perunml.sealing.reader import SealedReader, verify_tree
 from perunml.sealing.store import FolderStore, write_file
 from perunml.sealing.views import unpack
-from perunml.sealing.writer import seal_files
+from perunml.sealing.writer import collect, seal_files
 from perunml.wire.canonical import canonical
 from perunml.wire.dsse import Envelope, signed
 from perunml.wire.errors import IntegrityError, LimitReached, PerunError, UsageError

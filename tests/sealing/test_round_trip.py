@@ -15,7 +15,7 @@ from perunml.sealing.manifest import Manifest, open_manifest
 from perunml.sealing.reader import SealedReader
 from perunml.sealing.store import FolderStore
 from perunml.sealing.views import unpack
-from perunml.sealing.writer import seal_files
+from perunml.sealing.writer import collect, seal_files
 from perunml.wire.dsse import Envelope
 from perunml.wire.errors import IntegrityError, UsageError
 from perunml.wire.hpke import HpkePrivateKey
