@@ -1,16 +1,21 @@
-"""The whole story, with real processes: what `make demo` and `perunml quickstart` tell, held line by line."""
+"""The whole story, with real processes: what `make demo` and `perunml quickstart` tell, held line by line; told by an
+installed package that sees no checkout."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import wheel
 from perunml.testing.story.tell import missing_programs
 
 REFUSALS = [
@@ -25,19 +30,36 @@ TIMEOUT = 400
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """`perunml quickstart -o json`, run once, as a user would."""
-    if absent := missing_programs():
-        # In CI everything is installed: there a skip would hide a broken set-up.
-        assert not os.environ.get("CI"), f"the set-up left out {absent}"
+def perunml(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """The command of a wheel in a virtual environment of its own; gone afterwards, for it has tens of thousands of files.
+    Where the build backend is missing, as it is not in CI, the checkout's command stands in."""
+    absent = missing_programs()
+    backend = importlib.util.find_spec("hatchling") is not None
+    # In CI everything is installed: there a skip would hide a broken set-up.
+    assert not os.environ.get("CI") or (backend and not absent), f"the set-up left out {absent or 'hatchling'}"
+    if absent:
         pytest.skip(f"the story needs {', '.join(absent)}; `make setup` installs them")
-    folder = tmp_path_factory.mktemp("story") / "kept"
+    if not backend:
+        yield [sys.executable, "-m", "perunml"]
+        return
+    folder = tmp_path_factory.mktemp("wheel")
+    yield [str(wheel.install(wheel.build(folder), folder / "venv", linked=True) / "perunml")]
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def told(perunml: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """`perunml quickstart -o json`, run once, as a user would, away from the checkout."""
+    away = tmp_path_factory.mktemp("story")
+    folder = away / "kept"
     done = subprocess.run(
-        [sys.executable, "-m", "perunml", "quickstart", "-o", "json", "--keep", str(folder)],
+        [*perunml, "quickstart", "-o", "json", "--keep", str(folder)],
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
         check=False,
+        cwd=away,
+        env=wheel.environment() if len(perunml) == 1 else None,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return {**json.loads(done.stdout), "folder": folder}

@@ -1,0 +1,106 @@
+"""docs/protocol.md's tables of routes are the applications' own: method, path, who may call, what is answered."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import typing
+from pathlib import Path
+from unittest.mock import create_autospec
+
+import pytest
+from starlette.routing import Route
+
+import perunml.api
+from perunml.api.base import Message
+from perunml.manager import setup
+from perunml.manager.app import make_app, specs
+from perunml.manager.config import Config
+from perunml.manager.context import Services, make_services
+from perunml.manager.http import Answer
+from perunml.serving import gateway
+from perunml.serving.service import Service
+from perunml.wire import passphrase
+
+SECTION = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text().partition("## 12. Routes")[2]
+MANAGER, SERVICE = SECTION.partition("A service, ")[::2]
+ROW = re.compile(r"^\| ([A-Z]+) \| `(\S+)` \| ([a-z ]+) \| (.+) \|$", re.MULTILINE)
+
+
+def listed(part: str) -> dict[tuple[str, str], tuple[str, str]]:
+    """(method, path) to (who, answer) of a table; no route stands there twice."""
+    rows = ROW.findall(part)
+    found = {(method, path): (who, answer) for method, path, who, answer in rows}
+    assert len(found) == len(rows) == part.count("\n| ") - 1, "a row is not of its form, or stands there twice"
+    return found
+
+
+def plain(path: str) -> str:
+    """A path as people write it."""
+    return path.replace("{path:path}", "{path}")
+
+
+def messages() -> set[str]:
+    """The names of all messages in `perunml.api`."""
+    found = set()
+    for info in pkgutil.iter_modules(perunml.api.__path__, "perunml.api."):
+        found |= {
+            name
+            for name, value in vars(importlib.import_module(info.name)).items()
+            if isinstance(value, type) and issubclass(value, Message)
+        }
+    return found
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> typing.Iterator[Services]:
+    """A manager's, not started."""
+    folder = tmp_path_factory.mktemp("routes") / "manager"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passphrase, "LOG_N", 10)
+        setup.init(folder, b"a passphrase for tests", url="https://127.0.0.1:1")
+        keys = setup.unlock(folder, b"a passphrase for tests")
+    made = make_services(Config.load(folder), keys)
+    yield made
+    made.database.close()
+
+
+def test_the_managers_routes_are_listed_with_who_may_call_and_what_they_answer(services: Services) -> None:
+    """Row by row: a route that is not in the table, or of which the table says something else, is found."""
+    real = {}
+    for spec in specs(services):
+        answer = typing.get_type_hints(spec.action)["return"]
+        real[spec.method, plain(spec.path)] = (spec.access.value, None if answer is Answer else f"`{answer.__name__}`")
+    told = listed(MANAGER)
+    assert len(real) > 30
+    assert {route: who for route, (who, _) in told.items()} == {route: who for route, (who, _) in real.items()}
+    for route, (_, answer) in real.items():
+        said = told[route][1]
+        if answer is not None:
+            assert said == answer, route
+        else:
+            assert said.strip("`") not in messages(), route
+
+
+def test_the_application_serves_what_its_modules_declare_and_no_more(services: Services) -> None:
+    """No route is added beside the declared ones, and GET brings no HEAD."""
+    served = set()
+    for route in make_app(services).routes:
+        assert isinstance(route, Route)
+        served |= {(method, plain(route.path)) for method in route.methods or ()}
+    assert served == set(listed(MANAGER))
+
+
+def test_a_services_routes_are_listed() -> None:
+    """Two, both open: what is asked is sealed and signed within. Starlette answers HEAD where there is a GET."""
+    service = create_autospec(Service, instance=True)
+    served = set()
+    for route in gateway.make_app(service).routes:
+        assert isinstance(route, Route)
+        served |= {(method, route.path) for method in (route.methods or set()) - {"HEAD"}}
+    told = listed(SERVICE)
+    assert served == set(told)
+    for who, answer in told.values():
+        assert who == "open"
+        assert answer.strip("`") in messages()
