@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from cli.kit import Party
 from client.test_pin import issue, pin_of
 from perunml.cli.host import event_line
+from perunml.wire.encoding import unb64
 
 EVENTS: list[tuple[dict[str, object], str]] = [
     ({"event": "ready", "machine": "ek:x", "simulated": False}, "ready       machine ek:x"),
@@ -54,3 +56,48 @@ def test_one_machine_or_the_other(nobody: Party, tmp_path: Path) -> None:
     assert nobody.refused(*words, "--pin", pin, passphrase=None) == (2, "usage")
     assert nobody.refused(*words, "--pin", pin, "--simulated-machine", "--tcti", "x", passphrase=None) == (2, "usage")
     assert nobody.refused(*words, "--simulated-machine", passphrase=None) == (2, "not_pinned")
+
+
+def state(folder: Path) -> dict[str, bytes]:
+    """The files of a folder."""
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.swtpm
+def test_a_dry_enrolment_asks_the_tpm_and_nobody_else(vitus: Party, tmp_path: Path) -> None:
+    """The request is shown with the TPM's own EK certificate; the manager, which is away, hears nothing; the agent's folder
+    is not even made. With another TPM in the folder's place it refuses as enrolling would."""
+    if shutil.which("swtpm") is None or shutil.which("swtpm_setup") is None:
+        pytest.skip("no software TPM (Debian: swtpm swtpm-tools); runs where make test does")
+    from perunml.attesters.tpm import TpmAttester
+    from perunml.testing.machine import SimulatedMachine
+
+    pin = tmp_path / "pin.json"
+    pin.write_bytes(pin_of(issue("manager")[1]).to_file())
+    with SimulatedMachine(tmp_path / "machine") as machine:
+        words = ("host", "enrol", "--pin", pin, "--name", "gpu-7", "--tcti", machine.tcti, "--dry-run")
+        would = vitus.ok(*words, "--folder", tmp_path / "host")["would_send"]
+        attester = TpmAttester(machine.tcti, tmp_path / "seen")
+        assert would["method"] == "POST"
+        assert would["url"].endswith("/v1/enrolments")
+        told = would["body"]["machine"]
+        assert (told["kind"], told["name"]) == ("tpm", "gpu-7")
+        assert unb64(told["ek_certificate"]) == attester.enrolment()["ek_certificate"]
+        assert not (tmp_path / "host").exists()
+        (tmp_path / "seen" / "tpm.json").write_text('{"machine": "another", "ak": ""}')
+        before = state(tmp_path / "seen")
+        assert vitus.refused(*words, "--folder", tmp_path / "seen") == (11, "tpm_changed")
+        assert state(tmp_path / "seen") == before
+    gone = vitus.refused(*words, "--folder", tmp_path / "host")
+    assert gone == (16, "tpm_unavailable")
+
+
+def test_a_dry_enrolment_into_a_folder_that_cannot_be(vitus: Party, tmp_path: Path) -> None:
+    """A file stands where the folder, or one above it, would be."""
+    pin = tmp_path / "pin.json"
+    pin.write_bytes(pin_of(issue("manager")[1]).to_file())
+    words = ("host", "enrol", "--pin", pin, "--name", "x", "--simulated-machine", "--dry-run")
+    assert vitus.refused(*words, "--folder", pin / "host") == (2, "local_file")
+    if os.geteuid() != 0:  # root may write where it pleases
+        (tmp_path / "shut").mkdir(mode=0o500)
+        assert vitus.refused(*words, "--folder", tmp_path / "shut" / "host") == (2, "local_file")

@@ -8,7 +8,7 @@ import pytest
 
 from cli.kit import PASSPHRASE
 from cli.world import World
-from perunml import Client, PerunError
+from perunml import Client, PerunError, operators
 from perunml.client.connection import WouldSend
 from perunml.client.runs import failure
 from perunml.manager import setup
@@ -59,6 +59,74 @@ def test_a_dry_run_raises_what_it_would_send(world: World) -> None:
     with Client.open(world["acme"].home, PASSPHRASE, dry_run=True) as client, pytest.raises(WouldSend) as caught:
         client.push("unet")
     assert caught.value.url.endswith("/v1/assets")
+
+
+def test_a_dry_run_of_trust_and_infer_leaves_no_trace(world: World, tmp_path: Path) -> None:
+    """The two that do not speak over the client's own connection: nothing is pinned, and no question is asked."""
+    Client.create(tmp_path / "home", "careful", PASSPHRASE)
+    with Client.open(tmp_path / "home", PASSPHRASE, dry_run=True) as client:
+        assert client.dry_run
+        assert client.trust(world.manager.url, world.manager.profile).identity == world.manager.identity
+        assert client.home.pins() == {}
+        with pytest.raises(WouldSend) as caught:
+            client.infer("0" * 32, {"x": [1]}, endpoint="http://127.0.0.1:1")
+        assert (caught.value.url, caught.value.body) == ("http://127.0.0.1:1/v1/infer", b'{"x":[1]}')
+    run = world.finished(world.agree("no-service"))
+    with Client.open(world["acme"].home, PASSPHRASE, dry_run=True) as client, pytest.raises(PerunError) as none:
+        client.infer(run, {"x": [1]})
+    assert none.value.code == "not_found"
+
+
+def test_what_asks_nobody(world: World, tmp_path: Path) -> None:
+    """The verbs that work on files alone, with the manager away: check, review, schema, digest of a document, own assets."""
+    path = world.write(world.document("offline"))
+    with Client.open(world["acme"].home, PASSPHRASE) as client:
+        document = client.check(path)
+        assert document == client.check(path.read_bytes()) == Client.check(document)
+        assert [section.title for section in client.review(path)] == [s.title for s in client.review(document, "acme")]
+        assert client.review(path, "clinic") != client.review(path)
+        assert "Agreement" in client.agreement_schema()["title"]
+        assert ("unet", 1, world.assets["unet"]) in client.assets()
+        assert Client.document_digest("Baseline", {"a": 1}) != Client.document_digest("Baseline", {"a": 2})
+        assert client._connection is None
+
+
+def test_outputs_of_all_runs(world: World) -> None:
+    """Each with its run, as `output list` shows them."""
+    run = world.finished(world.agree("outputs"))
+    with Client.open(world["acme"].home, PASSPHRASE) as client:
+        found = client.outputs("outputs")
+    assert [(view.run, output.name) for view, output in found] == [(run, "metrics"), (run, "model")]
+
+
+def test_an_operators_road_in_python(tmp_path: Path) -> None:
+    """Make a manager, admit, serve, enrol a machine (first dry), and an agent that may not start where it is not enrolled."""
+    with Client.create(tmp_path / "home", "operator", PASSPHRASE) as client:
+        folder = tmp_path / "manager"
+        identity = operators.make_manager(folder, PASSPHRASE, url="https://127.0.0.1:1")
+        operators.admit(folder, [client.identity.public.identity])
+        server = operators.manager(folder, PASSPHRASE, listen=("127.0.0.1", 0))
+        _, port = server.start()
+        try:
+            profile = tmp_path / "profile.yaml"
+            profile.write_text("{apiVersion: perunml/v1, kind: ManagerProfile, profile: {profile: simulated}}")
+            assert client.trust(f"https://127.0.0.1:{port}", profile).identity == identity
+            host = tmp_path / "host"
+            with pytest.raises(WouldSend) as caught:
+                operators.enrol(client, host, "laptop", dry_run=True, simulated_machine=True)
+            assert caught.value.url.endswith("/v1/enrolments")
+            assert not host.exists()
+            enrolled = operators.enrol(client, host, "laptop", simulated_machine=True)
+            assert operators.machine(host, simulated_machine=True).machine == enrolled.machine
+            with pytest.raises(PerunError) as absent:
+                operators.agent(client.pin, tmp_path / "new", simulated_machine=True).run_forever()
+            assert absent.value.code in ("not_enrolled", "host_unfit")
+        finally:
+            server.stop()
+    assert operators.doctor()
+    for which in ({}, {"tcti": "x", "simulated_machine": True}):
+        with pytest.raises(ValueError, match="either tcti or simulated_machine"):
+            operators.machine(tmp_path, **which)
 
 
 def test_the_names_in_the_package() -> None:

@@ -34,9 +34,9 @@ def push(settings: Settings, file: Path, manager: str, dry_run: bool) -> None:
 @click.pass_obj
 def digest(settings: Settings, file: Path) -> None:
     """Print the digest by which an agreement names the document in FILE. Sends nothing."""
+    from perunml.client.client import Client
     from perunml.client.documents import read_document
-    from perunml.wire.dsse import unsigned
 
     kind, body = read_document(file.read_bytes())
-    found = unsigned(kind, body).digest
+    found = Client.document_digest(kind, body)
     settings.voice.answer({"digest": found, "kind": kind}, [found])

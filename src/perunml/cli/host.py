@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from perunml.cli.manager import say_event
-from perunml.cli.settings import Settings, group, manager_option
+from perunml.cli.settings import Settings, dry_run_option, group, manager_option
 from perunml.cli.voice import table
 
 if TYPE_CHECKING:
     from perunml.api.pin import Pin
-    from perunml.host.enrol import SimulatedMachine, TpmMachine
 
 command = group("A machine that runs jobs: its agent proves the machine's state and asks for keys.")
 F = TypeVar("F", bound=Callable[..., None])
@@ -51,16 +50,29 @@ def machine_options(function: F) -> F:
 @click.option(
     "--name", required=True, help="What the operator calls the machine; its name to others is its EK's digest."
 )
+@dry_run_option
 @click.pass_obj
-def enrol(settings: Settings, /, folder: Path, pin_file: Path | None, manager: str, name: str, **machine: Any) -> None:
+def enrol(
+    settings: Settings,
+    /,
+    folder: Path,
+    pin_file: Path | None,
+    manager: str,
+    name: str,
+    dry_run: bool,
+    **machine: Any,
+) -> None:
     """Prove to the manager which machine this is, signed by this home's identity as its operator. Gives no right to
-    anything: agreements name machines."""
-    from perunml.host.enrol import enrol as enrol_machine
+    anything: agreements name machines.
 
-    attester = _attester(folder, **machine)
-    with settings.client(manager=manager) as client:
-        pin = _pin(settings, pin_file, manager)
-        done = enrol_machine(pin, client.identity.signing, attester, folder, name)
+    With `--dry-run` the TPM is opened, its EK certificate is read and the folder is looked at, and what would be sent is
+    shown; the manager hears nothing.
+    """
+    from perunml import operators
+
+    _check_machine(machine)
+    with settings.client(manager=manager, dry_run=dry_run) as client:
+        done = operators.enrol(client, folder, name, pin=_pin(settings, pin_file, manager), **machine)
     value = {"machine": done.machine, "name": name, "simulated": done.simulated, "expires": done.expires}
     rows = [
         ("machine", done.machine),
@@ -89,13 +101,14 @@ def run(
     one JSON object a line. Needs no passphrase."""
     import signal
 
-    from perunml.host.agent import Agent
+    from perunml import operators
 
     def report(event: dict[str, Any]) -> None:
         say_event(settings, event, event_line(event))
 
     pin = _pin(settings, pin_file, manager)
-    agent = Agent(folder, pin, _attester(folder, **machine), services_listen=services_listen, on_event=report)
+    _check_machine(machine)
+    agent = operators.agent(pin, folder, services_listen=services_listen, on_event=report, **machine)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: agent.stop())
     agent.run_forever()
@@ -105,9 +118,9 @@ def run(
 @click.pass_obj
 def doctor(settings: Settings) -> None:
     """Look at this machine: TPM, IMA log, bubblewrap, cgroups, swap. Says what is missing, and the cure."""
-    from perunml.attesters.doctor import doctor as examine
+    from perunml import operators
 
-    findings = examine()
+    findings = operators.doctor()
     value = {
         "ok": all(finding.ok for finding in findings),
         "findings": [{"name": f.name, "ok": f.ok, "seen": f.seen, "fix": f.fix} for f in findings],
@@ -136,22 +149,6 @@ def _pin(settings: Settings, pin_file: Path | None, manager: str) -> Pin:
     return Pin.from_file(pin_file.read_bytes()) if pin_file else settings.home.pin(manager)
 
 
-def _attester(
-    folder: Path,
-    *,
-    tcti: str | None,
-    ima_log: Path | None,
-    event_log: Path | None,
-    ek_chain: tuple[Path, ...],
-    simulated_machine: bool,
-) -> TpmMachine | SimulatedMachine:
-    if simulated_machine is (tcti is not None):
+def _check_machine(machine: dict[str, Any]) -> None:
+    if machine["simulated_machine"] is (machine["tcti"] is not None):
         raise click.UsageError("Say which machine this is: either --tcti STRING or --simulated-machine.")
-    if simulated_machine:
-        from perunml.attesters.simulated import SimulatedAttester
-
-        return SimulatedAttester(folder)
-    from perunml.attesters.tpm import TpmAttester
-
-    assert tcti is not None
-    return TpmAttester(tcti, folder, ima_log, event_log, ek_chain)

@@ -28,8 +28,6 @@ def command(
     host's key, and the answer comes with a receipt."""
     import json
 
-    from perunml.client.codes import NOT_FOUND
-    from perunml.client.connection import WouldSend
     from perunml.client.home import write_file
     from perunml.wire.canonical import load_json
     from perunml.wire.codes import MALFORMED
@@ -40,11 +38,6 @@ def command(
     if not isinstance(inputs, dict):
         raise refuse(MALFORMED, "inputs are one JSON object, by name", seen=type(inputs).__name__)
     with settings.client(manager=manager, dry_run=dry_run) as client:
-        if dry_run:
-            where = endpoint or client.run(run).endpoint
-            if not where:
-                raise refuse(NOT_FOUND, "this run has no endpoint", expected="a running service", seen=run)
-            raise WouldSend("POST", f"{where}/v1/infer", data)
         outputs, kept = client.infer(run, inputs, endpoint=endpoint)
         body = client.verify_receipt(kept.encode())
     path = receipt or settings.home.receipt_path(str(body["id"]))

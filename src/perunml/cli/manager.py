@@ -56,11 +56,11 @@ def init(
     settings: Settings, folder: Path, url: str, vendor_roots: tuple[Path, ...], simulated_ek_roots: tuple[Path, ...]
 ) -> None:
     """Make a manager in a new folder. Its root key lies there under the passphrase: that is `simulated`, and says so."""
-    from perunml.manager import setup
+    from perunml import operators
 
     passphrase = settings.passphrase("New passphrase of the manager", new=True)
-    identity = setup.init(
-        folder, passphrase, url=url, vendor_roots=list(vendor_roots), simulated_ek_roots=list(simulated_ek_roots)
+    identity = operators.make_manager(
+        folder, passphrase, url=url, vendor_roots=vendor_roots, simulated_ek_roots=simulated_ek_roots
     )
     value = {"folder": str(folder), "url": url, "identity": identity, "simulated": True}
     rows = [
@@ -78,9 +78,9 @@ def init(
 @click.pass_obj
 def admit(settings: Settings, folder: Path, keys: tuple[str, ...]) -> None:
     """Let the identity KEYS (ed25519:… or p384:…) talk to this manager. A right to nothing else; it may be running."""
-    from perunml.manager import setup
+    from perunml import operators
 
-    setup.admit(folder, list(keys))
+    operators.admit(folder, keys)
     settings.voice.answer({"admitted": list(keys)}, [f"admitted  {key}" for key in keys])
 
 
@@ -90,17 +90,16 @@ def admit(settings: Settings, folder: Path, keys: tuple[str, ...]) -> None:
 @click.pass_obj
 def run(settings: Settings, folder: Path, listen: tuple[str, int] | None) -> None:
     """Run the manager until it is stopped. With `-o json` one JSON object a line."""
+    from perunml import operators
     from perunml.manager.config import Config
-    from perunml.manager.server import Server
 
-    url = Config.load(folder).url
-    parts = urlsplit(url)
-    host, port = listen or (parts.hostname or "127.0.0.1", parts.port or HTTPS)
-    server = Server(folder, settings.passphrase("Passphrase of the manager"), host, port)
-    identity = server.services.keys.identity.public.text
+    Config.load(folder)  # says that this is no manager's folder before it asks for a passphrase
+    server = operators.manager(folder, settings.passphrase("Passphrase of the manager"), listen=listen)
+    url, identity = server.services.config.url, server.services.keys.identity.public.text
+    host = listen[0] if listen else urlsplit(url).hostname
 
     def ready(bound: tuple[str, int]) -> None:
-        where = url if bound[1] == (parts.port or HTTPS) else f"https://{host}:{bound[1]}"
+        where = url if bound[1] == (urlsplit(url).port or HTTPS) else f"https://{host}:{bound[1]}"
         event = {"event": "ready", "url": where, "identity": identity, "simulated": True}
         say_event(settings, event, f"ready     {where} {identity} (simulated)")
 

@@ -19,8 +19,7 @@ command = group("What runs produced: list it, approve that it leaves, pull it.")
 def list_(settings: Settings, agreement: str, manager: str) -> None:
     """List outputs of finished runs: for whom they are, and who may pull them now."""
     with settings.client(manager=manager) as client:
-        views = client.runs(agreement)
-    found = [(view, output) for view in views for output in view.outputs]
+        found = client.outputs(agreement)
     rows = [
         (view.run, output.name, ", ".join(output.to), ", ".join(output.released_to) or "nobody yet", output.asset)
         for view, output in found
@@ -52,7 +51,11 @@ def approve(settings: Settings, run: str, name: str, manager: str, dry_run: bool
 @click.argument("run")
 @click.argument("name", metavar="[OUTPUT]", default="model")
 @click.option(
-    "--to", "target", required=True, type=click.Path(path_type=Path), help="A folder that does not exist yet."
+    "--to",
+    "target",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A folder that does not exist yet.",
 )
 @manager_option
 @click.pass_obj

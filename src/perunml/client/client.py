@@ -16,13 +16,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perunml.client.codes import NO_OUTPUT
-from perunml.client.connection import Connection
+from perunml.client.codes import NO_OUTPUT, NOT_FOUND
+from perunml.client.connection import Connection, WouldSend
 from perunml.client.home import Home, default_home
 from perunml.client.identity import Identity
+from perunml.wire.canonical import canonical
 from perunml.wire.errors import AgreementRefusal, Unreachable, refuse
 
 if TYPE_CHECKING:
+    from perunml.agreements.review import Section
     from perunml.agreements.schema import Agreement
     from perunml.api.agreements import AgreementView, SuspensionView
     from perunml.api.assets import AssetView, DocumentView
@@ -69,12 +71,18 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        """End the connection to the manager; the client may be used again."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     def __repr__(self) -> str:
         return f"<Client {self.identity.name} at {self.home.folder}>"
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether what would be sent is raised as `client.connection.WouldSend` instead."""
+        return self._dry_run
 
     @property
     def pin(self) -> Pin:
@@ -89,11 +97,13 @@ class Client:
         return self._connection
 
     def trust(self, url: str, profile: PathLike) -> Pin:
-        """Verify the manager's evidence against a profile document, and pin it."""
+        """Verify the manager's evidence against a profile document, and pin it; in a dry run only verify it. Raises
+        `EvidenceRefusal`, `Unreachable`."""
+        from perunml.client import trust
         from perunml.client.profile import ManagerProfile
-        from perunml.client.trust import trust_and_pin
 
-        return trust_and_pin(self.home, url, ManagerProfile.load(Path(profile).read_bytes()))
+        wanted = ManagerProfile.load(Path(profile).read_bytes())
+        return trust.trust(url, wanted) if self._dry_run else trust.trust_and_pin(self.home, url, wanted)
 
     # Assets
 
@@ -109,6 +119,12 @@ class Client:
 
         self.home.asset(name, version)  # what is missing here is said before anybody is asked
         return assets.push(self.connection, self.home, self.identity, name, version=version, progress=progress)
+
+    def assets(self) -> list[tuple[str, int, str]]:
+        """(name, version, digest) of everything sealed in the home folder. Asks nobody."""
+        from perunml.client import assets
+
+        return assets.local_assets(self.home)
 
     def asset(self, name: str) -> AssetView:
         """An asset as the manager holds it; by digest, or by its name in the home folder."""
@@ -130,16 +146,49 @@ class Client:
 
         return assets.push_document(self.connection, self.identity, kind, dict(body))
 
+    @staticmethod
+    def document_digest(kind: str, body: Mapping[str, Any]) -> str:
+        """The digest by which an agreement names a document; `client.documents.read_document` reads one from a file.
+        Sends nothing."""
+        from perunml.wire.dsse import unsigned
+
+        return unsigned(kind, dict(body)).digest
+
     # Agreements
+
+    @staticmethod
+    def check(agreement: Agreement | bytes | PathLike) -> Agreement:
+        """An agreement from YAML or JSON (a path, or bytes), its form checked. Asks nobody. Raises `UsageError` (malformed,
+        agreement_inconsistent) with every place that is wrong."""
+        from perunml.client.agreements import read_agreement
+
+        if isinstance(agreement, (str, Path)):
+            agreement = Path(agreement).read_bytes()
+        return read_agreement(agreement) if isinstance(agreement, bytes) else agreement
+
+    @staticmethod
+    def agreement_schema() -> dict[str, Any]:
+        """The JSON Schema of agreements."""
+        from perunml.agreements.document import json_schema
+
+        return json_schema()
+
+    def review(self, agreement: Agreement | bytes | PathLike, party: str = "") -> list[Section]:
+        """In sentences, what an agreement means for a party (default: this one), what its mode does not protect, and what
+        approving would sign. Asks nobody; what the manager holds is `client.agreement(name)[1]`."""
+        from perunml.agreements.review import review
+
+        document = self.check(agreement)
+        return review(document, party or self.party_in(document))
 
     def propose(self, agreement: Agreement | bytes | PathLike) -> AgreementView:
         """Sign an agreement as its proposer and send it; approves nothing yet."""
         from perunml.client import agreements
 
-        document = self._agreement(agreement)
-        return agreements.propose(self.connection, self.home, self.identity, document)
+        return agreements.propose(self.connection, self.home, self.identity, self.check(agreement))
 
     def agreements(self) -> list[AgreementView]:
+        """The agreements that the manager shows this party."""
         from perunml.client import agreements
 
         return agreements.listed(self.connection)
@@ -165,7 +214,7 @@ class Client:
 
     def suspend(self, asset: str, *, agreement: str = "", lift: bool = False) -> SuspensionView:
         """Stop every use of an own asset (a digest, or its name in an agreement) and of what was derived from it, at once;
-        or lift that."""
+        or, with `lift`, allow it again: that takes the owner's board, where suspending takes one key."""
         from perunml.client import agreements
 
         return agreements.suspend(self.connection, self.identity, asset, agreement=agreement, lift=lift)
@@ -187,6 +236,7 @@ class Client:
         return runs.submit(self.connection, self.identity, digest, job, parameters or {}, assets=assets)
 
     def run(self, run: str) -> RunView:
+        """A run: its state, where it ran, why it was refused, what came out, its receipt."""
         from perunml.client import runs
 
         return runs.show(self.connection, run)
@@ -207,6 +257,10 @@ class Client:
 
     # Outputs
 
+    def outputs(self, agreement: str = "") -> list[tuple[RunView, OutputView]]:
+        """Outputs of the runs that this party may see, of one agreement or of all, each with its run."""
+        return [(view, output) for view in self.runs(agreement) for output in view.outputs]
+
     def approve_output(self, run: str, output: str) -> OutputView:
         """Sign that an output may leave as the agreement says."""
         from perunml.client import agreements, outputs
@@ -225,12 +279,21 @@ class Client:
         """Ask the service of `run`; the answer, and a receipt that anybody can check offline.
 
         With `endpoint` the manager need not answer, nor know this party: the service's certificate is its word, and the
-        service itself says whether this party may ask. The party is then called what its identity is called.
+        service itself says whether this party may ask. The party is then called what its identity is called. A dry run
+        shows where the sealed inputs would go, and the inputs.
         """
         from perunml.client.infer import infer
 
+        if self._dry_run:
+            raise WouldSend("POST", f"{endpoint or self._endpoint(run)}/v1/infer", canonical(inputs))
         view, party = self._service(run, endpoint)
         return infer(self.identity, self.pin, view, inputs, endpoint=endpoint, party=party)
+
+    def _endpoint(self, run: str) -> str:
+        where = self.run(run).endpoint
+        if not where:
+            raise refuse(NOT_FOUND, "this run has no endpoint", expected="a running service", seen=run)
+        return where
 
     def _service(self, run: str, endpoint: str) -> tuple[RunView, str]:
         try:
@@ -258,13 +321,6 @@ class Client:
         from perunml.client import audit
 
         return audit.verify_receipt_file(data, self.pin)
-
-    def _agreement(self, source: Agreement | bytes | PathLike) -> Agreement:
-        from perunml.client.agreements import read_agreement
-
-        if isinstance(source, (str, Path)):
-            source = Path(source).read_bytes()
-        return read_agreement(source) if isinstance(source, bytes) else source
 
 
 def _unknown(run: str, endpoint: str) -> RunView:

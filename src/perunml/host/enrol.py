@@ -72,14 +72,8 @@ def enrol(pin: Pin, operator: Signer, attester: TpmMachine | SimulatedMachine, f
     """Enrol this machine and keep its certificate in `folder`. Raises what the manager refuses (EvidenceRefusal), and
     `IntegrityError` (delivery_mismatch) for a certificate that is not this machine's."""
     key = SigningKey.generate()
-    claim = attester.enrolment()
-    request: EnrolTpm | EnrolSimulated
-    if "ek_public" in claim:
-        request = EnrolTpm(kind="tpm", name=name, tls_key=key.public.text, **claim)
-    else:
-        request = EnrolSimulated(kind="simulated", name=name, tls_key=key.public.text, key=claim["key"])
     with ManagerLink(pin) as link:
-        challenge = link.enrol(EnrolRequest(machine=request), operator)
+        challenge = link.enrol(enrol_request(attester, name, key.public.text), operator)
         answer = EnrolAnswer(answer=_answer(attester, challenge))
         enrolled = link.answer_enrolment(challenge.enrolment, answer, operator)
     if enrolled.machine != attester.machine or _certified_key(enrolled.certificate) != key.public.text:
@@ -93,6 +87,15 @@ def enrol(pin: Pin, operator: Signer, attester: TpmMachine | SimulatedMachine, f
     )  # fmt: skip
     _write(folder / FILE, kept.encode())
     return enrolled
+
+
+def enrol_request(attester: TpmMachine | SimulatedMachine, name: str, tls_key: str) -> EnrolRequest:
+    """What an enrolment sends first: the machine's public keys, its EK's certificate and chain, and the TLS key (text) that is
+    to be certified."""
+    claim = attester.enrolment()
+    if "ek_public" in claim:
+        return EnrolRequest(machine=EnrolTpm(kind="tpm", name=name, tls_key=tls_key, **claim))
+    return EnrolRequest(machine=EnrolSimulated(kind="simulated", name=name, tls_key=tls_key, key=claim["key"]))
 
 
 def membership(pin: Pin, machine: str, folder: Path, now: int | None = None) -> Membership:

@@ -1,0 +1,165 @@
+"""What operators do, from Python: a manager's verbs and a host's, beside `Client`, which has the parties'.
+
+from perunml import Client, operators
+
+operators.make_manager("manager/", passphrase, url="https://manager.example:7443", vendor_roots=["vendor.pem"])
+with Client.open("~/.perunml", passphrase) as client:
+    operators.enrol(client, "host/", "gpu-7", tcti="device:/dev/tpmrm0")
+    operators.agent(client.pin, "host/", tcti="device:/dev/tpmrm0").run_forever()
+
+Each function imports its room when it is called: a machine that only runs jobs needs nothing of the manager.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from perunml.api.enrolment import Enrolled
+    from perunml.api.pin import Pin
+    from perunml.attesters.doctor import Finding
+    from perunml.client.client import Client
+    from perunml.host.agent import Agent
+    from perunml.host.enrol import SimulatedMachine, TpmMachine
+    from perunml.manager.server import Server
+
+    Machine = TpmMachine | SimulatedMachine
+
+__all__ = ["admit", "agent", "doctor", "enrol", "machine", "make_manager", "manager"]
+
+PathLike = str | Path
+
+
+def make_manager(
+    folder: PathLike,
+    passphrase: bytes,
+    *,
+    url: str,
+    vendor_roots: Sequence[PathLike] = (),
+    simulated_ek_roots: Sequence[PathLike] = (),
+) -> str:
+    """Make a manager in a new folder, its root key under the passphrase; its identity's text. `url` is where parties and
+    hosts will reach it (https://host:port); roots are certificates, PEM or DER. Raises `UsageError` (malformed,
+    folder_in_use)."""
+    from perunml.manager import setup
+
+    roots, simulated = list(map(Path, vendor_roots)), list(map(Path, simulated_ek_roots))
+    return setup.init(Path(folder), passphrase, url=url, vendor_roots=roots, simulated_ek_roots=simulated)
+
+
+def admit(folder: PathLike, keys: Iterable[str]) -> None:
+    """Let identity keys (their texts) talk to the manager of a folder; it may be running. Raises `UsageError`
+    (folder_in_use, malformed)."""
+    from perunml.manager import setup
+
+    setup.admit(Path(folder), keys)
+
+
+def manager(folder: PathLike, passphrase: bytes, *, listen: tuple[str, int] | None = None) -> Server:
+    """The manager of a folder, bound to its port: `run()` serves until it is told to stop; `start()` and `stop()` do from a
+    thread. `listen` is (host, port), port 0 any; by default the url's. Raises `UsageError` (folder_in_use),
+    `IntegrityError` (unseal_failed, state_damaged), `OSError` for the port."""
+    from urllib.parse import urlsplit
+
+    from perunml.manager.config import Config
+    from perunml.manager.server import Server
+
+    parts = urlsplit(Config.load(Path(folder)).url)
+    host, port = listen or (parts.hostname or "127.0.0.1", parts.port if parts.port is not None else 443)
+    return Server(Path(folder), passphrase, host, port)
+
+
+def machine(
+    folder: PathLike,
+    *,
+    tcti: str | None = None,
+    ima_log: PathLike | None = None,
+    event_log: PathLike | None = None,
+    ek_chain: Sequence[PathLike] = (),
+    simulated_machine: bool = False,
+) -> Machine:
+    """This machine, as what proves it: the TPM that `tcti` names, or with `simulated_machine` a bare key in `folder`, which
+    proves nothing. Logs are the kernel's by default; `ek_chain` are certificates between the EK's and its vendor's root.
+    The folder remembers which machine it was made for. Raises `ValueError` unless exactly one of the two is said, and
+    `EvidenceRefusal` or `Unreachable` for a TPM that is not there or has no EK certificate."""
+    if simulated_machine is (tcti is not None):
+        raise ValueError("say which machine this is: either tcti or simulated_machine")
+    if tcti is None:
+        from perunml.attesters.simulated import SimulatedAttester
+
+        return SimulatedAttester(Path(folder))
+    from perunml.attesters.tpm import TpmAttester
+
+    ima, boot = (Path(path) if path is not None else None for path in (ima_log, event_log))
+    return TpmAttester(tcti, Path(folder), ima, boot, [Path(path) for path in ek_chain])
+
+
+def enrol(
+    client: Client, folder: PathLike, name: str, *, pin: Pin | None = None, dry_run: bool = False, **which: Any
+) -> Enrolled:
+    """Prove to the pinned manager which machine this is (`which`: the arguments of `machine`), signed by the client's identity
+    as its operator; its certificate is kept in `folder`. Gives no right to anything: agreements name machines.
+
+    With `dry_run`, or a client that was opened so, everything that needs no manager is done (the TPM answers, its EK
+    has a certificate, the folder could be written) and the first request is raised as `client.connection.WouldSend`;
+    the folder stays as it is. A TPM that had no attestation key has it afterwards: the same that enrolling makes.
+    """
+    from perunml.host.enrol import enrol as send
+
+    pin = pin or client.pin
+    if dry_run or client.dry_run:
+        _would_enrol(pin, Path(folder), name, which)
+    return send(pin, client.identity.signing, machine(folder, **which), Path(folder), name)
+
+
+def agent(
+    pin: Pin,
+    folder: PathLike,
+    *,
+    services_listen: str = "",
+    on_event: Callable[[dict[str, Any]], None] = lambda event: None,
+    **which: Any,
+) -> Agent:
+    """The agent of an enrolled machine (`which`: the arguments of `machine`): `run_forever()` takes jobs until `stop()`. With `services_listen` (HOST:PORT, port 0
+    any) it takes services too. `on_event` gets what happens, from several threads. Raises `UsageError` (not_enrolled,
+    host_unfit, agent_busy) when it runs."""
+    from perunml.host.agent import Agent
+
+    return Agent(Path(folder), pin, machine(folder, **which), services_listen=services_listen, on_event=on_event)
+
+
+def doctor() -> list[Finding]:
+    """What of this machine fits a host's job, what does not, and the cure. Looks, and changes nothing."""
+    from perunml.attesters import doctor as room
+
+    return room.doctor()
+
+
+def _would_enrol(pin: Pin, folder: Path, name: str, which: dict[str, Any]) -> None:
+    """Raises `WouldSend`, always, or what is wrong with the machine or the folder."""
+    from perunml.client.connection import WouldSend
+    from perunml.host.enrol import enrol_request
+    from perunml.wire.identity import SigningKey
+
+    _check_writable(folder)
+    with tempfile.TemporaryDirectory(prefix="perunml-") as scratch:
+        own = folder / ("machine.key" if which.get("simulated_machine") else "tpm.json")
+        found = machine(folder if own.exists() else scratch, **which)
+        body = enrol_request(found, name, SigningKey.generate().public.text).encode()
+    raise WouldSend("POST", f"{pin.url}/v1/enrolments", body)
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises `OSError` where `folder` can be neither written nor made."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))

@@ -1,0 +1,257 @@
+"""Every verb of the tree, done once for real at a real manager: what it answers in JSON, what it sends, and that its dry run
+sends nothing and leaves everything as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from cli.kit import PASSPHRASE, Party, Said
+from cli.test_infer import Doubles
+from cli.verbs import SENDS, SERVES, leaves
+from cli.world import World
+from perunml.client.home import Home
+from perunml.client.identity import Identity
+from perunml.manager.config import Config
+from perunml.testing.forge import ForgedTpm
+from perunml.testing.service import RUN, Client, pin_of
+from perunml.testing.service import World as Service
+
+ELSEWHERE = {"quickstart": "tests/e2e/test_story.py"}
+"""Verbs whose one run takes a minute, and the file that runs them with ``-o json``."""
+TOP = Path(__file__).parents[2]
+
+
+@dataclass
+class Done:
+    """One verb, done: with ``--dry-run`` where it has that, then for real. Requests are (method, url)."""
+
+    said: Said
+    sent: list[tuple[str, str]]
+    dry: Said | None = None
+    dry_sent: list[tuple[str, str]] = field(default_factory=list)
+    changed: bool = False
+
+
+class Doer:
+    """Does verbs, and keeps for each what was said and what was sent."""
+
+    def __init__(self, world: World, requests: list[tuple[str, str]]) -> None:
+        self.world, self.requests = world, requests
+        self.done: dict[str, Done] = {}
+
+    def __call__(self, verb: str, party: Party, *words: object, watch: Path | None = None) -> Any:
+        """The JSON that `verb` answers; `watch` is a folder that a dry run must leave alone, besides home and manager."""
+        before, dry, dry_sent = self._state(party, watch), None, []
+        if verb in SENDS:
+            dry, dry_sent = self._run(party, *verb.split(), *words, "--dry-run")
+        changed = self._state(party, watch) != before
+        said, sent = self._run(party, *verb.split(), *words)
+        assert said.code == 0, f"{verb}: {said.err}"
+        self.done[verb] = Done(said, sent, dry, dry_sent, changed)
+        return said.json
+
+    def _run(self, party: Party, *words: object) -> tuple[Said, list[tuple[str, str]]]:
+        self.requests.clear()
+        said = party("-o", "json", *words)
+        return said, list(self.requests)
+
+    def _state(self, party: Party, watch: Path | None) -> list[object]:
+        """Everything that the manager holds, the nonces of signed requests aside, and the files of the party and of `watch`."""
+        folder = self.world.manager.folder
+        database = Config.load(folder).database
+        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+            rows = [line for line in connection.iterdump() if not line.startswith('INSERT INTO "nonces"')]
+            (size,) = connection.execute("SELECT count(*) FROM entries").fetchone()
+        assert size > 0
+        assert len(rows) > size
+        blobs = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(database.name)]
+        return [rows, _files(folder, blobs), _files(party.home), _files(watch) if watch else None]
+
+
+def _files(folder: Path, paths: list[Path] | None = None) -> dict[str, str] | None:
+    if not folder.exists():
+        return None
+    found = folder.rglob("*") if paths is None else paths
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in found if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def requests() -> Iterator[list[tuple[str, str]]]:
+    """Every HTTP request that leaves this process, as it leaves."""
+    found: list[tuple[str, str]] = []
+    send = httpx.Client.send
+
+    def noted(self: httpx.Client, request: httpx.Request, **kwargs: Any) -> httpx.Response:
+        found.append((request.method, str(request.url)))
+        return send(self, request, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpx.Client, "send", noted)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all of it happens, the world aside."""
+    return tmp_path_factory.mktemp("verbs")
+
+
+@pytest.fixture(scope="module")
+def done(world: World, requests: list[tuple[str, str]], here: Path) -> dict[str, Done]:
+    """All verbs, in an order in which each can be done."""
+    do = Doer(world, requests)
+    _newcomer(do, world, here)
+    _agreed(do, world, here)
+    _served(do, here)
+    _operated(do, world, here)
+    return do.done
+
+
+def _newcomer(do: Doer, world: World, here: Path) -> None:
+    nova = Party(here / "nova")
+    key = do("id create", nova, "--name", "nova")["identity"]
+    assert do("id show", nova)["identity"] == key
+    do("manager admit", nova, "--folder", world.manager.folder, key)
+    do("trust", nova, world.manager.url, "--profile", world.manager.profile)
+    do("seal", nova, world.folder / "scans", "--name", "more", "--kind", "dataset")
+    do("push", nova, "more")
+    do("asset show", nova, "more")
+    do("asset list", nova)
+    baseline = here / "baseline.json"
+    body = {"apiVersion": "perunml/v1", "kind": "Baseline", **ForgedTpm().baseline().as_json()}
+    baseline.write_text(json.dumps(body))
+    digest = do("document digest", nova, baseline)["digest"]
+    assert do("document push", nova, baseline)["digest"] == digest
+
+
+def _agreed(do: Doer, world: World, here: Path) -> None:
+    acme, owner = world["acme"], world["st-vitus"]
+    path = world.write(world.document("every"))
+    do("agreement schema", acme)
+    do("agreement check", acme, path)
+    do("agreement review", acme, path)
+    digest = do("agreement propose", acme, path)["digest"]
+    do("agreement approve", owner, "every", "--digest", digest)
+    for name, party in world.parties.items():
+        if name != "st-vitus":
+            party.ok("agreement", "approve", digest, "--digest", digest)
+    assert do("agreement show", acme, "every")["state"] == "in_force"
+    do("agreement list", acme)
+    run = do("job submit", acme, "every", "train", "-p", "epochs=3")["run"]
+    world.machine.take(run, digest, lambda _: {"model": b'{"w":1}', "metrics": b'{"epoch":[1],"loss":[1]}'})
+    do("job wait", acme, run, "--timeout", "30")
+    do("job show", acme, run)
+    do("job list", acme)
+    do("output list", acme)
+    do("output approve", owner, run, "model")
+    receipt = do("output pull", acme, run, "model", "--to", here / "model")["receipt"]
+    do("receipt verify", acme, receipt)
+    do("ledger verify", acme)
+    do("asset suspend", owner, "scans", "--agreement", "every")
+    do("asset lift", owner, "scans", "--agreement", "every")
+
+
+def _served(do: Doer, here: Path) -> None:
+    clinic = Party(here / "clinic")
+    clinic.ok("id", "create", "--name", "clinic")
+    service = Service(Doubles(), clinic=Client("clinic", Identity.open(Home(clinic.home), PASSPHRASE).signing))
+    Home(clinic.home).save_pin(pin_of(service.manager))
+    (here / "patient.json").write_text('{"x": [1, 2]}')
+    with service.gateway():
+        do("infer", clinic, RUN, "--input", here / "patient.json", "--endpoint", service.endpoint)
+
+
+def _operated(do: Doer, world: World, here: Path) -> None:
+    cloud, folder = world["gpu-cloud"], here / "host"
+    do("host enrol", cloud, "--folder", folder, "--name", "other", "--simulated-machine", watch=folder)
+    do("host doctor", cloud)
+    do("manager init", Party(here / "none"), "--folder", here / "manager", "--url", "https://127.0.0.1:1")
+    do("completion", cloud, "fish")
+
+
+ONCE = sorted(set(leaves()) - SERVES - set(ELSEWHERE))
+
+
+@pytest.mark.parametrize("verb", ONCE)
+def test_it_answers_with_one_json_value(done: dict[str, Done], verb: str) -> None:
+    """stdout is the value that docs/cli.md says, stderr is silent, exit code 0."""
+    said = done[verb].said
+    assert isinstance(json.loads(said.out), dict)
+    assert (said.code, said.err) == (0, "")
+
+
+@pytest.mark.parametrize("verb", ONCE)
+def test_it_sends_if_and_only_if_the_list_says_so(done: dict[str, Done], verb: str) -> None:
+    """Any request but GET counts. `trust` asks only; what it changes is the home folder, and whom everything else is sent to."""
+    sent = [method for method, _ in done[verb].sent if method != "GET"]
+    assert bool(sent) == (verb in SENDS - {"trust"})
+
+
+@pytest.mark.parametrize("verb", sorted(SENDS))
+def test_its_dry_run_changes_nothing_and_sends_nothing(done: dict[str, Done], verb: str) -> None:
+    """The manager's whole store, its ledger in it, the home folder and the host's folder are as before; nothing but GET went
+    out; and what was shown is what the real command then sent first."""
+    it = done[verb]
+    assert it.dry is not None
+    assert (it.dry.code, it.dry.err) == (0, "")
+    assert not it.changed
+    assert {method for method, _ in it.dry_sent} <= {"GET"}
+    if verb == "trust":
+        assert it.dry.json["identity"] == it.said.json["identity"]
+        return
+    would = it.dry.json["would_send"]
+    assert set(would) == {"method", "url", "body"}
+    assert (would["method"], would["url"]) == next(request for request in it.sent if request[0] != "GET")
+    assert would["body"]
+
+
+@pytest.mark.parametrize("verb", sorted(leaves()))
+def test_its_errors_are_json_too(verb: str, nobody: Party) -> None:
+    """`-o json` before the verb, after it, and glued together: one object on stderr, nothing on stdout."""
+    for words in (("-o", "json", *verb.split(), "--bogus"), (*verb.split(), "--bogus", "-ojson")):
+        said = nobody(*words, passphrase=None)
+        assert (said.code, said.out, said.reasons) == (2, "", ["usage"])
+        assert json.loads(said.err)["exit"] == 2
+
+
+def test_every_verb_is_done_here_or_named(done: dict[str, Done]) -> None:
+    """What runs a minute, or until it is stopped, is run elsewhere."""
+    assert set(done) == set(ONCE)
+    for verb, file in ELSEWHERE.items():
+        assert f'"{verb}", "-o", "json"' in (TOP / file).read_text()
+
+
+def test_a_host_that_runs_says_json_line_by_line(done: dict[str, Done], world: World, here: Path) -> None:
+    """`host run -o json`: one object a line, `ready` first; where it may not run, one object that says why.
+    (`manager run`: test_manager.py.)"""
+    assert done["host enrol"].said.json["name"] == "other"
+    home = world["gpu-cloud"].home
+    words = ["-o", "json", "--home", home, "host", "run", "--folder", here / "host", "--simulated-machine"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "perunml", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        if os.geteuid() != 0 or shutil.which("bwrap") is None:
+            _, err = process.communicate(timeout=60)
+            assert json.loads(err)["reasons"][0]["code"] == "host_unfit"
+            return
+        event = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGTERM)
+        rest, err = process.communicate(timeout=60)
+    assert (event["event"], event["simulated"]) == ("ready", True)
+    assert all(isinstance(json.loads(line), dict) for line in rest.splitlines())
+    assert (process.returncode, err) == (0, "")

@@ -1,0 +1,145 @@
+"""The whole command tree against what is said of it: each verb from Python, each dry run, each answer in JSON."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from cli.verbs import NOT_IN_PYTHON, SDK, SENDS, SERVES, leaves
+from perunml import Client, operators
+
+PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+COMMON = {"help", "home_folder", "output", "passphrase_fd"}
+RENAMED = {
+    "id create": {},
+    "trust": {"dry_run": "Client.open"},
+    "document push": {"file": "body"},
+    "document digest": {"file": "body"},
+    "agreement check": {"file": "agreement"},
+    "agreement propose": {"file": "agreement"},
+    "agreement approve": {"agreement": "digest"},
+    "agreement show": {"agreement": "wanted"},
+    "asset show": {"asset": "name"},
+    "job submit": {"waits": "Client.wait", "timeout": "Client.wait"},
+    "job show": {"receipt": "answer"},
+    "output approve": {"name": "output"},
+    "output pull": {"name": "output"},
+    "infer": {"source": "inputs", "receipt": "answer"},
+    "receipt verify": {"file": "data", "pin_file": "perunml.client.audit.verify_receipt_file"},
+    "manager run": {},
+    "host enrol": {"pin_file": "pin"},
+    "host run": {"pin_file": "pin", "manager": "pin"},
+    "quickstart": {"keep": "folder"},
+}
+"""Options whose parameter is called otherwise, or that are another call (named), or a part of the answer."""
+
+
+def found(name: str) -> Any:
+    """What a name of the map means."""
+    owner, _, rest = name.rpartition(".")
+    if owner in ("Client", "operators"):
+        return getattr(Client if owner == "Client" else operators, rest, None)
+    return getattr(importlib.import_module(owner), rest)
+
+
+def parameters(name: str) -> set[str]:
+    """What a function takes; ``**which`` stands for what `operators.machine` takes."""
+    names = set(inspect.signature(found(name)).parameters)
+    return names | set(inspect.signature(operators.machine).parameters) if "which" in names else names
+
+
+def rows(heading: str) -> list[tuple[list[str], str]]:
+    """A section's table: (the backticked words of the first cell, the second cell)."""
+    section = PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    table = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    assert table
+    return [
+        (re.findall(r"`([^`]+)`", first), rest.rstrip(" |").strip())
+        for first, rest in (line[1:].split("|", 1) for line in table)
+    ]
+
+
+def test_the_tree_is_walked() -> None:
+    """An empty tree would pass everything below."""
+    verbs = leaves()
+    assert len(verbs) >= 36
+    assert {"trust", "agreement approve", "host enrol"} <= set(verbs)
+    assert not any(verb.startswith("model") for verb in verbs)
+
+
+def test_each_verb_has_its_python() -> None:
+    """`from perunml import Client`, or `operators`: every verb of the tree is in the map, and nothing else is."""
+    assert set(SDK) | NOT_IN_PYTHON == set(leaves())
+    assert not set(SDK) & NOT_IN_PYTHON
+
+
+@pytest.mark.parametrize(("verb", "name"), [*SDK.items()], ids=[*SDK])
+def test_what_the_map_names_is_there(verb: str, name: str) -> None:
+    """Public, callable, and with a docstring; an attribute that each client has is told by the class's `create`."""
+    assert not any(part.startswith("_") for part in name.split("."))
+    if name == "Client.identity":
+        assert "self.identity =" in inspect.getsource(Client.__init__)
+        return
+    value = found(name)
+    assert value is not None, name
+    assert callable(value)
+    assert (inspect.getdoc(value) or "").strip().endswith((".", "`."))
+
+
+@pytest.mark.parametrize(("verb", "command"), [*leaves().items()], ids=[*leaves()])
+def test_each_option_has_its_parameter(verb: str, command: click.Command) -> None:
+    """What can be said on the command line can be said in Python: by the same name, or by the one in `RENAMED`. `--manager`
+    and `--dry-run` are `Client.open`'s."""
+    if verb in NOT_IN_PYTHON or SDK[verb] == "Client.identity":
+        return
+    takes = parameters(SDK[verb]) | {name for name in ("manager", "dry_run") if SDK[verb].startswith("Client.")}
+    takes |= {"manager", "dry_run"} if "client" in takes else set()
+    renamed: dict[str, str] = RENAMED.get(verb, {})
+    for parameter in command.params:
+        name = str(parameter.name)
+        if name in COMMON:
+            continue
+        said = renamed.get(name, name)
+        if "." in said:
+            assert found(said) is not None
+        elif said != "answer":
+            assert said in takes, f"{verb}: {name}"
+
+
+def test_the_page_maps_as_the_map_does() -> None:
+    """docs/cli.md, "From Python": each verb once, with the very name."""
+    told: dict[str, str] = {}
+    for verbs, cell in rows("From Python"):
+        names = re.findall(r"`([^`]+)`", cell)
+        for verb in verbs:
+            assert verb not in told
+            told[verb] = names[0] if names else ""
+    assert {verb: name for verb, name in told.items() if name} == SDK
+    assert {verb for verb, name in told.items() if not name} == NOT_IN_PYTHON
+
+
+def test_the_page_says_what_each_verb_answers_in_json() -> None:
+    """docs/cli.md, "What `-o json` answers": each verb once."""
+    told = [verb for verbs, cell in rows("What `-o json` answers") for verb in verbs if cell]
+    assert sorted(told) == sorted(leaves())
+
+
+def test_every_verb_takes_the_output_option() -> None:
+    """`-o json` everywhere, by the one option that all share."""
+    for verb, command in leaves().items():
+        options = [option for parameter in command.params for option in parameter.opts]
+        assert {"-o", "--output", "--home", "--passphrase-fd"} <= set(options), verb
+
+
+def test_dry_run_stands_where_something_is_sent_and_nowhere_else() -> None:
+    """By the list; that the list is true, test_every_verb.py sees at a real manager."""
+    has = {verb for verb, command in leaves().items() if any("--dry-run" in p.opts for p in command.params)}
+    assert has == SENDS
+    assert set(leaves()) >= SERVES
+    assert not SENDS & SERVES

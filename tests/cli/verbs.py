@@ -1,0 +1,90 @@
+"""Every verb, as the command tree has it, and what is said of each: who does it from Python, and whether it sends.
+
+A new verb is added here, in docs/cli.md's two tables, and in test_every_verb.py; the tests name what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from perunml.cli.root import VERBS, cli
+
+SDK = {
+    "id create": "Client.create",
+    "id show": "Client.identity",
+    "trust": "Client.trust",
+    "seal": "Client.seal",
+    "push": "Client.push",
+    "document push": "Client.push_document",
+    "document digest": "Client.document_digest",
+    "agreement check": "Client.check",
+    "agreement schema": "Client.agreement_schema",
+    "agreement review": "Client.review",
+    "agreement propose": "Client.propose",
+    "agreement approve": "Client.approve",
+    "agreement show": "Client.agreement",
+    "agreement list": "Client.agreements",
+    "job submit": "Client.submit",
+    "job show": "Client.run",
+    "job list": "Client.runs",
+    "job wait": "Client.wait",
+    "asset show": "Client.asset",
+    "asset list": "Client.assets",
+    "asset suspend": "Client.suspend",
+    "asset lift": "Client.suspend",
+    "output list": "Client.outputs",
+    "output approve": "Client.approve_output",
+    "output pull": "Client.pull",
+    "infer": "Client.infer",
+    "receipt verify": "Client.verify_receipt",
+    "ledger verify": "Client.verify_ledger",
+    "manager init": "operators.make_manager",
+    "manager admit": "operators.admit",
+    "manager run": "operators.manager",
+    "host enrol": "operators.enrol",
+    "host run": "operators.agent",
+    "host doctor": "operators.doctor",
+    "quickstart": "perunml.testing.story.tell.tell",
+}
+"""Verb to `Client`'s attribute, `perunml.operators`' function, or the full name of a function."""
+NOT_IN_PYTHON = {"completion"}
+"""Of the shell alone."""
+SENDS = {
+    "trust",
+    "push",
+    "document push",
+    "agreement propose",
+    "agreement approve",
+    "job submit",
+    "asset suspend",
+    "asset lift",
+    "output approve",
+    "infer",
+    "host enrol",
+}
+"""Verbs that send something which changes something, there or (`trust`: what is believed from now on) here."""
+SERVES = {"manager run", "host run"}
+"""Verbs that run until they are stopped. `host run` sends, for as long as it runs: a dry run of it would do nothing."""
+
+
+def leaves() -> dict[str, click.Command]:
+    """Every verb of the tree, `model` (the same as `output`) aside."""
+    return dict(_walk((), cli))
+
+
+def _walk(path: tuple[str, ...], command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    if not isinstance(command, click.Group):
+        yield " ".join(path), command
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        found = command.get_command(context, name)
+        assert found is not None
+        if not (path == () and name != VERBS_BY_MODULE[VERBS[name][0]]):
+            yield from _walk((*path, name), found)
+
+
+VERBS_BY_MODULE = {module: name for name, (module, _) in reversed(VERBS.items())}
+"""The first verb of each module: `model` is `output` under another name."""
