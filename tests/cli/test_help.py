@@ -80,27 +80,6 @@ def test_an_unknown_verb_names_the_nearest(nobody: Party) -> None:
     assert "'approve'" in inner.err
 
 
-def test_completion_knows_the_verbs() -> None:
-    """The shell asks through the environment; the answer imports no verb's room."""
-    for shell in ("bash", "zsh", "fish"):
-        done = subprocess.run(
-            [sys.executable, "-m", "perunml", "completion", shell],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        assert "_PERUNML_COMPLETE" in done.stdout
-    env = {"_PERUNML_COMPLETE": "bash_complete", "COMP_WORDS": "perunml agr", "COMP_CWORD": "1"}
-    import os
-
-    program = "import sys; sys.argv[0] = 'perunml'; from perunml.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=os.environ | env, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.stdout.split() == ["plain,agreement"]
-
-
 def test_version(nobody: Party) -> None:
     """One line."""
     import perunml

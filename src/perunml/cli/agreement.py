@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perunml.cli.settings import Settings, dry_run_option, group, manager_option
+from perunml.cli.settings import Settings, dry_run_option, files, group, manager_option
 from perunml.cli.voice import columns, table
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def schema(settings: Settings) -> None:
 
 
 @command.command("review")
-@click.argument("agreement")
+@click.argument("agreement", shell_complete=files)
 @click.option("--party", help="Whose view; without it, the party of this home folder's identity.")
 @manager_option
 @click.pass_obj

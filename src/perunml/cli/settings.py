@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from perunml.cli.voice import Voice
 
@@ -152,6 +153,11 @@ class Group(click.Group):
 def group(help_text: str) -> Group:
     """An empty group; its verbs are added with ``@command.command()``."""
     return Group(help=help_text)
+
+
+def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The shell completes an argument that may be a file as one."""
+    return [CompletionItem(incomplete, type="file")]
 
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be sent, and send nothing.")
