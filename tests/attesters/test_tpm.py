@@ -97,6 +97,20 @@ def test_enrolment_activation_and_quotes_are_accepted(
     assert manager.ask() == []
 
 
+def test_one_quote_serves_several_exchanges(attester: TpmAttester, manager: Manager) -> None:
+    """Two bindings in one TPM's signature: each bundle is good for its own exchange, and for no third."""
+    bindings = [secrets.token_bytes(48) for _ in range(2)]
+    bundles = attester.collect_many(bindings)
+    first, second = (bundles[binding].parts[0] for binding in bindings)
+    assert isinstance(first, TpmPart)
+    assert isinstance(second, TpmPart)
+    assert first.attest == second.attest
+    for binding in bindings:
+        assert manager.judge(bundles[binding], binding).appraisal.reasons == ()
+    found = manager.judge(bundles[bindings[0]], secrets.token_bytes(48))
+    assert [reason.code for reason in found.appraisal.reasons] == ["binding_mismatch"]
+
+
 def test_k2_the_machines_ca_must_have_been_given(attester: TpmAttester) -> None:
     """K2: a software TPM's CA is believed by nobody who was not told to."""
     with pytest.raises(EvidenceRefusal) as caught:

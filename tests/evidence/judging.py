@@ -21,13 +21,15 @@ def policy_of(baseline: Baseline | None, **changes: object) -> Policy:
     )  # type: ignore[arg-type]
 
 
-def judged(tpm: ForgedTpm, bundle: Bundle, baseline: Baseline | None = None, **changes: object) -> Judgement:
-    """Judge a bundle for `BINDING` under the machine's own baseline."""
+def judged(
+    tpm: ForgedTpm, bundle: Bundle, baseline: Baseline | None = None, binding: bytes = BINDING, **changes: object
+) -> Judgement:
+    """Judge a bundle, made for `BINDING` if not told otherwise, under the machine's own baseline."""
     return judge(
         bundle,
         machine=tpm.enrolled(),
         policy=policy_of(baseline or tpm.baseline(), **changes),
-        binding=BINDING,
+        binding=binding,
         now=NOW,
     )
 

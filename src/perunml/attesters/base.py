@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from perunml.evidence.bundle import Bundle
@@ -17,6 +18,11 @@ class Attester(Protocol):
 
     def collect(self, binding: bytes) -> Bundle:
         """Fresh evidence bound to `binding` (48 bytes): the whole IMA log, or its new part since the last accepted one."""
+        ...
+
+    def collect_many(self, bindings: Sequence[bytes]) -> Mapping[bytes, Bundle]:
+        """The same for several exchanges at once (at most `MAX_BINDINGS`, each once), by binding: one quote where a quote is
+        dear."""
         ...
 
     def accepted(self, bundle: Bundle) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from perunml.evidence.bundle import Bundle, SimulatedPart
@@ -39,6 +40,10 @@ class SimulatedAttester:
     def collect(self, binding: bytes) -> Bundle:
         """A statement bound to `binding`."""
         return Bundle((SimulatedPart(self._key.public.text, binding, self._key.sign(LABEL + binding)),))
+
+    def collect_many(self, bindings: Sequence[bytes]) -> Mapping[bytes, Bundle]:
+        """A statement for each."""
+        return {binding: self.collect(binding) for binding in bindings}
 
     def accepted(self, bundle: Bundle) -> None:
         """There is no log to shorten."""

@@ -12,7 +12,8 @@ import json
 import os
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from perunml.attesters.codes import EK_CERTIFICATE_MISSING, IMA_LOG_UNREADABLE, TPM_BUSY, TPM_CHANGED
@@ -135,14 +136,19 @@ class TpmAttester:
 
     def collect(self, binding: bytes) -> Bundle:
         """A fresh quote bound to `binding`, and the IMA log's part since the last accepted one of this boot."""
+        return self.collect_many([binding])[binding]
+
+    def collect_many(self, bindings: Sequence[bytes]) -> Mapping[bytes, Bundle]:
+        """One quote bound to all `bindings`, for each the bundle that tells which the others are."""
         with self._lock:
-            attest, signature, values, log = self._quote(tpm_extra_data(binding))
+            attest, signature, values, log = self._quote(tpm_extra_data(*bindings))
             clock = parse_attest(attest).clock
             boot, offset = (clock.reset, clock.restart), 0
             if self._accepted is not None and self._accepted[0] == boot and self._accepted[1] <= len(log):
                 offset = self._accepted[1]
         event_log = self._event_log.read_bytes() if self._event_log else b""
-        return Bundle((TpmPart(attest, signature, values, log[offset:], offset, event_log),))
+        part = TpmPart(attest, signature, values, log[offset:], offset, event_log)
+        return {own: Bundle((replace(part, others=tuple(sorted({*bindings} - {own}))),)) for own in bindings}
 
     def accepted(self, bundle: Bundle) -> None:
         """The judge keeps the log up to here: later bundles of this boot leave it out."""

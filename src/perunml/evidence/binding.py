@@ -1,11 +1,13 @@
 """The binding: one value that ties every part of the evidence to one exchange.
 
-It is the TEE's report data (zero-padded); its SHA-256 is the TPM's ``extraData`` (32 bytes fit every TPM).
+It is the TEE's report data (zero-padded); its SHA-256 is the TPM's ``extraData`` (32 bytes fit every TPM). A TPM signs a few
+times a second, so one quote may serve several exchanges of one machine at once: then it is SHA-256 over all their bindings.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Literal
 
 from perunml.wire.canonical import canonical
@@ -13,6 +15,8 @@ from perunml.wire.encoding import b64
 
 BINDING_SIZE = 48
 """SHA-384."""
+MAX_BINDINGS = 64
+"""Exchanges that one quote may serve; a host has some slots, each renews once in a window."""
 
 Purpose = Literal["release", "renew", "finish", "manager", "serve"]
 
@@ -61,8 +65,19 @@ def binding(
     ).digest()
 
 
-def tpm_extra_data(binding: bytes) -> bytes:
-    """The 32 bytes that a TPM signs as ``extraData`` for this binding."""
-    if len(binding) != BINDING_SIZE:
-        raise ValueError("a binding has 48 bytes")
-    return hashlib.sha256(binding).digest()
+def tpm_extra_data(*bindings: bytes) -> bytes:
+    """The 32 bytes that a TPM signs as ``extraData`` for these bindings: SHA-256 of them, sorted, one after the other. Each has
+    the same length, so no two sets of them give the same bytes, and a single one's is its own SHA-256."""
+    if not 1 <= len(bindings) <= MAX_BINDINGS or any(len(each) != BINDING_SIZE for each in bindings):
+        raise ValueError(f"1 to {MAX_BINDINGS} bindings of {BINDING_SIZE} bytes")
+    return hashlib.sha256(b"".join(sorted(bindings))).digest()
+
+
+def shared_extra_data(own: bytes, others: Sequence[bytes]) -> bytes | None:
+    """What a quote signs that serves the exchange of `own` binding and, as its sender tells, `others`. None when they are not
+    what a sender tells that means it: sorted, each once, `own` not among them, at most `MAX_BINDINGS` in all."""
+    if len(others) >= MAX_BINDINGS or any(len(each) != BINDING_SIZE for each in others):
+        return None
+    if list(others) != sorted({*others} - {own}):
+        return None
+    return tpm_extra_data(own, *others)

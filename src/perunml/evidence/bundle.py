@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from perunml.evidence.binding import BINDING_SIZE, MAX_BINDINGS
 from perunml.wire.codes import MALFORMED
 from perunml.wire.encoding import b64, unb64
 from perunml.wire.errors import refuse
@@ -36,6 +37,7 @@ class TpmPart:
     ima_log     the kernel's binary_runtime_measurements from byte `ima_offset` on
     ima_offset  bytes of this boot's log that were accepted before
     event_log   the firmware's boot log, or empty
+    others      bindings of the other exchanges that the same quote serves, sorted
     """
 
     attest: bytes
@@ -44,6 +46,7 @@ class TpmPart:
     ima_log: bytes = b""
     ima_offset: int = 0
     event_log: bytes = b""
+    others: tuple[bytes, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -54,6 +57,7 @@ class TpmPart:
             "ima_log": b64(self.ima_log),
             "ima_offset": self.ima_offset,
             "event_log": b64(self.event_log),
+            "others": [b64(other) for other in self.others],
         }
 
 
@@ -97,7 +101,7 @@ class Bundle:
 def _part(data: Any) -> Part:
     kind = data.get("kind") if isinstance(data, dict) else None
     if kind == "tpm":
-        _members(data, {"kind", "attest", "signature", "pcrs", "ima_log", "ima_offset", "event_log"})
+        _members(data, {"kind", "attest", "signature", "pcrs", "ima_log", "ima_offset", "event_log", "others"})
         offset = data["ima_offset"]
         if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset <= MAX_LOG:
             raise refuse(MALFORMED, "ima_offset is a count of bytes", seen=str(offset))
@@ -108,6 +112,7 @@ def _part(data: Any) -> Part:
             _bytes(data, "ima_log", MAX_LOG),
             offset,
             _bytes(data, "event_log", MAX_EVENT_LOG),
+            _others(data["others"]),
         )
     if kind == "simulated":
         _members(data, {"kind", "key", "binding", "signature"})
@@ -115,6 +120,15 @@ def _part(data: Any) -> Part:
             raise refuse(MALFORMED, "key is a text")
         return SimulatedPart(data["key"], _bytes(data, "binding", 64), _bytes(data, "signature", 128))
     raise refuse(MALFORMED, "a part of the evidence is of no known kind", expected="tpm or simulated", seen=str(kind))
+
+
+def _others(data: Any) -> tuple[bytes, ...]:
+    if not isinstance(data, list) or len(data) >= MAX_BINDINGS:
+        raise refuse(MALFORMED, f"others is a list of fewer than {MAX_BINDINGS} bindings")
+    found = tuple(unb64(text) if isinstance(text, str) and len(text) <= 64 else b"" for text in data)
+    if any(len(other) != BINDING_SIZE for other in found):
+        raise refuse(MALFORMED, f"a binding has {BINDING_SIZE} bytes")
+    return found
 
 
 def _pcrs(data: Any) -> dict[str, dict[int, bytes]]:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from perunml.evidence.appraise import appraise_measured, appraise_statement, appraise_unverified
-from perunml.evidence.binding import tpm_extra_data
+from perunml.evidence.binding import shared_extra_data
 from perunml.evidence.bundle import Bundle, SimulatedPart, TpmPart
-from perunml.evidence.codes import IMA_OFFSET, PCR10_MISMATCH, WRONG_PROFILE
+from perunml.evidence.codes import BINDING_MISMATCH, IMA_OFFSET, PCR10_MISMATCH, WRONG_PROFILE
 from perunml.evidence.ima.appraise import LogFindings, appraise_log
 from perunml.evidence.policy import Machine, Policy
 from perunml.evidence.simulated.verify import verify_statement
@@ -66,7 +66,10 @@ def _judge_tpm(
     if not machine.ak:
         raise refuse(WRONG_PROFILE, "a TPM's evidence for a machine that was enrolled without one")
     ak, signers = _signer(machine.ak, machine.ek)
-    quote = verify_quote(part, ak, signers=signers, extra_data=tpm_extra_data(binding))
+    extra_data = shared_extra_data(binding, part.others)
+    if extra_data is None:
+        raise refuse(BINDING_MISMATCH, "the quote's other bindings are not a sorted list without this one")
+    quote = verify_quote(part, ak, signers=signers, extra_data=extra_data)
     clock = quote.value.clock
     same_boot = machine.last_clock is not None and machine.last_clock[:2] == (clock.reset, clock.restart)
     kept = prior_log if same_boot else b""

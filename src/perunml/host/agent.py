@@ -23,6 +23,7 @@ from perunml.evidence.bundle import Bundle
 from perunml.host.channel import EvidenceRequest
 from perunml.host.codes import AGENT_BUSY, DELIVERY_MISMATCH, HOST_UNFIT, NOT_ENROLLED
 from perunml.host.enrol import Membership, enrol, membership
+from perunml.host.gather import Gatherer
 from perunml.host.process import RunnerProcess, clean_leftovers
 from perunml.host.progress import Event, Listener
 from perunml.host.protocol import ManagerLink
@@ -52,6 +53,7 @@ class Agent:
         self._folder = folder
         self._pin = pin
         self._attester = attester
+        self._gatherer = Gatherer(attester)
         self._listen = services_listen
         self._operator = operator
         self._name = name
@@ -150,12 +152,13 @@ class Agent:
         # A runner names the parts; manager and machine are ours, and the agreement is the one it was started for.
         if request.agreement != item.agreement:
             raise refuse(DELIVERY_MISMATCH, "a runner asked for evidence under another agreement")
-        return self._attester.collect(
+        return self._gatherer.collect(
             binding(
                 purpose=request.purpose, nonce=request.nonce, role=request.role, session_hpke=request.session_hpke,
                 session_tls=request.session_tls, manager=self._pin.identity, agreement=request.agreement, run=request.run,
                 host=self._attester.machine, payload=request.payload,
-            )
+            ),
+            patient=request.purpose == "renew",
         )  # fmt: skip
 
     def _reap(self) -> None:

@@ -197,6 +197,10 @@ class ForgedTpm:
         """As an attester: the whole log, or what is new since the last accepted bundle."""
         return self.bundle(binding, Quoting(offset=self._accepted))
 
+    def collect_many(self, bindings: Sequence[bytes]) -> dict[bytes, Bundle]:
+        part = self.quote(bindings[0], Quoting(offset=self._accepted, extra_data=tpm_extra_data(*bindings)))
+        return {own: Bundle((replace(part, others=tuple(sorted({*bindings} - {own}))),)) for own in bindings}
+
     def accepted(self, bundle: Bundle) -> None:
         part = bundle.parts[0]
         assert isinstance(part, TpmPart)
