@@ -70,11 +70,3 @@ def test_every_verb_is_shown() -> None:
 
 def parse_name(line: str) -> tuple[str, ...]:
     return tuple(word for word in line.split()[1:3] if re.fullmatch("[a-z]+", word))
-
-
-def test_every_exit_code_is_listed() -> None:
-    """The table's numbers are the kinds' values."""
-    from perunml.wire.rules import Kind
-
-    for kind in Kind:
-        assert re.search(rf"\| {kind.value} \|", PAGE), kind
