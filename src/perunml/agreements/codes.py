@@ -13,14 +13,14 @@ FORMAT_REFUSED = rule(
     "format_refused",
     Kind.USAGE,
     "An output is declared in a format that is not read safely (pickle and all that contain it) or not known.",
-    "Declare pt2, safetensors, onnx, json or csv.",
+    "Whoever writes the agreement declares pt2, safetensors, onnx, json or csv; `perunml agreement check FILE` looks.",
 )
 VERSION_ROLLBACK = rule(
     "version_rollback",
     Kind.AGREEMENT,
     "A version of an agreement does not follow the newest one: an older version, the same number again, or another "
     "predecessor.",
-    "The proposer starts from the newest version: `version` one higher, `predecessor` its digest.",
+    "The proposer starts from the newest version (`version` one higher, `predecessor` its digest): `perunml agreement propose`.",
 )
 APPROVAL_MISMATCH = rule(
     "approval_mismatch",
@@ -39,11 +39,11 @@ NOT_ON_BOARD = rule(
     "not_on_board",
     Kind.AGREEMENT,
     "The key that signed is not one that decides for this party, or the signatures do not make up its board.",
-    "Keys of the party's board sign; the agreement's `approve` names them.",
+    "Keys of the party's board sign (`perunml agreement approve`); the agreement's `approve` names them.",
 )
 CHANGE_OUT_OF_ORDER = rule(
     "change_out_of_order",
     Kind.AGREEMENT,
     "A suspension or its lifting does not follow the newest change of that asset: it is old, or was made for another time.",
-    "The signer fetches the newest state and signs a change that names it as `previous`.",
+    "The signer signs a change that names the newest state as `previous`, as `perunml asset suspend` and `perunml asset lift` do.",
 )

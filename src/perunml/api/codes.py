@@ -12,7 +12,7 @@ UNREACHABLE = rule(
     "unreachable",
     Kind.UNREACHABLE,
     "Nobody answered at an address, the answer broke off, or it was not one of this protocol's answers.",
-    "Try again later; check the address in the pin and that the other side runs. Nothing was changed that was not "
+    "The caller tries again later, and checks the address in the pin and that the other side runs. Nothing was changed that was not "
     "acknowledged.",
 )
 RECEIPT_MISMATCH = rule(
@@ -25,17 +25,17 @@ SERVICE_NOT_EXPECTED = rule(
     "service_not_expected",
     Kind.EVIDENCE,
     "A service's certificate is of another manager, agreement, run or model than the one asked for.",
-    "The client asks the run's own endpoint; somebody may have put another service into its place.",
+    "The client asks the run's own endpoint (`perunml infer` without `--endpoint`); somebody may have put another service into its place.",
 )
 SERVICE_CERTIFICATE_OVER = rule(
     "service_certificate_over",
     Kind.SUSPENDED,
     "A service's certificate is not valid now: its lease is over, or has not begun by this machine's clock.",
-    "Ask again when the service has renewed its lease; check that the clock is right.",
+    "The client asks again (`perunml infer`) when the service has renewed its lease, and checks that its clock is right.",
 )
 REQUEST_TOO_LARGE = rule(
     "request_too_large",
     Kind.LIMIT,
     "A request's body is larger than a service reads.",
-    "The client sends fewer rows at once.",
+    "The client sends fewer rows at once: `perunml infer --input FILE`.",
 )

@@ -12,13 +12,13 @@ TPM_CHANGED = rule(
     "tpm_changed",
     Kind.EVIDENCE,
     "The TPM is not the one that this agent's folder was made for: replaced, or its endorsement seed changed.",
-    "The host's operator enrols the machine anew, from an empty folder; owners approve it again.",
+    "The host's operator enrols the machine anew, from an empty folder (`perunml host enrol`); owners approve it again.",
 )
 TPM_BUSY = rule(
     "tpm_busy",
     Kind.UNREACHABLE,
     "PCRs changed each time between reading and quoting them.",
-    "Try again when fewer new files are being loaded.",
+    "The agent tries again by itself; the host's operator loads fewer new files while a job begins.",
 )
 EK_CERTIFICATE_MISSING = rule(
     "ek_certificate_missing",

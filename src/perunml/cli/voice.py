@@ -70,7 +70,8 @@ class Voice:
     def refusal(self, reasons: Iterable[Reason], exit_code: int) -> None:
         """An error in four parts."""
         if self.as_json:
-            body = {"exit": exit_code, "reasons": [reason.as_json() for reason in reasons]}
+            told = [{**reason.as_json(), "command": mending(reason)} for reason in reasons]
+            body = {"exit": exit_code, "reasons": told}
             print(_dumps(body), file=sys.stderr, flush=True)
             return
         for reason in reasons:
@@ -79,12 +80,21 @@ class Voice:
         sys.stderr.flush()
 
 
+def mending(reason: Reason) -> str:
+    """The command that mends it: the reason's own, else the first that its rule names; docs/refusals.md lists the codes that
+    no command mends, and why."""
+    import re
+
+    named = re.search(r"`((?:perunml|make|swapoff) [^`]+)`", reason.rule.mend)
+    return reason.command or (named[1] if named else "")
+
+
 def four_parts(reason: Reason) -> list[str]:
     """What, what was seen, who can mend it, and the command, each on its line; empty parts are left out."""
     seen = reason.seen
     if reason.expected:
         seen = f"{seen or 'nothing'} (expected: {reason.expected})"
-    parts = {"seen": seen, "mend": reason.rule.mend, "command": reason.command}
+    parts = {"seen": seen, "mend": reason.rule.mend, "command": mending(reason)}
     lines = [f"refused: {reason.code}: {reason.message}"]
     return [clean(line) for line in lines + [f"  {name:<8} {text}" for name, text in parts.items() if text]]
 

@@ -6,7 +6,7 @@ USAGE = rule(
     "usage",
     Kind.USAGE,
     "A command line is not one that is understood: an unknown verb or option, a missing argument, a value of a wrong form.",
-    "The caller corrects it; `--help` after any verb says how.",
+    "The caller corrects it; `perunml --help`, and `--help` after any verb, say how.",
 )
 NO_IDENTITY = rule(
     "no_identity",
@@ -24,7 +24,7 @@ NOT_FOUND = rule(
     "not_found",
     Kind.USAGE,
     "A file, asset, agreement or pinned manager that a command names is not there.",
-    "The caller mends the name; the `list` and `show` verbs print what there is.",
+    "The caller mends the name; `perunml asset list`, `perunml agreement list` and `perunml job list` print what there is.",
 )
 NOT_PINNED = rule(
     "not_pinned",
@@ -36,25 +36,25 @@ WRONG_MANAGER = rule(
     "wrong_manager",
     Kind.EVIDENCE,
     "A manager's identity is not the one that the profile or the agreement names.",
-    "The party asks the manager's operator which key is right, out of band.",
+    "The party asks the manager's operator which key is right, out of band, then verifies that one: `perunml trust`.",
 )
 PASSPHRASE_MISSING = rule(
     "passphrase_missing",
     Kind.USAGE,
     "A secret is to be opened, and no passphrase was given.",
-    "The caller types it at the terminal, or passes an open file descriptor with `--passphrase-fd`.",
+    "The caller types it at the terminal, or passes an open file descriptor: `perunml --passphrase-fd N`.",
 )
 NO_KEY_OF_A_PARTY = rule(
     "no_key_of_a_party",
     Kind.AGREEMENT,
     "The identity's key is no key of a party of the agreement, or may not do what was asked for its party.",
-    "The party uses the home folder whose key the agreement names, or proposes an agreement that names this one.",
+    "The party uses the home folder whose key the agreement names (`perunml id show`), or proposes an agreement that names this one.",
 )
 NOT_CONFIRMED = rule(
     "not_confirmed",
     Kind.USAGE,
     "What would be signed was not confirmed, or is not what was confirmed.",
-    "The party reviews it, then answers yes or names the digest with `--digest`.",
+    "The party reviews it, then answers yes or names the digest: `perunml agreement approve NAME --digest DIGEST`.",
 )
 NOT_FINISHED = rule(
     "not_finished",
@@ -66,7 +66,7 @@ RUN_FAILED = rule(
     "run_failed",
     Kind.JOB,
     "A run ended without its outputs: failed, lost its lease, or was refused.",
-    "The run's reasons say who mends what; `perunml job show` prints them.",
+    "The requester reads the run's own reasons, which say who mends what: `perunml job show`.",
 )
 NO_OUTPUT = rule(
     "no_output",
@@ -96,5 +96,5 @@ AMBIGUOUS = rule(
     "ambiguous",
     Kind.USAGE,
     "A name fits several things.",
-    "The caller gives the digest; the `list` and `show` verbs print it.",
+    "The caller gives the digest; `perunml asset list` and `perunml agreement list` print it.",
 )

@@ -7,19 +7,21 @@ def _evidence(code: str, meaning: str, mend: str) -> Rule:
     return rule(code, Kind.EVIDENCE, meaning, mend)
 
 
-_HOST = "The host's operator: quote again with the enrolled machine; if it repeats, enrol the machine anew."
-_BOOT = "The host's operator reboots the machine into the agreed state, or the parties agree on a new baseline."
+_HOST = (
+    "The host's operator lets the enrolled machine quote again; if it repeats, enrols it anew: `perunml host enrol`."
+)
+_BOOT = "The host's operator reboots the machine into the agreed state, or the parties agree on a new baseline: `perunml agreement propose`."
 
 # What was sent at all
 WRONG_PROFILE = _evidence(
     "wrong_profile",
     "The evidence is of another kind than the profile asks for, or lacks a part of it.",
-    "The operator offers a machine of the agreed profile, or the parties agree on another profile.",
+    "The operator offers a machine of the agreed profile, or the parties agree on another profile: `perunml agreement propose`.",
 )
 SIMULATED_NOT_ALLOWED = _evidence(
     "simulated_not_allowed",
     "The machine is simulated (a software TPM, or no root of trust at all) where the agreement does not say `simulated`.",
-    "The operator offers a real machine, or every party agrees to `simulated` in the agreement.",
+    "The operator offers a real machine, or every party agrees to `simulated`: `perunml agreement propose`.",
 )
 WRONG_MACHINE = _evidence(
     "wrong_machine", "The evidence is a genuine one of another machine than the enrolled one it was sent for.", _HOST
@@ -27,12 +29,12 @@ WRONG_MACHINE = _evidence(
 NO_BASELINE = _evidence(
     "no_baseline",
     "The profile demands a baseline (agreed PCR values and files) and there is none to judge by.",
-    "The parties name a baseline by digest in the agreement, and its document is given to the manager.",
+    "The parties name a baseline by digest in the agreement, and one of them sends its document: `perunml document push`.",
 )
 BASELINE_INCOMPLETE = _evidence(
     "baseline_incomplete",
     "The baseline leaves a boot PCR (0 to 9) open: anything could have been booted.",
-    "The parties agree on a baseline that names PCRs 0 to 9 of one bank.",
+    "The parties agree on a baseline that names PCRs 0 to 9 of one bank: `perunml document push`.",
 )
 NON_CANONICAL = _evidence(
     "non_canonical",
@@ -53,7 +55,7 @@ WEAK_SCHEME = _evidence(
     "weak_scheme",
     "A signature's scheme, hash, key size or exponent is not one that is accepted (RSASSA, RSAPSS with 2048 bits or "
     "more, ECDSA on P-256 or P-384; SHA-256 or SHA-384), or not the key's own.",
-    "The operator makes an attestation key of an accepted scheme and enrols again.",
+    "The operator makes an attestation key of an accepted scheme and enrols again: `perunml host enrol`.",
 )
 UNKNOWN_AK = _evidence(
     "unknown_ak", "The quote is not by the enrolled attestation key, though perhaps by another key of a TPM.", _HOST
@@ -79,7 +81,7 @@ WEAK_BANK = _evidence(
 CLOCK_ROLLBACK = _evidence(
     "clock_rollback",
     "The TPM's reset count, restart count or clock is lower than it was: an old quote, a restored or a cleared TPM.",
-    "The operator enrols the machine anew; owners approve it again.",
+    "The operator enrols the machine anew (`perunml host enrol`); owners approve it again.",
 )
 CLOCK_UNSAFE = _evidence(
     "clock_unsafe",
@@ -170,5 +172,5 @@ WEAK_DIGEST = _evidence(
 NOT_IN_POLICY = _evidence(
     "not_in_policy",
     "The machine loaded a file that the baseline does not list, or one with another digest.",
-    "The operator reboots without that file, or the parties agree on a baseline that lists it.",
+    "The operator reboots without that file, or the parties agree on a baseline that lists it: `perunml document push`.",
 )

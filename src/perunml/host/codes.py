@@ -24,13 +24,13 @@ MEMORY_SHORT = rule(
     "memory_short",
     Kind.LIMIT,
     "What a job needs unsealed does not fit into this machine's memory.",
-    "Run it on a machine with more memory, or seal less.",
+    "The operator runs it on a machine with more memory, or the owner seals less.",
 )
 AGENT_BUSY = rule(
     "agent_busy",
     Kind.USAGE,
     "Another agent works in the same folder.",
-    "Stop the other agent, or give each its own folder.",
+    "The host's operator stops the other agent, or gives each its own folder: `perunml host run --folder FOLDER`.",
 )
 AGENT_GONE = rule(
     "agent_gone",
@@ -60,19 +60,19 @@ OUT_OF_MEMORY = rule(
     "out_of_memory",
     Kind.JOB,
     "The job's code wanted more memory than there is.",
-    "Use less memory (a smaller batch), or a machine with more.",
+    "The requester asks for less (a smaller batch: `perunml job submit`), or the operator takes a machine with more.",
 )
 OUT_OF_TIME = rule(
     "out_of_time",
     Kind.JOB,
     "The job ran longer than the agreement's `wall` limit.",
-    "Make it shorter, or agree on a longer limit.",
+    "The code's owner makes it shorter, or the parties agree on a longer limit: `perunml agreement propose`.",
 )
 KILLED = rule(
     "killed",
     Kind.JOB,
     "The job was ended from outside: its agent stopped, or its lease was over.",
-    "The reasons beside this one say why; the run can be asked for again.",
+    "The reasons beside this one say why and who mends it; a party asks for the run again: `perunml job submit`.",
 )
 INTERNAL = rule(
     "internal",

@@ -12,7 +12,7 @@ BAD_CONSISTENCY_PROOF = rule(
     "bad_consistency_proof",
     Kind.INTEGRITY,
     "A proof does not show that a newer checkpoint only adds to an older one.",
-    "Keep both checkpoints and show them to the other parties: the manager's history was altered or the proof is wrong.",
+    "The party keeps both checkpoints and shows them to the others: the manager's history was altered or the proof is wrong.",
 )
 LEDGER_ROLLBACK = rule(
     "ledger_rollback",
@@ -24,13 +24,13 @@ SPLIT_VIEW = rule(
     "split_view",
     Kind.INTEGRITY,
     "Two checkpoints of one ledger have the same size and different roots.",
-    "Keep both, signed as they are: they prove that the manager showed two histories. Stop using it.",
+    "The party keeps both, signed as they are: they prove that the manager showed two histories. Nobody uses it any more.",
 )
 BAD_CHECKPOINT = rule(
     "bad_checkpoint",
     Kind.INTEGRITY,
     "A checkpoint or signed note is not of its form, is another ledger's, or lacks the signature it needs.",
-    "Ask the pinned manager for its checkpoint again; look at what stands in between.",
+    "The party asks the pinned manager for its checkpoint again (`perunml ledger verify`), and looks at what stands in between.",
 )
 BAD_TILE = rule(
     "bad_tile",

@@ -43,7 +43,7 @@ CLOCK_JUMPED = rule(
     Kind.UNREACHABLE,
     "The manager's clock was set while it ran, or stands before the newest ledger entry; nothing that depends on time is "
     "decided.",
-    "The manager's operator sets the clock right and starts the manager again.",
+    "The manager's operator sets the clock right and starts the manager again: `perunml manager run`.",
 )
 NONCE_MISMATCH = rule(
     "nonce_mismatch",
@@ -65,7 +65,7 @@ RUN_RESERVED = rule(
     "run_reserved",
     Kind.LIMIT,
     "Another host holds the run: it was reserved or its lease has not ended.",
-    "Wait until the reservation or lease ends; the host then asks again.",
+    "The host waits until the reservation or lease ends, and asks again.",
 )
 RUN_NOT_OPEN = rule(
     "run_not_open",
@@ -77,13 +77,13 @@ RUN_CONFLICT = rule(
     "run_conflict",
     Kind.USAGE,
     "Another run has the same id.",
-    "The party submits again; each request has a fresh id.",
+    "The party submits again (`perunml job submit`); each request has a fresh id.",
 )
 LEASE_ENDED = rule(
     "lease_ended",
     Kind.SUSPENDED,
     "The lease was not renewed in time, was refused a renewal, or its run ended: nothing from its session is accepted.",
-    "A party submits a new run; the host's log says why the old one ended.",
+    "A party submits a new run (`perunml job submit`); the host's log says why the old one ended.",
 )
 ENROLMENT_FAILED = rule(
     "enrolment_failed",
@@ -96,19 +96,19 @@ IDENTITY_CONFLICT = rule(
     Kind.AGREEMENT,
     "A machine's name or endorsement key is enrolled already: under another key, another name or another operator, or by a "
     "parallel enrolment that was faster.",
-    "The operator chooses another name; for another operator's machine, that operator enrols it.",
+    "The operator chooses another name (`perunml host enrol --name NAME`); for another operator's machine, that operator enrols it.",
 )
 ASSET_CONFLICT = rule(
     "asset_conflict",
     Kind.AGREEMENT,
     "The manifest names the asset's id and version of another manifest, or an older version than the newest.",
-    "The owner seals the next version.",
+    "The owner seals the next version: `perunml seal`.",
 )
 PART_OUT_OF_ORDER = rule(
     "part_out_of_order",
     Kind.INTEGRITY,
     "A part of a blob does not follow what was received, runs over the size in the manifest, or contradicts what is there.",
-    "The sender asks for the asset's state and goes on from there.",
+    "The sender asks for the asset's state and goes on from there, as `perunml push` does.",
 )
 ASSET_INCOMPLETE = rule(
     "asset_incomplete",
@@ -127,7 +127,7 @@ OUTPUT_UNDECLARED = rule(
     "output_not_agreed",
     Kind.INTEGRITY,
     "An output was registered under a name, id or size that the agreement and the delivery do not declare.",
-    "The job writes only what the agreement declares.",
+    "The code's owner writes only what the agreement declares.",
 )
 OUTPUT_INCOMPLETE = rule(
     "output_incomplete",
@@ -145,7 +145,7 @@ CUSTODY_BROKEN = rule(
     "custody_broken",
     Kind.INTEGRITY,
     "A stored key does not open as the key of its asset: the database was altered.",
-    "The manager's operator brings back the database; the owner pushes the asset's keys again.",
+    "The manager's operator brings back the database; the owner pushes the asset's keys again: `perunml push`.",
 )
 STATE_DAMAGED = rule(
     "state_damaged",
@@ -157,5 +157,5 @@ FOLDER_IN_USE = rule(
     "folder_in_use",
     Kind.USAGE,
     "Another manager runs on this folder, or the folder is not a manager's, or is one already.",
-    "Stop the other one, or name the right folder.",
+    "The manager's operator stops the other one, or names the right folder: `perunml manager run --folder FOLDER`.",
 )

@@ -19,7 +19,7 @@ AGREEMENT_MISMATCH = rule(
     "agreement_mismatch",
     Kind.AGREEMENT,
     "The run was requested under another agreement than the one it is judged by.",
-    "The requester submits the run again under the agreement in force.",
+    "The requester submits the run again under the agreement in force: `perunml job submit`.",
 )
 JOB_UNKNOWN = rule(
     "job_unknown",
@@ -31,7 +31,7 @@ AGREEMENT_EXPIRED = rule(
     "agreement_expired",
     Kind.SUSPENDED,
     "The job's `until`, or for outputs the last `until` of all jobs, is over.",
-    "The parties agree on a new version with a later end.",
+    "The parties agree on a new version with a later end: `perunml agreement propose`.",
 )
 ASSET_SUSPENDED = rule(
     "asset_suspended",
@@ -43,19 +43,19 @@ RUNS_EXHAUSTED = rule(
     "runs_exhausted",
     Kind.LIMIT,
     "All runs of this job that were agreed have been released.",
-    "The parties agree on a new version with more runs.",
+    "The parties agree on a new version with more runs: `perunml agreement propose`.",
 )
 RESUMES_EXHAUSTED = rule(
     "resumes_exhausted",
     Kind.LIMIT,
     "A run lost its lease and was resumed as often as was agreed.",
-    "The requester submits a new run, if runs are left.",
+    "The requester submits a new run, if runs are left: `perunml job submit`.",
 )
 WALL_EXCEEDED = rule(
     "wall_exceeded",
     Kind.LIMIT,
     "A run takes longer than its agreed wall time.",
-    "The requester submits a run that does less, or the parties agree on more.",
+    "The requester submits a run that does less (`perunml job submit`), or the parties agree on more.",
 )
 USAGE_UNKNOWN = rule(
     "usage_unknown",
@@ -67,31 +67,31 @@ PARAMETER_OUT_OF_RANGE = rule(
     "parameter_out_of_range",
     Kind.AGREEMENT,
     "A parameter of the run is missing, not declared, or not among the values agreed.",
-    "The requester submits the run with agreed values.",
+    "The requester submits the run with agreed values: `perunml job submit`.",
 )
 DIGEST_NOT_AGREED = rule(
     "digest_not_agreed",
     Kind.AGREEMENT,
     "The run pins an asset that is not the one agreed: changed code, another data set, a name that does not stand there.",
-    "The requester uses the agreed asset, or the parties agree on the new digest.",
+    "The requester uses the agreed asset, or the parties agree on the new digest: `perunml agreement propose`.",
 )
 WRONG_OPERATOR = rule(
     "wrong_operator",
     Kind.AGREEMENT,
     "The host was enrolled by somebody who is not the job's operator.",
-    "The operator that the agreement names runs the job on its machine.",
+    "The operator that the agreement names runs the job on its machine: `perunml host run`.",
 )
 PROFILE_NOT_MET = rule(
     "profile_not_met",
     Kind.EVIDENCE,
     "The host did not prove any of the profiles that the agreement accepts for this role.",
-    "The operator offers a machine that meets the profile, or the parties agree on another one.",
+    "The operator offers a machine that meets the profile, or the parties agree on another one: `perunml agreement propose`.",
 )
 MACHINE_NOT_AGREED = rule(
     "machine_not_agreed",
     Kind.AGREEMENT,
     "The machine is not among those that the agreement names for this role.",
-    "The operator runs the job on a named machine; or each party approves a version that names this one.",
+    "The operator runs the job on a named machine; or each party approves a version that names this one: `perunml agreement propose`.",
 )
 BOOT_USED = rule(
     "boot_used_by_other_agreement",
@@ -109,7 +109,7 @@ CLIENT_NOT_IN_AGREEMENT = rule(
     "client_not_in_agreement",
     Kind.AGREEMENT,
     "Who asks the service is not among the clients that the agreement names.",
-    "The parties agree on a version that names the client.",
+    "The parties agree on a version that names the client: `perunml agreement propose`.",
 )
 OUTPUT_UNKNOWN = rule(
     "output_unknown",
@@ -121,7 +121,7 @@ RECIPIENT_NOT_AGREED = rule(
     "recipient_not_agreed",
     Kind.AGREEMENT,
     "The output does not go to this party.",
-    "The parties agree on a version that names the recipient.",
+    "The parties agree on a version that names the recipient: `perunml agreement propose`.",
 )
 OUTPUT_HELD = rule(
     "output_held",

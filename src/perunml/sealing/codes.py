@@ -6,47 +6,50 @@ CHUNK_ALTERED = rule(
     "chunk_altered",
     Kind.INTEGRITY,
     "A sealed chunk does not open: its bytes were altered, swapped or moved, or the key is another asset's.",
-    "Fetch the blob again; if it stays so, the owner seals and pushes again.",
+    "The party fetches the blob again; if it stays so, the owner seals and pushes again: `perunml seal`, `perunml push`.",
 )
 TREE_MISMATCH = rule(
     "tree_mismatch",
     Kind.INTEGRITY,
     "The ciphertext's Merkle root is not the manifest's.",
-    "Fetch the asset again; if it stays so, the owner pushes again.",
+    "The party fetches the asset again; if it stays so, the owner pushes again: `perunml push`.",
 )
 BLOB_MISSING = rule(
-    "blob_missing", Kind.INTEGRITY, "A blob that the manifest lists is not in the store.", "The owner pushes it again."
+    "blob_missing",
+    Kind.INTEGRITY,
+    "A blob that the manifest lists is not in the store.",
+    "The owner pushes it again: `perunml push`.",
 )
 BLOB_TRUNCATED = rule(
     "blob_truncated",
     Kind.INTEGRITY,
     "A blob is shorter than the manifest says.",
-    "The owner pushes it again; an interrupted push goes on where it stopped.",
+    "The owner pushes it again: `perunml push` goes on where it was interrupted.",
 )
 BLOB_EXISTS = rule(
     "blob_exists",
     Kind.INTEGRITY,
     "A blob of this id is there already; blobs are written once and never changed.",
-    "Seal again: each sealing makes fresh ids.",
+    "The owner seals again (`perunml seal`): each sealing makes fresh ids.",
 )
 MANIFEST_INVALID = rule(
     "manifest_invalid",
     Kind.INTEGRITY,
     "A manifest, or the sealed index of its files, is not of format v1 or contradicts itself.",
-    "The owner seals again with a version of Perun that writes format v1.",
+    "The owner seals again with a version of Perun that writes format v1: `perunml seal`.",
 )
 PATH_REFUSED = rule(
     "path_refused",
     Kind.USAGE,
     "A file's name is not portable and safe (absolute, '..', NUL, control characters, too long), or the source holds a "
     "symbolic link or special file.",
-    "Rename or remove the file that the message names, then seal again.",
+    "The owner renames or removes the file that the message names, then seals again: `perunml seal`.",
 )
 DISK_FULL = rule(
     "disk_full",
     Kind.LIMIT,
     "There is no room left where the bytes should go; nothing half-written was registered.",
-    "Make room, then do the same again.",
+    "Whoever administers the machine makes room; then the same is done again.",
 )
 WRAP_MISSING = rule(
     "wrap_missing",
@@ -58,11 +61,11 @@ FORMAT_REFUSED = rule(
     "output_format_refused",
     Kind.INTEGRITY,
     "A file is not of its declared format, or is of one that runs code when it is read (pickle).",
-    "The job writes the declared format: safetensors, pt2, onnx, json or csv.",
+    "The code's owner writes the declared format: safetensors, pt2, onnx, json or csv.",
 )
 OUTPUT_TOO_LARGE = rule(
     "output_too_large",
     Kind.LIMIT,
     "An output is larger than its max_size.",
-    "The code writes less, or the parties agree to more.",
+    "The code's owner writes less, or the parties agree to more: `perunml agreement propose`.",
 )

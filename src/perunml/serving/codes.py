@@ -13,13 +13,13 @@ ENGINE_UNKNOWN = rule(
     "engine_unknown",
     Kind.AGREEMENT,
     "The agreement names an engine that this version does not have.",
-    "The parties name `torch-export`, or the operator updates.",
+    "The parties name `torch-export`, or the operator updates: `perunml agreement propose`.",
 )
 INPUTS_REFUSED = rule(
     "inputs_refused",
     Kind.USAGE,
     "The inputs of a request are not those of the model: names, shape, type, or a number that is not finite.",
-    "The client sends what the message names.",
+    "The client sends what the message names: `perunml infer --input FILE`.",
 )
 INFERENCE_FAILED = rule(
     "inference_failed",
@@ -43,25 +43,25 @@ QUOTA_EXHAUSTED = rule(
     "quota_exhausted",
     Kind.LIMIT,
     "The requests that the agreement allows in this window are used up.",
-    "Wait for the next window, or the parties agree on a higher limit.",
+    "The client waits for the next window, or the parties agree on a higher limit: `perunml agreement propose`.",
 )
 SERVICE_BUSY = rule(
     "service_busy",
     Kind.LIMIT,
     "More requests came at once, or in the life of one certificate, than the service keeps account of.",
-    "Try again in a moment.",
+    "The client tries again in a moment: `perunml infer`.",
 )
 SERVICE_OVER = rule(
     "service_over",
     Kind.SUSPENDED,
     "The service's lease is over: its keys are wiped and it answers nobody.",
-    "Its operator looks at the run's reasons at the manager; an owner may have suspended an asset.",
+    "Its operator looks at the run's reasons at the manager (`perunml job show`); an owner may have suspended an asset.",
 )
 ENGINE_GONE = rule(
     "engine_gone",
     Kind.LIMIT,
     "The process that computes a service's answers ended, or took too long; it is started anew.",
-    "Try again in a moment; with the same inputs failing again, the model's owner looks at the model.",
+    "The client tries again in a moment (`perunml infer`); with the same inputs failing again, the model's owner looks at the model.",
 )
 SERVICE_ADDRESS = rule(
     "service_address",

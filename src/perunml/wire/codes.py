@@ -25,7 +25,7 @@ UNSEAL_FAILED = rule(
     "unseal_failed",
     Kind.INTEGRITY,
     "Bytes sealed to a key, or under a passphrase, do not open: another key, another context, or altered bytes.",
-    "The sender seals again to the key now in use; for a passphrase, type the right one.",
+    "The sender seals again to the key now in use (`perunml push`); for a passphrase, the caller types the right one.",
 )
 REQUEST_UNSIGNED = rule(
     "request_unsigned",
@@ -44,5 +44,5 @@ ANSWER_INCOMPLETE = rule(
     "answer_incomplete",
     Kind.INTEGRITY,
     "A service's answer lacks its last chunk, or has chunks after it.",
-    "The client asks again; when it happens twice, somebody on the way cuts answers.",
+    "The client asks again (`perunml infer`); when it happens twice, somebody on the way cuts answers.",
 )

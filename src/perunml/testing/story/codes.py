@@ -12,12 +12,12 @@ STORY_BROKEN = rule(
     "story_broken",
     Kind.JOB,
     "A step of the story did not end as it must: something was not refused, or did not work.",
-    "Report it, with what was seen; `--keep FOLDER` keeps the logs.",
+    "Whoever runs it reports it, with what was seen; `perunml quickstart --keep FOLDER` keeps the logs.",
 )
 DATA_UNUSABLE = rule(
     "data_unusable",
     Kind.USAGE,
     "The folder given to the story holds no CSV files that its training code can read: one header line for all, numbers, a class "
     "label (2 to 1,000 classes) in the last column, 10 rows or more.",
-    "Give a folder of such files, or leave it out: the bundled data is used then.",
+    "Whoever runs the story gives a folder of such files (`perunml quickstart --data FOLDER`), or none: the bundled data is used then.",
 )
