@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +12,7 @@ import click
 import pytest
 
 from cli.test_help import verbs
+from perunml import Client, operators
 from perunml.cli.root import cli
 from perunml.cli.settings import Settings
 
@@ -70,3 +73,27 @@ def test_every_verb_is_shown() -> None:
 
 def parse_name(line: str) -> tuple[str, ...]:
     return tuple(word for word in line.split()[1:3] if re.fullmatch("[a-z]+", word))
+
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README + PAGE, re.S)
+MODULE = inspect.getdoc(operators) or ""
+"""Its docstring shows code, too."""
+
+
+@pytest.mark.parametrize("code", [*BLOCKS, MODULE.partition("\n\n")[2].partition("\n\nEach")[0]], ids=lambda code: "")
+def test_the_python_shown_fits_the_sdk(code: str) -> None:
+    """What the README, docs/cli.md and `perunml.operators` show: the imports run; each method is there and takes what it is
+    given there."""
+    tree = ast.parse(code)
+    owners = {"client": Client, "Client": Client, "operators": operators}
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    for node in imports:
+        exec(compile(ast.Module([node], []), "shown", "exec"), {})
+    assert {node.module for node in imports} == {"perunml"}
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        match call.func:
+            case ast.Attribute(value=ast.Name(id=owner), attr=name) if owner in owners:
+                given = {keyword.arg: None for keyword in call.keywords if keyword.arg}
+                own = int(owner == "client" and inspect.isfunction(inspect.getattr_static(Client, name)))
+                inspect.signature(getattr(owners[owner], name)).bind(*[None] * (len(call.args) + own), **given)
