@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import pkgutil
@@ -108,3 +109,30 @@ def test_a_reasons_own_command_comes_before_its_rules() -> None:
     rule = rules()["asset_suspended"]
     assert mending(Reason(rule, "x")) == "perunml asset lift"
     assert mending(Reason(rule, "x", command="perunml asset lift scans")) == "perunml asset lift scans"
+
+
+def refusals(path: Path) -> list[ast.Call]:
+    """Every ``refuse(RULE, message, …)`` and ``Reason(RULE, message, …)`` in a file."""
+    return [
+        call
+        for call in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Name)
+        and call.func.id in ("refuse", "Reason")
+        and len(call.args) >= 2
+    ]
+
+
+def test_what_was_seen_is_said_by_all_that_speaks_to_people() -> None:
+    """The rooms whose refusals a person hears first hand: each says what was seen, or what was expected. A usage error's
+    message is click's, which quotes what was typed."""
+    rooms = [path for room in ("cli", "client") for path in sorted((TOP / "src" / "perunml" / room).glob("*.py"))]
+    found = [(path, call) for path in rooms for call in refusals(path)]
+    silent = [
+        f"{path.name}:{call.lineno}"
+        for path, call in found
+        if not {"seen", "expected"} & {keyword.arg for keyword in call.keywords}
+        and ast.unparse(call.args[0]) != "USAGE"
+    ]
+    assert len(found) > 50
+    assert silent == []

@@ -44,7 +44,7 @@ class PublicIdentity:
         except FileNotFoundError:
             raise _missing(home) from None
         if not isinstance(value, dict) or set(value) != {"apiVersion", "kind", "name", "identity", "receive"}:
-            raise refuse(MALFORMED, f"{home.public.name} is not an {KIND}")
+            raise refuse(MALFORMED, f"{home.public.name} is not an {KIND}", seen=str(home.public))
         made = cls(checked_name(value["name"]), str(value["identity"]), str(value["receive"]))
         PublicKey(made.identity)
         HpkePublicKey(made.receive)

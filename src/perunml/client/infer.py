@@ -158,7 +158,7 @@ def _ask(
     if isinstance(body, dict) and set(body) == {"refusal"}:
         raise _refusal(body["refusal"])
     if not isinstance(body, dict) or set(body) != {"outputs", "receipt"} or not isinstance(body["outputs"], dict):
-        raise refuse(MALFORMED, "the service's answer is not outputs and a receipt")
+        raise refuse(MALFORMED, "the service's answer is not outputs and a receipt", seen=type(body).__name__)
     outputs: dict[str, Any] = body["outputs"]
     file = ReceiptFile(
         certificate=envelope,
@@ -211,7 +211,7 @@ def _send(http: httpx.Client, method: str, path: str, body: bytes = b"") -> byte
             for part in response.iter_raw():
                 content += part
                 if len(content) > MAX_BODY:
-                    raise refuse(UNREACHABLE, "the service's answer is too large")
+                    raise refuse(UNREACHABLE, "the service's answer is too large", expected=f"at most {MAX_BODY} bytes")
             status = response.status_code
     except httpx.HTTPError as exc:
         raise refuse(UNREACHABLE, f"no answer from {http.base_url}", seen=type(exc).__name__) from None
@@ -226,8 +226,8 @@ def _send(http: httpx.Client, method: str, path: str, body: bytes = b"") -> byte
 
 def _refusal(body: Any) -> PerunError:
     if not isinstance(body, dict) or not isinstance(body.get("reasons"), list) or not body["reasons"]:
-        return refuse(MALFORMED, "the service's refusal is not of its form")
+        return refuse(MALFORMED, "the service's refusal is not of its form", expected="reasons, one or more")
     try:
         return RefusalBody.model_validate(body).error()
     except ValueError:
-        return refuse(MALFORMED, "the service's refusal is not of its form")
+        return refuse(MALFORMED, "the service's refusal is not of its form", expected="reasons with code and kind")

@@ -58,7 +58,7 @@ class ManagerProfile:
         except ValidationError as exc:
             first = exc.errors(include_input=False, include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"] if not str(part).startswith("<"))
-            raise refuse(MALFORMED, f"{where or KIND}: {first['msg']}") from None
+            raise refuse(MALFORMED, f"{where or KIND}: {first['msg']}", seen=first["type"]) from None
         return cls(found.key or "", _policies(found.profile))
 
 

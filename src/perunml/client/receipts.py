@@ -22,11 +22,21 @@ def verify_receipt(file: ReceiptFile, pin: Pin, *, outputs: dict[str, Any] | Non
     """
     certificate = ServiceCertificate.open(file.certificate, [PublicKey(pin.identity)])
     if certificate.manager != pin.identity:
-        raise refuse(RECEIPT_MISMATCH, "the certificate names another manager than its signer")
+        raise refuse(
+            RECEIPT_MISMATCH,
+            "the certificate names another manager than its signer",
+            expected=pin.identity,
+            seen=certificate.manager,
+        )
     receipt = InferenceReceipt.open(file.receipt, [PublicKey(certificate.session_key)])
     check_receipt(certificate, file.certificate.digest, receipt)
     if (receipt.request, receipt.response) != (file.request_digest, file.response_digest):
-        raise refuse(RECEIPT_MISMATCH, "the receipt is about another request or answer than the file says")
+        raise refuse(
+            RECEIPT_MISMATCH,
+            "the receipt is about another request or answer than the file says",
+            expected=f"{receipt.request}, {receipt.response}",
+            seen=f"{file.request_digest}, {file.response_digest}",
+        )
     if outputs is not None and digest_of(outputs) != receipt.response:
         raise refuse(
             RECEIPT_MISMATCH,
