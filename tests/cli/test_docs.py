@@ -24,6 +24,16 @@ COMMANDS = [
     if line.startswith("perunml")
 ]
 FILES = (
+    "newer.json",
+    "quote.msg",
+    "quote.sig",
+    "ak.tpm2b_public",
+    "ek.der",
+    "bios_measurements",
+    "ima_measurements",
+    "root.tar",
+    "status",
+    "policy.json",
     "profile.yaml",
     "agreement.yaml",
     "baseline.json",
@@ -56,7 +66,8 @@ def test_a_shown_command_is_understood(line: str, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     for name in FILES:
         Path(name).touch()
-    Path("scans").mkdir()
+    for name in ("scans", "roots", "packages", "sysroot"):
+        Path(name).mkdir()
     words = shlex.split(re.sub(r" \d< \S+$", "", line))[1:]
     parse(words)
 

@@ -25,6 +25,7 @@ from cli.verbs import SENDS, SERVES, leaves
 from cli.world import World
 from perunml.client.home import Home
 from perunml.client.identity import Identity
+from perunml.evidence.binding import tpm_extra_data
 from perunml.manager.config import Config
 from perunml.testing.forge import ForgedTpm
 from perunml.testing.service import RUN, Client, pin_of
@@ -118,6 +119,7 @@ def done(world: World, requests: list[tuple[str, str]], here: Path) -> dict[str,
     _agreed(do, world, here)
     _served(do, here)
     _operated(do, world, here)
+    _audited(do, here)
     return do.done
 
 
@@ -181,6 +183,32 @@ def _operated(do: Doer, world: World, here: Path) -> None:
     do("host doctor", cloud)
     do("manager init", Party(here / "none"), "--folder", here / "manager", "--url", "https://127.0.0.1:1")
     do("completion", cloud, "fish")
+
+
+def _audited(do: Doer, here: Path) -> None:
+    nobody, folder = Party(here / "none"), here / "evidence"
+    folder.mkdir()
+    tpm = ForgedTpm()
+    part = tpm.quote(bytes(48))
+    event = (4).to_bytes(4, "little") + (13).to_bytes(4, "little") + bytes(20) + bytes(4)
+    for name, data in {
+        "attest": part.attest,
+        "signature": part.signature,
+        "ak": tpm.ak_public,
+        "boot": event,
+        "ima": part.ima_log,
+        "policy": b'{"digests": {"/a": ["' + b"ab" * 32 + b'"]}}',
+    }.items():
+        (folder / name).write_bytes(data)
+    words = [word for name in ("attest", "signature", "ak") for word in (f"--{name}", folder / name)]
+    assert do("evidence check tpm", nobody, *words, "--nonce", tpm_extra_data(bytes(48)).hex())["accepted"]
+    assert do("evidence check event-log", nobody, folder / "boot")["claims"]["boot"]["events"] == 1
+    assert do("evidence check ima", nobody, folder / "ima")["claims"]["ima"]["entries"] == len(tpm.lines)
+    first, second = folder / "first.json", folder / "second.json"
+    do("baseline build", nobody, "--ima-log", folder / "ima", "--out", first)
+    do("baseline import", nobody, folder / "policy", "--out", second)
+    assert do("baseline diff", nobody, first, second)["widens"] == 1
+    assert do("baseline show", nobody, second)["files"] == 1
 
 
 ONCE = sorted(set(leaves()) - SERVES - set(ELSEWHERE))

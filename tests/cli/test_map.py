@@ -16,7 +16,19 @@ from perunml import Client, operators
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
 COMMON = {"help", "home_folder", "output", "passphrase_fd"}
-RENAMED = {
+_BASELINE = {
+    **dict.fromkeys(("root", "image", "dpkg", "packages", "split_usr", "ima_log"), "perunml.client.baselines.Sources"),
+    **dict.fromkeys(("exec_only", "algorithms", "event_log", "pcrs", "values"), "perunml.client.baselines.Sources"),
+    **dict.fromkeys(("ima_require", "ima_policies", "ima_keys", "ima_keyrings"), "perunml.evidence.rules.ImaRules"),
+    **dict.fromkeys(("ima_violations", "ima_reload", "ima_kexec"), "perunml.evidence.rules.ImaRules"),
+    **dict.fromkeys(("boot_authorities", "boot_dbx", "boot_mok", "open_pcr"), "perunml.evidence.rules.BootRules"),
+    **dict.fromkeys(("boot_applications", "boot_loaded", "boot_cmdline"), "perunml.evidence.rules.BootRules"),
+    **dict.fromkeys(("boot_no_cmdline", "boot_secure_boot"), "perunml.evidence.rules.BootRules"),
+    **dict.fromkeys(("tpm_denied_firmware", "tpm_unsafe_clock", "tpm_discrete"), "perunml.evidence.rules.TpmRules"),
+    **dict.fromkeys(("older", "until"), "perunml.client.baselines.assemble"),
+    "out": "answer",
+}
+RENAMED: dict[str, dict[str, str]] = {
     "id create": {},
     "trust": {"dry_run": "Client.open"},
     "document push": {"file": "body"},
@@ -36,6 +48,17 @@ RENAMED = {
     "host enrol": {"pin_file": "pin"},
     "host run": {"pin_file": "pin", "manager": "pin"},
     "quickstart": {"keep": "folder"},
+    "evidence check tpm": {
+        **dict.fromkeys(("attest", "signature", "ak", "nonce", "event_log", "ima"), "perunml.client.evidence.TpmFiles"),
+        **dict.fromkeys(("ek_cert", "ca"), "perunml.client.evidence.TpmFiles"),
+        "profile": "baseline",
+        "at": "now",
+    },
+    "evidence check event-log": {"file": "data"},
+    "evidence check ima": {"file": "data"},
+    "baseline build": _BASELINE,
+    "baseline import": {**_BASELINE, "file": "data"},
+    "baseline show": {"file": "path"},
 }
 """Options whose parameter is called otherwise, or that are another call (named), or a part of the answer."""
 
@@ -100,7 +123,7 @@ def test_each_option_has_its_parameter(verb: str, command: click.Command) -> Non
         return
     takes = parameters(SDK[verb]) | {name for name in ("manager", "dry_run") if SDK[verb].startswith("Client.")}
     takes |= {"manager", "dry_run"} if "client" in takes else set()
-    renamed: dict[str, str] = RENAMED.get(verb, {})
+    renamed = RENAMED.get(verb, {})
     for parameter in command.params:
         name = str(parameter.name)
         if name in COMMON:

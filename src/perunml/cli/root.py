@@ -23,6 +23,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "seal": ("seal", "Seal a folder or file into this party's home; nothing is sent."),
         "push": ("push", "Send a sealed asset, and its key for the manager alone."),
         "document": ("document", "Sign and send a document that agreements name, as a baseline."),
+        "baseline": ("baseline", "Make, import, compare and show baselines of machines."),
         "agreement": ("agreement", "Check, review, propose, approve and list agreements."),
         "job": ("job", "Submit runs, watch them, wait for them."),
         "asset": ("asset", "Show sealed assets; suspend one at once, or lift that."),
@@ -31,6 +32,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "infer": ("infer", "Ask a served model; the request is sealed to its host."),
         "receipt": ("receipt", "Verify a receipt, offline."),
         "ledger": ("ledger", "Verify the manager's ledger since it was last seen."),
+        "evidence": ("evidence", "Judge quotes, boot logs and IMA logs in files, offline."),
     },
     "Operators": {
         "manager": ("manager", "Set up and run a manager; admit parties."),

@@ -98,3 +98,10 @@ AMBIGUOUS = rule(
     "A name fits several things.",
     "The caller gives the digest; `perunml asset list` and `perunml agreement list` print it.",
 )
+BASELINE_SOURCE = rule(
+    "baseline_source",
+    Kind.USAGE,
+    "What a baseline was to be made of cannot be read, is of no known kind, needs a tool that is not installed, or holds "
+    "nothing.",
+    "The caller mends the source, installs the tool, or names another source; the message says which.",
+)

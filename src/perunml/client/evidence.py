@@ -1,0 +1,56 @@
+"""Evidence in files, for auditors: reads them and hands their bytes to `evidence.offline`. Asks nobody."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from perunml.client.codes import LOCAL_FILE, NOT_FOUND
+from perunml.evidence.baseline import Baseline
+from perunml.evidence.offline.check import TpmFiles, check_event_log, check_ima, check_tpm
+from perunml.evidence.offline.findings import Checked
+from perunml.wire.errors import refuse
+
+MAX_FILE = 256 * 1024 * 1024 + 1
+"""Bytes read of one file: one more than the longest log that is judged."""
+MAX_AUTHORITIES = 4096
+"""Files of a folder of certificates; the vendors' known ones are some hundreds."""
+MAX_CERTIFICATE = 64 * 1024
+"""Bytes of a file in such a folder; longer ones hold no single certificate."""
+
+__all__ = ["Checked", "TpmFiles", "check_event_log", "check_ima", "check_tpm", "read_authorities", "read_evidence"]
+
+
+def read_evidence(path: Path) -> bytes:
+    """At most `MAX_FILE` bytes of a file. Raises `UsageError` (local_file)."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_FILE)
+    except OSError as exc:
+        raise refuse(LOCAL_FILE, exc.strerror or type(exc).__name__, seen=str(path)) from None
+
+
+def read_authorities(folder: Path) -> list[bytes]:
+    """The files of a folder that may be certificates, by name; what is none of them is of no use and does no harm.
+    Raises `UsageError` (local_file, not_found)."""
+    try:
+        paths = sorted(folder.iterdir())[:MAX_AUTHORITIES]
+        found = []
+        for path in paths:
+            about = path.stat()
+            if stat.S_ISREG(about.st_mode) and about.st_size <= MAX_CERTIFICATE:
+                data = path.read_bytes()
+                if data.lstrip().startswith((b"-----BEGIN", b"\x30")):
+                    found.append(data)
+    except OSError as exc:
+        raise refuse(LOCAL_FILE, exc.strerror or type(exc).__name__, seen=str(exc.filename or folder)) from None
+    if not found:
+        raise refuse(NOT_FOUND, "the folder holds no certificate", expected="DER or PEM files", seen=str(folder))
+    return found
+
+
+def read_profile(path: Path) -> Baseline:
+    """The baseline in a YAML or JSON file. Raises `UsageError` (malformed, local_file)."""
+    from perunml.client.documents import read_document
+
+    return Baseline.from_json(read_document(read_evidence(path))[1])

@@ -1,0 +1,111 @@
+"""An IMA log in a file: its lines, what can be judged of it without a policy, and what it tells."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from perunml.evidence.bundle import BANK_SIZES
+from perunml.evidence.codes import BOOT_AGGREGATE, IMA_NOT_EXTENDED, IMA_PCR, NON_CANONICAL
+from perunml.evidence.ima.parse import Line, parse_log
+from perunml.evidence.ima.replay import VIOLATION, check_template_hashes, prefix_values
+from perunml.wire.errors import refuse
+from perunml.wire.rules import Reason, printable
+
+MAX_FILE = 256 * 1024 * 1024
+"""Bytes of a log: a million lines with signatures."""
+PCR = 10
+AGGREGATE = b"boot_aggregate"
+AGGREGATED = {"sha1": 8, "sha256": 10, "sha384": 10, "sha512": 10}
+"""PCRs from 0 on that boot_aggregate hashes, by its algorithm (Linux, ima_crypto.c, ima_calc_boot_aggregate_tfm)."""
+
+Values = Mapping[str, Mapping[int, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class ImaLog:
+    """`reasons` is what is wrong with the log itself, whatever a quote says."""
+
+    lines: Sequence[Line]
+    reasons: tuple[Reason, ...]
+    form: str
+
+    def aggregate(self, values: Values, *, quoted: bool) -> bool | None:
+        """Whether the first line is the boot_aggregate of these values, `quoted` ones or a boot log's; None where they do
+        not tell."""
+        if (first := self._first()) is None:
+            return None
+        bank, value = first
+        if bank not in AGGREGATED or not (held := values.get(bank)):
+            return None
+        wanted = [held.get(index) for index in range(AGGREGATED[bank])]
+        if quoted and None in wanted:
+            return None
+        # in a boot log, a PCR that nothing extends is as it was at reset
+        return hashlib.new(bank, b"".join(w or bytes(BANK_SIZES[bank]) for w in wanted)).digest() == value
+
+    def against(self, proven: Values, replayed: Values, covered: int | None) -> list[Reason]:
+        """What the quoted values, or where a bank is not quoted the boot log's, say against the log."""
+        if covered == 0:
+            return [Reason(IMA_NOT_EXTENDED, "IMA measured nothing into this TPM", seen="the quoted PCR 10 is zero")]
+        if not self.lines or self.lines[0][4] != AGGREGATE:
+            seen = _shown(self.lines[0][4]) if self.lines else "an empty log"
+            return [Reason(BOOT_AGGREGATE, "the IMA log does not begin with boot_aggregate", seen=seen)]
+        fits = self.aggregate(proven, quoted=True)
+        if fits is None:
+            fits = self.aggregate(replayed, quoted=False)
+        if fits is False:
+            return [Reason(BOOT_AGGREGATE, "boot_aggregate is not that of the boot's PCRs")]
+        return []
+
+    def replayed(self) -> dict[str, str]:
+        """PCR 10 after the whole log, by bank."""
+        found = {}
+        for bank, size in BANK_SIZES.items():
+            value = bytes(size)
+            for value in prefix_values(self.lines, bank):  # noqa: B007  # the last one is wanted
+                pass
+            found[bank] = value.hex()
+        return found
+
+    def claims(self, covered: int | None) -> dict[str, Any]:
+        """What the log tells; `covered` lines of it are proven."""
+        algorithms = Counter(_shown(line[3].partition(b":")[0]) for line in self.lines)
+        first = self._first()
+        return {
+            "form": self.form,
+            "entries": len(self.lines),
+            "covered": covered,
+            "violations": sum(line[1] == VIOLATION for line in self.lines),
+            "digests": dict(sorted(algorithms.items())),
+            "boot_aggregate": f"{first[0]}:{first[1].hex()}" if first is not None else None,
+        }
+
+    def _first(self) -> tuple[str, bytes] | None:
+        if not self.lines or self.lines[0][4] != AGGREGATE:
+            return None
+        algorithm, _, value = self.lines[0][3].partition(b":\0")
+        return _shown(algorithm), value
+
+
+def read_ima(data: bytes) -> ImaLog:
+    """Raises `EvidenceRefusal` for a log that does not parse."""
+    if len(data) > MAX_FILE:
+        raise refuse(NON_CANONICAL, "the IMA log is too long", expected=f"at most {MAX_FILE} bytes")
+    lines, _ = parse_log(data)
+    reasons = check_template_hashes(lines)
+    for number, line in enumerate(lines, 1):
+        if line[0] != PCR:
+            seen = str(line[0])
+            reasons.append(
+                Reason(IMA_PCR, f"line {number} of the IMA log is for another PCR", expected="10", seen=seen)
+            )
+            break
+    return ImaLog(lines, tuple(reasons), "binary")
+
+
+def _shown(text: bytes) -> str:
+    return printable(text.decode("utf-8", "backslashreplace"), 200)
