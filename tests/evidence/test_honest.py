@@ -28,6 +28,14 @@ def test_q32_honest_keys_and_banks_are_accepted(ak: str, banks: tuple[str, ...])
     assert judgement.appraisal.machine == tpm.machine
 
 
+@pytest.mark.parametrize("hash_name", ["sha256", "sha384", "sha512"])
+@pytest.mark.parametrize("ak", ["p256", "p384", "rsa", "rsapss"])
+def test_q32_every_accepted_scheme_signs_with_every_accepted_hash(ak: str, hash_name: str) -> None:
+    """Q32: the digest of the PCRs is of the scheme's hash, whatever the bank is, SHA-512's among them."""
+    tpm = ForgedTpm(ak=ak, hash=hash_name, banks=("sha256", "sha512"))
+    assert codes(judged(tpm, tpm.bundle(BINDING))) == []
+
+
 @pytest.mark.parametrize("template", ["ima-ng", "ima-sig", "ima-ngv2", "ima-sigv2"])
 def test_the_templates_that_are_read_are_accepted(template: str) -> None:
     """Each template with its fields, paths with spaces (I16) among them."""

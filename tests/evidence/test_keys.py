@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import secrets
 from typing import Any
 
 import pytest
@@ -14,12 +13,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from perunml.evidence.tpm.algorithms import ECDSA, RSASSA
-from perunml.evidence.tpm.credential import make_credential
-from perunml.evidence.tpm.ek import EkIdentity, check_ek_template, verify_ek
+from perunml.evidence.tpm.ek import EkIdentity, verify_ek
 from perunml.evidence.tpm.keys import check_ak
+from perunml.evidence.tpm.template import check_ek_template
 from perunml.testing.ca import END, START, DevelopmentCa
 from perunml.testing.faults import flip
-from perunml.testing.forge import ForgedTpm, default_ca
+from perunml.testing.forge import EK_KINDS, ForgedTpm, default_ca
 from perunml.testing.structures import AK_ATTRIBUTES, EK_ATTRIBUTES, EK_POLICY, public_area, sized
 from perunml.wire.errors import EvidenceRefusal
 
@@ -122,9 +121,9 @@ def _ak(attributes: int) -> bytes:
 # the EK and its certificate
 
 
-@pytest.mark.parametrize("ek", ["p256", "rsa"])
+@pytest.mark.parametrize("ek", EK_KINDS)
 def test_an_honest_ek_is_accepted_and_names_the_machine(ek: str) -> None:
-    """The machine's name is the EK's digest; a simulated root makes it simulated, a vendor's does not."""
+    """K19: every template of the TCG profile; the machine's name is the EK's digest; a simulated root makes it simulated, a vendor's does not."""
     tpm = ForgedTpm(ek=ek)
     assert verified(tpm).machine == tpm.machine
     assert verified(tpm).simulated
@@ -193,27 +192,6 @@ def test_k12_an_unknown_critical_extension_is_refused() -> None:
     assert refused(verified, tpm, ek_certificate=certificate) == ["ek_certificate"]
 
 
-@pytest.mark.parametrize("policy", [bytes(32), b""])
-def test_k19_another_policy_is_refused(policy: bytes) -> None:
-    """K19: an EK whose policy is not the endorsement hierarchy's own could be used by anyone."""
-    area = public_area(ec.generate_private_key(ec.SECP256R1()), attributes=EK_ATTRIBUTES, policy=policy, storage=True)
-    assert refused(check_ek_template, sized(area)) == ["ek_template"]
-
-
-@pytest.mark.parametrize("bit", [1, 4, 5, 7, 16, 17, 18])
-def test_k19_other_attributes_are_refused(bit: int) -> None:
-    """K19: each attribute that the template fixes."""
-    area = public_area(
-        ec.generate_private_key(ec.SECP256R1()), attributes=EK_ATTRIBUTES ^ 1 << bit, policy=EK_POLICY, storage=True
-    )
-    assert refused(check_ek_template, sized(area)) == ["ek_template"]
-
-
-def test_k19_a_signing_key_is_no_ek() -> None:
-    """An attestation key offered as an EK."""
-    assert refused(check_ek_template, ForgedTpm().ak_public) == ["ek_template"]
-
-
 def test_a_leaf_may_not_issue() -> None:
     """An EK's certificate, signed by another EK's, is refused: a leaf is no CA."""
     ca, key = DevelopmentCa(), ec.generate_private_key(ec.SECP256R1())
@@ -251,44 +229,6 @@ def test_what_is_no_certificate_is_refused(junk: bytes) -> None:
     tpm = ForgedTpm()
     assert refused(verified, tpm, ek_certificate=junk) == ["non_canonical"]
     assert refused(verified, tpm, ek_chain=[junk]) == ["non_canonical"]
-
-
-# credentials
-
-
-@pytest.mark.parametrize("ek", ["p256", "rsa"])
-def test_a_credential_opens_for_its_machine_alone(ek: str) -> None:
-    """K5: the TPM with this EK and this key tells the secret; one with another key or EK does not."""
-    tpm, other = ForgedTpm(ek=ek), ForgedTpm(ek=ek)
-    secret = secrets.token_bytes(32)
-    name = check_ak(tpm.ak_public).name
-    assert tpm.activate(*make_credential(tpm.ek_public, name, secret)) == secret
-    with pytest.raises(ValueError, match="INTEGRITY"):
-        tpm.activate(*make_credential(tpm.ek_public, check_ak(other.ak_public).name, secret))
-    with pytest.raises(ValueError, match=r".*"):
-        other.activate(*make_credential(tpm.ek_public, name, secret))
-
-
-def test_credentials_differ_each_time() -> None:
-    """The seed is fresh, so nothing about a secret shows in two credentials for it."""
-    tpm = ForgedTpm()
-    name = check_ak(tpm.ak_public).name
-    first, second = (make_credential(tpm.ek_public, name, b"x" * 32) for _ in range(2))
-    assert first[0] != second[0]
-    assert first[1] != second[1]
-
-
-@pytest.mark.parametrize("size", [0, 33])
-def test_a_secret_of_a_wrong_size_is_a_callers_bug(size: int) -> None:
-    """A credential holds 1 to 32 bytes."""
-    tpm = ForgedTpm()
-    with pytest.raises(ValueError, match="32"):
-        make_credential(tpm.ek_public, check_ak(tpm.ak_public).name, bytes(size))
-
-
-def test_k19_no_credential_is_made_for_a_non_standard_ek() -> None:
-    """K19: the check stands before the credential, not only at the certificate."""
-    assert refused(make_credential, ForgedTpm().ak_public, b"\0\x0b" + bytes(32), b"x") == ["ek_template"]
 
 
 # certificates that may not be what they are used for

@@ -24,10 +24,11 @@ from perunml.evidence.judge import Judgement
 from perunml.evidence.policy import Machine, Policy
 from perunml.evidence.tpm.attest import parse_attest
 from perunml.evidence.tpm.credential import make_credential
-from perunml.evidence.tpm.ek import check_ek_template, verify_ek
+from perunml.evidence.tpm.ek import verify_ek
 from perunml.evidence.tpm.keys import check_ak, qualified_names
 from perunml.evidence.tpm.quote import verify_quote
 from perunml.evidence.tpm.signature import parse_signature
+from perunml.evidence.tpm.template import check_ek_template
 from perunml.wire.errors import EvidenceRefusal
 
 pytestmark = needs_vectors

@@ -25,7 +25,6 @@ from perunml.evidence.ima.parse import parse_log
 from perunml.evidence.ima.replay import prefix_values
 from perunml.evidence.tpm.algorithms import AES, CFB, CURVE_IDS, ECC, ECDSA, HASH_IDS, NULL, RSA
 from perunml.evidence.tpm.attest import Attest, parse_attest
-from perunml.evidence.tpm.ek import POLICY_A_SHA256, check_ek_template, ek_machine
 from perunml.evidence.tpm.keys import (
     ADMIN_WITH_POLICY,
     DECRYPT,
@@ -37,6 +36,7 @@ from perunml.evidence.tpm.keys import (
     USER_WITH_AUTH,
     check_ak,
 )
+from perunml.evidence.tpm.template import POLICY_A_SHA256, check_ek_template, ek_machine
 from perunml.wire.errors import PerunError, refuse
 
 KERNEL_IMA_LOG = Path("/sys/kernel/security/ima/binary_runtime_measurements")

@@ -35,10 +35,11 @@ def appraise_measured(
         "clock_ms": str(clock.clock),
         "firmware": f"{quote.value.firmware:016x}",
         "banks": sorted(quote.value.pcrs),
+        "tpm": dict(machine.tpm),
     }
     reasons = (
         *profile_reasons(profile, MEASURED, policy),
-        *appraise_quote(quote, policy.baseline, machine.last_clock, now),
+        *appraise_quote(quote, policy.baseline, machine.last_clock, now, machine.tpm.get("kind", "")),
         *log.reasons,
     )
     boot = f"tpm:{clock.reset}.{clock.restart}"

@@ -54,7 +54,7 @@ QUOTE_SIGNATURE = _evidence(
 WEAK_SCHEME = _evidence(
     "weak_scheme",
     "A signature's scheme, hash, key size or exponent is not one that is accepted (RSASSA, RSAPSS with 2048 bits or "
-    "more, ECDSA on P-256 or P-384; SHA-256 or SHA-384), or not the key's own.",
+    "more, ECDSA on P-256 or P-384; SHA-256, SHA-384 or SHA-512), or not the key's own.",
     "The operator makes an attestation key of an accepted scheme and enrols again: `perunml host enrol`.",
 )
 UNKNOWN_AK = _evidence(
@@ -101,17 +101,39 @@ AK_ATTRIBUTES = _evidence(
 )
 EK_CHAIN = _evidence(
     "ek_chain",
-    "The EK certificate does not lead to a root of a TPM vendor (or a simulated root given by name) that this manager "
-    "was given.",
+    "The certificate does not lead to a root of a TPM vendor that is known by fingerprint, or to one (a vendor's, or a "
+    "simulated one given by name) that this manager was given.",
     "The operator sends the vendor's intermediate certificates; the manager's operator adds the vendor's root.",
 )
 EK_EXPIRED = _evidence(
     "ek_expired", "A certificate of the EK's chain is not valid at this time.", "The TPM's vendor renews it."
 )
+EK_REVOKED = _evidence(
+    "ek_revoked",
+    "A revocation list of its issuer names a certificate of the EK's or attestation key's chain.",
+    "The operator offers another machine: `perunml host enrol` there.",
+)
+REVOCATION_UNKNOWN = _evidence(
+    "ek_revocation_unknown",
+    "The manager demands revocation lists, and there is none in force for a certificate of the chain.",
+    "The host's operator enrols with the issuer's newest revocation list (`perunml host enrol`), or the manager's adds it.",
+)
+TPM_KIND = _evidence(
+    "tpm_kind",
+    "The policy asks for a TPM that is a chip of its own, and this one is firmware, virtual, simulated or of an "
+    "unknown kind.",
+    "The operator enrols a machine with a discrete TPM (`perunml host enrol`), or the parties agree on another baseline.",
+)
 EK_CERTIFICATE = _evidence(
     "ek_certificate",
-    "The EK certificate is not one: wrong extended key usage, a CA, or a critical extension that is not known.",
+    "The EK certificate is not one: wrong usage (another extended one, or for signing), a CA, or a critical extension "
+    "that is not known.",
     "The operator sends the certificate that the vendor issued for the EK.",
+)
+AK_CERTIFICATE = _evidence(
+    "ak_certificate",
+    "The attestation key's certificate is for another key, of another cloud instance than was enrolled, or by no cloud.",
+    "The operator enrols with the certificate that the cloud issued for this machine's key: `perunml host enrol`.",
 )
 EK_MISMATCH = _evidence(
     "ek_mismatch",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from perunml.evidence.baseline import Baseline
 
@@ -33,6 +34,7 @@ class Machine:
     key         text of a simulated machine's key; empty for a TPM
     last_clock  (resetCount, restartCount, clock in ms) of its newest accepted quote
     ek          TPM2B_PUBLIC of the EK; needed only where the attestation key is the EK's child
+    tpm         what its EK certificate tells of the TPM (`tpm.ek.EkIdentity.claims`): vendor, kind, root, manufacturer, …
     """
 
     id: str
@@ -41,3 +43,4 @@ class Machine:
     key: str = ""
     last_clock: tuple[int, int, int] | None = None
     ek: bytes = b""
+    tpm: Mapping[str, str] = field(default_factory=dict)

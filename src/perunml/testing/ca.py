@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -11,7 +12,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from perunml.evidence.tpm.ek import EK_USAGE
+from perunml.evidence.tpm.names import MANUFACTURER, MODEL, VERSION
 
+_EK_USAGE = x509.ObjectIdentifier(EK_USAGE)
+_TPM = (MANUFACTURER, MODEL, VERSION)
 START = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 END = dt.datetime(2099, 12, 31, tzinfo=dt.UTC)
 _CertifiedKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
@@ -54,21 +58,32 @@ class DevelopmentCa:
         self,
         key: _CertifiedKey,
         *,
-        usage: x509.ObjectIdentifier | None = EK_USAGE,
+        usage: x509.ObjectIdentifier | None = _EK_USAGE,
         end: dt.datetime = END,
         critical: str = "",
         self_signed_by: ec.EllipticCurvePrivateKey | None = None,
         signed_with: hashes.SHA224 | hashes.SHA256 | None = None,
         ca: bool = False,
+        tpm: tuple[str, str, str] | None = None,
+        signing: bool | None = None,
+        subject: str = "TPM",
+        extension: tuple[str, bytes] | None = None,
+        serial: int = 0,
     ) -> bytes:
-        """An EK certificate in DER; `critical` adds an unknown critical extension of that OID."""
-        subject = _name("TPM")
+        """An EK certificate in DER, or an attestation key's.
+
+        critical   adds an unknown critical extension of that OID
+        tpm        manufacturer (``id:…``), model and version in the alternative name
+        signing    whether the key usage is for signing, or for encryption; None leaves it out
+        extension  one more, by its OID
+        """
+        subject_name = _name(subject)
         builder = (
             x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(subject if self_signed_by else self._issuer_name)
+            .subject_name(subject_name)
+            .issuer_name(subject_name if self_signed_by else self._issuer_name)
             .public_key(key)
-            .serial_number(x509.random_serial_number())
+            .serial_number(serial or x509.random_serial_number())
             .not_valid_before(START)
             .not_valid_after(end)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
@@ -78,8 +93,57 @@ class DevelopmentCa:
         if critical:
             unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier(critical), b"\x05\x00")
             builder = builder.add_extension(unknown, critical=True)
+        if tpm is not None:
+            told = [x509.NameAttribute(x509.ObjectIdentifier(oid), text) for oid, text in zip(_TPM, tpm, strict=True)]
+            directory = x509.DirectoryName(x509.Name(told))
+            builder = builder.add_extension(x509.SubjectAlternativeName([directory]), critical=True)
+        if signing is not None:
+            builder = builder.add_extension(_usage(signing=signing, enciphering=not signing), critical=True)
+        if extension is not None:
+            other = x509.UnrecognizedExtension(x509.ObjectIdentifier(extension[0]), extension[1])
+            builder = builder.add_extension(other, critical=False)
         made = builder.sign(self_signed_by or self._issuer_key, signed_with or hashes.SHA256())
         return made.public_bytes(Encoding.DER)
+
+    def revocations(
+        self,
+        serials: Sequence[int] = (),
+        *,
+        by_root: bool = False,
+        since: dt.datetime = START,
+        until: dt.datetime = END,
+        forged: bool = False,
+    ) -> bytes:
+        """A revocation list in DER of the intermediate, or `by_root` of the root; `forged` by another key."""
+        issuer, key = (self._root, self._root_key) if by_root else (self._issuer, self._issuer_key)
+        builder = x509.CertificateRevocationListBuilder().issuer_name(issuer.subject)
+        builder = builder.last_update(since).next_update(until)
+        for serial in serials:
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(since).build()
+            builder = builder.add_revoked_certificate(entry)
+        signer = ec.generate_private_key(ec.SECP256R1()) if forged else key
+        return builder.sign(signer, hashes.SHA256()).public_bytes(Encoding.DER)
+
+    @property
+    def issuer_serial(self) -> int:
+        """The intermediate's serial number."""
+        return self._issuer.serial_number
+
+
+def _usage(
+    *, signing: bool = False, enciphering: bool = False, certs: bool = False, lists: bool = False
+) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=signing,
+        content_commitment=False,
+        key_encipherment=enciphering,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=certs,
+        crl_sign=lists,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _name(common: str) -> x509.Name:
@@ -97,17 +161,6 @@ def _ca(
     may_sign: bool = True,
     root: bool = False,
 ) -> x509.Certificate:
-    usage = x509.KeyUsage(
-        digital_signature=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=may_sign,
-        crl_sign=True,
-        encipher_only=False,
-        decipher_only=False,
-    )
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -116,7 +169,7 @@ def _ca(
         .serial_number(x509.random_serial_number())
         .not_valid_before(START)
         .not_valid_after(END)
-        .add_extension(usage, critical=True)
+        .add_extension(_usage(certs=may_sign, lists=True), critical=True)
     )
     if ca is not None:
         builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)

@@ -22,9 +22,9 @@ from perunml.evidence.policy import Machine
 from perunml.evidence.tpm.algorithms import CRYPTOGRAPHY, CURVE_WIDTHS, ECDSA, HASH_IDS, RSAPSS, RSASSA
 from perunml.evidence.tpm.attest import ST_ATTEST_QUOTE, TPM_GENERATED
 from perunml.evidence.tpm.credential import kdfa, kdfe
-from perunml.evidence.tpm.ek import ek_machine
-from perunml.evidence.tpm.keys import check_ak, qualified_names
+from perunml.evidence.tpm.keys import USER_WITH_AUTH, check_ak, qualified_names
 from perunml.evidence.tpm.public import parse_public
+from perunml.evidence.tpm.template import POLICY_B, ek_machine
 from perunml.testing.ca import DevelopmentCa
 from perunml.testing.imalog import ImaLine, boot_aggregate, ima_line
 from perunml.testing.structures import (
@@ -43,7 +43,19 @@ QUOTED = tuple(range(15))
 """PCRs that a forged quote selects, as the attester's does."""
 FILES = {"/usr/bin/python3": b"an interpreter", "/usr/lib/libc.so.6": b"a library", "/opt/a path/run me": b"a script"}
 """What a forged machine has loaded after boot: path -> content."""
-_CURVES: dict[str, type[ec.EllipticCurve]] = {"p256": ec.SECP256R1, "p384": ec.SECP384R1}
+_CURVES: dict[str, type[ec.EllipticCurve]] = {"p256": ec.SECP256R1, "p384": ec.SECP384R1, "p521": ec.SECP521R1}
+_HIGH = EK_ATTRIBUTES | USER_WITH_AUTH
+EK_KINDS: dict[str, tuple[str, str, int, int, bytes]] = {
+    # the EK's name: (key, name hash, AES bits, attributes, policy), as the TCG's templates have them
+    "rsa": ("rsa", "sha256", 128, EK_ATTRIBUTES, EK_POLICY),
+    "p256": ("p256", "sha256", 128, EK_ATTRIBUTES, EK_POLICY),
+    "rsa-high": ("rsa", "sha256", 128, _HIGH, POLICY_B["sha256"]),
+    "p256-high": ("p256", "sha256", 128, _HIGH, POLICY_B["sha256"]),
+    "p384": ("p384", "sha384", 256, _HIGH, POLICY_B["sha384"]),
+    "p521": ("p521", "sha512", 256, _HIGH, POLICY_B["sha512"]),
+    "rsa3072": ("rsa3072", "sha384", 256, _HIGH, POLICY_B["sha384"]),
+    "rsa4096": ("rsa4096", "sha384", 256, _HIGH, POLICY_B["sha384"]),
+}
 
 
 @dataclass(slots=True)
@@ -72,7 +84,7 @@ class ForgedTpm:
     """A machine with a TPM, as far as its evidence shows. It is an `attesters.base.Attester` too.
 
     ak      ``p256``, ``p384``, ``rsa`` (RSASSA) or ``rsapss``
-    ek      ``p256`` or ``rsa``
+    ek      one of `EK_KINDS`
     banks   PCR banks allocated and quoted
     """
 
@@ -95,11 +107,21 @@ class ForgedTpm:
         self._hash = hash or ("sha384" if ak == "p384" else "sha256")
         self._scheme = {"rsa": RSASSA, "rsapss": RSAPSS}.get(ak, ECDSA)
         self._ak = new_key(ak)
-        self._ek = new_key(ek)
+        key, self._ek_hash, self._ek_aes, ek_attributes, ek_policy = EK_KINDS[ek]
+        self._ek = new_key(key)
         self.ak_public = sized(
             public_area(self._ak, attributes=attributes, scheme=(self._scheme, self._hash), name_hash="sha256")
         )
-        self.ek_public = sized(public_area(self._ek, attributes=EK_ATTRIBUTES, policy=EK_POLICY, storage=True))
+        self.ek_public = sized(
+            public_area(
+                self._ek,
+                attributes=ek_attributes,
+                policy=ek_policy,
+                storage=True,
+                aes=self._ek_aes,
+                name_hash=self._ek_hash,
+            )
+        )
         self.machine = ek_machine(parse_public(self.ek_public))
         self.firmware = 0x2020_0101_0000_0000
         self.reset, self.restart, self.clock = 1, 0, 10_000
@@ -174,24 +196,25 @@ class ForgedTpm:
 
     def activate(self, credential: bytes, encrypted_secret: bytes) -> bytes:
         """TPM2_ActivateCredential. Raises `ValueError` when the credential is not for this EK and this key."""
-        seed = self._open_seed(encrypted_secret[2:])
-        name = check_ak(self.ak_public).name
-        mac, identity = credential[4:36], credential[36:]
-        mac_key = kdfa("sha256", seed, b"INTEGRITY", b"", b"", 256)
-        if not hmac.compare_digest(mac, hmac.new(mac_key, identity + name, "sha256").digest()):
+        seed, hash_name = self._open_seed(encrypted_secret[2:]), self._ek_hash
+        name, size = check_ak(self.ak_public).name, BANK_SIZES[self._ek_hash]
+        mac, identity = credential[4 : 4 + size], credential[4 + size :]
+        mac_key = kdfa(hash_name, seed, b"INTEGRITY", b"", b"", size * 8)
+        if not hmac.compare_digest(mac, hmac.new(mac_key, identity + name, hash_name).digest()):
             raise ValueError("TPM_RC_INTEGRITY")
-        key = kdfa("sha256", seed, b"STORAGE", name, b"", 128)
+        key = kdfa(hash_name, seed, b"STORAGE", name, b"", self._ek_aes)
         decryptor = Cipher(algorithms.AES(key), CFB(bytes(16))).decryptor()
         return (decryptor.update(identity) + decryptor.finalize())[2:]
 
     def _open_seed(self, encrypted: bytes) -> bytes:
         if isinstance(self._ek, rsa.RSAPrivateKey):
-            algorithm = CRYPTOGRAPHY["sha256"]
+            algorithm = CRYPTOGRAPHY[self._ek_hash]
             return self._ek.decrypt(encrypted, padding.OAEP(padding.MGF1(algorithm), algorithm, b"IDENTITY\0"))
-        x, y = encrypted[2:34], encrypted[36:68]
-        point = ec.EllipticCurvePublicNumbers(int.from_bytes(x), int.from_bytes(y), ec.SECP256R1()).public_key()
-        own = self._ek.public_key().public_numbers().x.to_bytes(32)
-        return kdfe("sha256", self._ek.exchange(ec.ECDH(), point), b"IDENTITY", x, own)
+        width = CURVE_WIDTHS[curve_of(self._ek)]
+        x, y = encrypted[2 : 2 + width], encrypted[4 + width :]
+        point = ec.EllipticCurvePublicNumbers(int.from_bytes(x), int.from_bytes(y), self._ek.curve).public_key()
+        own = self._ek.public_key().public_numbers().x.to_bytes(width)
+        return kdfe(self._ek_hash, self._ek.exchange(ec.ECDH(), point), b"IDENTITY", x, own)
 
     def collect(self, binding: bytes) -> Bundle:
         """As an attester: the whole log, or what is new since the last accepted bundle."""
@@ -250,10 +273,10 @@ def sign(key: Private, scheme: int, hash_name: str, message: bytes) -> bytes:
 
 
 def new_key(kind: str) -> Private:
-    """A fresh key: ``p256``, ``p384``, or RSA-2048."""
+    """A fresh key: ``p256``, ``p384``, ``p521``, ``rsa3072``, ``rsa4096``, else RSA-2048."""
     if kind in _CURVES:
         return ec.generate_private_key(_CURVES[kind]())
-    return rsa.generate_private_key(65537, 2048)
+    return rsa.generate_private_key(65537, {"rsa3072": 3072, "rsa4096": 4096}.get(kind, 2048))
 
 
 @functools.cache

@@ -40,7 +40,7 @@ def sized(data: bytes) -> bytes:
 
 
 def curve_of(key: ec.EllipticCurvePrivateKey) -> str:
-    return {256: "p256", 384: "p384"}[key.curve.key_size]
+    return {256: "p256", 384: "p384", 521: "p521"}[key.curve.key_size]
 
 
 def public_area(
@@ -50,11 +50,12 @@ def public_area(
     policy: bytes = b"",
     scheme: tuple[int, str] | None = None,
     storage: bool = False,
+    aes: int = 128,
     name_hash: str = "sha256",
     exponent: int = 0,
 ) -> bytes:
-    """TPMT_PUBLIC; `storage` gives AES-128-CFB as parents and EKs have it."""
-    symmetric = struct.pack(">HHH", AES, 128, CFB) if storage else NULL.to_bytes(2)
+    """TPMT_PUBLIC; `storage` gives AES-CFB (of `aes` bits) as parents and EKs have it."""
+    symmetric = struct.pack(">HHH", AES, aes, CFB) if storage else NULL.to_bytes(2)
     signing = NULL.to_bytes(2) if scheme is None else struct.pack(">HH", scheme[0], HASH_IDS[scheme[1]])
     kind = RSA if isinstance(key, rsa.RSAPrivateKey) else ECC
     out = struct.pack(">HHI", kind, HASH_IDS[name_hash], attributes) + sized(policy) + symmetric + signing

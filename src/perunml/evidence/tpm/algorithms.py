@@ -14,18 +14,24 @@ RSASSA, RSAPSS, ECDSA, ECDAA = 0x0014, 0x0016, 0x0018, 0x001A
 
 HASHES = {0x0004: "sha1", 0x000B: "sha256", 0x000C: "sha384", 0x000D: "sha512"}
 HASH_IDS = {name: number for number, name in HASHES.items()}
-SIGNING_HASHES = ("sha256", "sha384")
+SIGNING_HASHES = ("sha256", "sha384", "sha512")
 """Hashes accepted in names and signatures."""
 DIGEST: dict[str, Callable[[bytes], Any]] = {
     "sha256": hashlib.sha256,
     "sha384": hashlib.sha384,
     "sha512": hashlib.sha512,
 }
-CRYPTOGRAPHY: dict[str, hashes.HashAlgorithm] = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384()}
+CRYPTOGRAPHY: dict[str, hashes.HashAlgorithm] = {
+    "sha256": hashes.SHA256(),
+    "sha384": hashes.SHA384(),
+    "sha512": hashes.SHA512(),
+}
 
-CURVES = {0x0003: "p256", 0x0004: "p384"}
+CURVES = {0x0003: "p256", 0x0004: "p384", 0x0005: "p521"}
 CURVE_IDS = {name: number for number, name in CURVES.items()}
-CURVE_WIDTHS = {"p256": 32, "p384": 48}
+CURVE_WIDTHS = {"p256": 32, "p384": 48, "p521": 66}
+SIGNING_CURVES = ("p256", "p384")
+"""Of attestation keys; P-521 is for EKs (template H-4)."""
 CURVE_ORDERS = {
     "p256": 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
     "p384": 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973,

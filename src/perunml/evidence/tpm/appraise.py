@@ -13,11 +13,13 @@ from perunml.evidence.codes import (
     NO_BASELINE,
     PCR_MISMATCH,
     PCR_SELECTION,
+    TPM_KIND,
     WEAK_BANK,
 )
 from perunml.evidence.rules import STRONG_BANKS, TpmRules
 from perunml.evidence.tpm.attest import Clock
 from perunml.evidence.tpm.quote import Quote
+from perunml.evidence.tpm.roots import DISCRETE
 from perunml.evidence.types import Verified
 from perunml.wire.rules import Reason
 
@@ -27,15 +29,20 @@ IMA_PCR = 10
 
 
 def appraise_quote(
-    verified: Verified[Quote], baseline: Baseline | None, last_clock: tuple[int, int, int] | None, now: int
+    verified: Verified[Quote],
+    baseline: Baseline | None,
+    last_clock: tuple[int, int, int] | None,
+    now: int,
+    kind: str = "",
 ) -> tuple[Reason, ...]:
     """Every reason why the quote is not good enough; `last_clock` is (reset, restart, clock in ms) last accepted, `now` in
-    seconds since 1970."""
+    seconds since 1970, `kind` of TPM as enrolment recorded it."""
     quote = verified.value
     rules = baseline.tpm if baseline is not None else TpmRules()
     return (
         *_clock(quote.clock, last_clock, rules.unsafe_clock),
         *_firmware(quote.firmware, rules),
+        *_kind(kind, rules),
         *_selection(quote),
         *_baseline(quote, baseline.at(now) if baseline is not None else None),
     )
@@ -61,6 +68,11 @@ def _clock(clock: Clock, last: tuple[int, int, int] | None, allow_unsafe: bool) 
 def _firmware(version: int, rules: TpmRules) -> Iterator[Reason]:
     if f"{version:016x}" in rules.denied_firmware:
         yield Reason(FIRMWARE_DENIED, "the policy denies the TPM's firmware", seen=f"{version:016x}")
+
+
+def _kind(kind: str, rules: TpmRules) -> Iterator[Reason]:
+    if rules.discrete and kind != DISCRETE:
+        yield Reason(TPM_KIND, "the policy asks for a TPM of its own", expected=DISCRETE, seen=kind or "unknown")
 
 
 def _selection(quote: Quote) -> Iterator[Reason]:

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from perunml.evidence.tpm.algorithms import CRYPTOGRAPHY, CURVE_WIDTHS, DIGEST
-from perunml.evidence.tpm.ek import check_ek_template
 from perunml.evidence.tpm.public import PublicArea
+from perunml.evidence.tpm.template import check_ek_template
 
 MAX_SECRET = 32
 """Bytes: a credential is at most a digest of the EK's name hash (part 3, 12.6), and every EK's is SHA-256 or longer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perunml.evidence.codes import AK_ATTRIBUTES, WEAK_SCHEME
-from perunml.evidence.tpm.algorithms import DIGEST, ECC, ECDSA, HASH_IDS, RSA, RSAPSS, RSASSA
+from perunml.evidence.tpm.algorithms import DIGEST, ECC, ECDSA, HASH_IDS, RSA, RSAPSS, RSASSA, SIGNING_CURVES
 from perunml.evidence.tpm.public import PublicArea, parse_public
 from perunml.wire.errors import PerunError, error
 from perunml.wire.rules import Reason
@@ -48,6 +48,8 @@ def check_ak(ak_public: bytes) -> AttestationKey:
     if public.scheme is None or public.scheme[0] not in _SCHEMES[public.kind]:
         seen = "none" if public.scheme is None else f"{public.scheme[0]:04x}"
         reasons.append(Reason(WEAK_SCHEME, "the attestation key has no accepted scheme of its own", seen=seen))
+    if public.curve and public.curve not in SIGNING_CURVES:
+        reasons.append(Reason(WEAK_SCHEME, "curve is not accepted", expected="P-256 or P-384", seen=public.curve))
     if public.symmetric is not None:
         reasons.append(Reason(AK_ATTRIBUTES, "a signing key has no symmetric parameters"))
     try:

@@ -29,7 +29,7 @@ MAX_POLICY = 64
 MAX_MODULUS = 512
 DEFINED_ATTRIBUTES = 0x000F0CF6
 """Bits of TPMA_OBJECT that the specification defines (part 2, 8.3.2; revision 1.38 and 1.59); others are zero."""
-_CURVE = {"p256": ec.SECP256R1, "p384": ec.SECP384R1}
+_CURVE: dict[str, type[ec.EllipticCurve]] = {"p256": ec.SECP256R1, "p384": ec.SECP384R1, "p521": ec.SECP521R1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def parse_public(data: bytes) -> PublicArea:
         number = reader.u16()
         curve = CURVES.get(number, "")
         if not curve:
-            raise refuse(WEAK_SCHEME, "curve is not accepted", expected="P-256 or P-384", seen=f"{number:04x}")
+            raise refuse(WEAK_SCHEME, "curve is not accepted", expected="P-256, P-384 or P-521", seen=f"{number:04x}")
         if (kdf := reader.u16()) != NULL:
             raise reader.bad(f"a key derivation scheme is set: {kdf:04x}")
         width = CURVE_WIDTHS[curve]
@@ -122,7 +122,9 @@ def parse_public(data: bytes) -> PublicArea:
 def _hash(number: int) -> str:
     name = HASHES.get(number, "")
     if name not in SIGNING_HASHES:
-        raise refuse(WEAK_SCHEME, "hash is not accepted", expected="sha256 or sha384", seen=name or f"{number:04x}")
+        raise refuse(
+            WEAK_SCHEME, "hash is not accepted", expected=", ".join(SIGNING_HASHES), seen=name or f"{number:04x}"
+        )
     return name
 
 

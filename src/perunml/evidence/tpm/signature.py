@@ -49,7 +49,7 @@ def parse_signature(data: bytes) -> Signature:
     number = reader.u16()
     hash_name = HASHES.get(number, f"{number:04x}")
     if hash_name not in SIGNING_HASHES:
-        raise refuse(WEAK_SCHEME, "signature hash is not accepted", expected="sha256 or sha384", seen=hash_name)
+        raise refuse(WEAK_SCHEME, "signature hash is not accepted", expected=", ".join(SIGNING_HASHES), seen=hash_name)
     if scheme == ECDSA:
         parts: tuple[bytes, ...] = (reader.sized(MAX_ECC), reader.sized(MAX_ECC))
     else:
