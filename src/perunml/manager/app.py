@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+import re
+from dataclasses import dataclass
 
 from perunml.manager import (
     agreements,
@@ -24,8 +20,10 @@ from perunml.manager import (
 )
 from perunml.manager.auth import identify
 from perunml.manager.context import Services
-from perunml.manager.http import Endpoint, broken, refused, unsigned
+from perunml.manager.http import Endpoint, Receive, Scope, Send, refused, respond, unsigned
 from perunml.manager.routing import Spec
+
+_PARAMETER = re.compile(r"\{([a-z]+)(:path)?\}")
 
 
 def specs(services: Services) -> list[Spec]:
@@ -36,31 +34,51 @@ def specs(services: Services) -> list[Spec]:
     return [spec for part in parts for spec in part.routes(services)]
 
 
-def make_app(services: Services) -> Starlette:
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A declared route, ready to be matched."""
+
+    method: str
+    path: str
+    pattern: re.Pattern[str]
+    endpoint: Endpoint
+
+
+class App:
+    """The ASGI application: a method and a path, as sent, lead to one endpoint or to the constant answer. Nothing is
+    redirected, no method stands in for another: what is not there looks like what is not allowed."""
+
+    def __init__(self, routes: list[Route]) -> None:
+        self.routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method, path = scope["method"], scope["path"]
+        for route in self.routes:
+            if route.method == method and (found := route.pattern.fullmatch(path)):
+                scope["path_params"] = found.groupdict()
+                return await route.endpoint(scope, receive, send)
+        return await respond(send, refused(unsigned()))
+
+
+def make_app(services: Services) -> App:
     """The ASGI application. The writer must run while it serves."""
-    app = Starlette(
-        routes=list(_routes(services, specs(services))),
-        exception_handlers={404: _unknown, 405: _unknown, Exception: _broken},
+    return App(
+        [
+            Route(
+                spec.method,
+                spec.path,
+                path_pattern(spec.path),
+                Endpoint(spec.action, spec.access, identify(services, spec.access), spec.limit),
+            )
+            for spec in specs(services)
+        ]
     )
-    # A redirect would tell a stranger which paths exist, and go to whatever host the stranger named.
-    app.router.redirect_slashes = False
-    return app
 
 
-def _routes(services: Services, found: Iterable[Spec]) -> Iterable[Route]:
-    for spec in found:
-        endpoint = Endpoint(spec.action, spec.access, identify(services, spec.access), spec.limit)
-        route = Route(spec.path, endpoint, methods=[spec.method])
-        route.methods = {spec.method}  # Starlette adds HEAD to GET; nobody asked for it
-        yield route
-
-
-async def _unknown(request: Request, exc: Exception) -> Response:
-    """What is not there looks like what is not allowed."""
-    answer = refused(unsigned())
-    return Response(answer.body, answer.status, media_type="application/json")
-
-
-async def _broken(request: Request, exc: Exception) -> Response:
-    answer = broken(request.scope, exc)
-    return Response(answer.body, answer.status, media_type="application/json")
+def path_pattern(path: str) -> re.Pattern[str]:
+    """A route's path as an expression: ``{name}`` is one segment, ``{name:path}`` all the rest."""
+    text, at = "", 0
+    for found in _PARAMETER.finditer(path):
+        text += re.escape(path[at : found.start()]) + f"(?P<{found[1]}>{'.*' if found[2] else '[^/]+'})"
+        at = found.end()
+    return re.compile(text + re.escape(path[at:]))

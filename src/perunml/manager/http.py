@@ -126,7 +126,7 @@ class Body:
         headers = {name: value for name, value in scope["headers"] if name in (b"content-length", b"content-encoding")}
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise refuse(ENCODING_REFUSED, "only plain bodies are read")
-        if int(headers.get(b"content-length", b"0")) > limit:  # h11 has checked that it is a number
+        if int(headers.get(b"content-length", b"0")) > limit:  # llhttp has checked that it is a number
             raise self._too_large()
 
     async def read(self) -> bytes:

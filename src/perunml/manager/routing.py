@@ -9,7 +9,7 @@ from perunml.manager.http import SMALL, Access, Action
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """`path` as Starlette writes it; `limit` bounds the body in bytes."""
+    """`path` with ``{name}`` for a segment and ``{name:path}`` for all the rest; `limit` bounds the body in bytes."""
 
     method: str
     path: str

@@ -12,102 +12,27 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 from cryptography.hazmat.primitives import serialization
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from perunml.manager.app import make_app
-from perunml.manager.auth import EXTENSION, Peer
 from perunml.manager.clock import Clock
 from perunml.manager.config import Config, locked
 from perunml.manager.context import Services, make_services
 from perunml.manager.keys import Keys
+from perunml.manager.protocol import Protocol
 from perunml.manager.setup import unlock
 from perunml.manager.sweep import sweep_forever
 
 Ready = Callable[[tuple[str, int]], None]
 """Called with (host, port) once connections are taken."""
-HEADER_TIME = 10.0
-"""Seconds for a request's head: a client that trickles it is cut off (D6)."""
 KEEP_ALIVE = 75
 """Seconds for which an idle connection stays open: longer than two leases, so that hosts renew over one handshake."""
 GC_THRESHOLD = (20_000, 20, 20)
 """Objects made before Python looks for circles: a release makes some hundreds, and leaves none."""
 MAX_CONNECTIONS = 4096
 BACKLOG = 2048
-MAX_HEAD = 16 * 1024
-"""Bytes of a request's head; ours have one kilobyte."""
-
-
-class Corked:
-    """A transport that sends what one step writes as one piece: head and body of an answer in one TLS record."""
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._pending = bytearray()
-
-    def write(self, data: bytes) -> None:
-        if not self._pending:
-            self._loop.call_soon(self._flush)
-        self._pending += data
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._pending:
-            data, self._pending = bytes(self._pending), bytearray()
-            self._transport.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-class Protocol(H11Protocol):
-    """Hands the client's certificate to the application, and cuts off who trickles."""
-
-    _timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a TCP transport always
-        super().connection_made(Corked(transport, self.loop))  # type: ignore[arg-type]  # it is one in all that is used
-        ssl_object = transport.get_extra_info("ssl_object")
-        peer = Peer(ssl_object.getpeercert(binary_form=True) if ssl_object else None)
-        app = self.app
-
-        async def with_peer(scope: Any, receive: Any, send: Any) -> None:
-            scope["extensions"] = {EXTENSION: peer}
-            await app(scope, receive, send)
-
-        self.app = with_peer
-        self._watch()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._watch()
-
-    def shutdown(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.abort()  # an idle client may never answer TLS's goodbye
-        else:
-            super().shutdown()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        super().connection_lost(exc)
-
-    def _watch(self) -> None:
-        """A timer runs while a head has begun and not ended; before the first one, from the start."""
-        incomplete = self.cycle is None or bool(self.cycle.response_complete and self.conn.trailing_data[0])
-        if incomplete and self._timer is None:
-            self._timer = self.loop.call_later(HEADER_TIME, self.transport.close)
-        elif not incomplete and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 class Server:
@@ -214,7 +139,6 @@ def _settings(services: Services) -> uvicorn.Config:
         timeout_graceful_shutdown=5,
         limit_concurrency=MAX_CONNECTIONS,
         backlog=BACKLOG,
-        h11_max_incomplete_event_size=MAX_HEAD,
         ssl_context_factory=lambda config, default: tls_context(services),
     )
 

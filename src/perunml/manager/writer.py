@@ -28,6 +28,9 @@ T = TypeVar("T")
 MAX_GROUP = 64
 """Decisions in one commit: a syncing disk makes the group, this bounds the first one's wait."""
 MAX_QUEUE = 4096
+GATHER = 3
+"""Turns of the event loop before a group begins: in one, requests that lie ready are read, in the next their tasks begin and
+submit. Who is nearly there shares the group's signature and its commit; where nobody is, three turns cost 30 microseconds."""
 QUICK = 0.002
 """Seconds: a disk that takes less, on average, is waited for where one stands; handing over costs half a millisecond."""
 log = logging.getLogger("perunml.manager")
@@ -92,6 +95,8 @@ class Writer:
                     self._wake.clear()
                     await self._wake.wait()
                     continue
+                for _ in range(GATHER):
+                    await asyncio.sleep(0)
                 group = [self._jobs.popleft() for _ in range(min(len(self._jobs), MAX_GROUP))]
                 await self._group(group, loop, disk)
         if self._connection is not None:
