@@ -53,7 +53,6 @@ def tpm(
     manager runs as well.
     """
     from perunml.client.evidence import TpmFiles, check_tpm, read_authorities, read_evidence, read_profile
-    from perunml.wire.timestamps import parse_time
 
     if (ek_cert is None) != (ca is None):
         raise click.UsageError("--ek-cert and --ca come together.")
@@ -68,7 +67,7 @@ def tpm(
         read_authorities(ca) if ca is not None else (),
     )
     baseline = read_profile(profile) if profile is not None else None
-    now = parse_time(at) if at is not None else int(time.time())
+    now = _time(at) if at is not None else int(time.time())
     return _answer(settings, check_tpm(files, now=now, baseline=baseline))
 
 
@@ -101,6 +100,19 @@ def _hex(option: str, text: str) -> bytes:
     if not raw or len(raw) * 2 != len(text):
         raise click.UsageError(f"{option} is not hexadecimal: two digits for each byte.")
     return raw
+
+
+def _time(text: str) -> int:
+    """Seconds since 1970 of any RFC 3339 time: with an offset, with fractions. An auditor's clock may write what it likes."""
+    import datetime as dt
+
+    try:
+        found = dt.datetime.fromisoformat(text)
+        if found.tzinfo is not None and text[10:11] in ("T", "t", " "):
+            return int(found.timestamp())
+    except (ValueError, OverflowError):
+        pass
+    raise click.UsageError("--at is a time of RFC 3339, as 2027-01-31T00:00:00Z.")
 
 
 def _pcr10(text: str) -> tuple[str, bytes]:
