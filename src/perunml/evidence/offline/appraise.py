@@ -16,16 +16,16 @@ from perunml.wire.rules import Reason
 
 
 def appraise_files(
-    part: TpmPart, key: AttestationKey, attest: Attest, proven: Proven | None, baseline: Baseline, now: int
+    part: TpmPart, key: AttestationKey, attest: Attest, proven: Proven | None, baseline: Baseline, now: int, kind: str
 ) -> tuple[Reason, ...]:
     """Every reason why a quote that is authentic, with its logs, is not what the baseline asks for at `now`. `part` holds
-    the files, its PCR values are those that were `proven`."""
+    the files, its PCR values are those that were `proven`; `kind` of TPM is what its EK certificate says."""
     if proven is None:
         return (Reason(PCR_SELECTION, "no log and no baseline says what the quoted PCRs are"),)
     try:
         # names and nonce were judged before; the signer is whatever the quote names
         quote = verify_quote(part, key, signers=(attest.qualified_signer,), extra_data=attest.extra_data)
-        reasons = appraise_quote(quote, baseline, None, now)
+        reasons = appraise_quote(quote, baseline, None, now, kind)
         if not part.ima_log:
             return (*reasons, Reason(PCR10_MISMATCH, "there is no IMA log, so nothing says what was loaded"))
         return (*reasons, *appraise_log(part.ima_log, 0, proven.pcrs, baseline.at(now).files).reasons)

@@ -90,7 +90,7 @@ def check_tpm(files: TpmFiles, *, now: int, baseline: Baseline | None = None) ->
         assert ak is not None
         pcrs = proven.pcrs if proven is not None else {}
         part = TpmPart(files.attest, files.signature, pcrs, files.ima or b"", 0, files.event_log or b"")
-        found.add(appraise_files(part, ak[0], attest, proven, baseline, now))
+        found.add(appraise_files(part, ak[0], attest, proven, baseline, now, (claims["ek"] or {}).get("kind", "")))
     return found.checked(claims)
 
 

@@ -24,10 +24,10 @@ from perunml.evidence.tpm.algorithms import (
     RSAPSS,
     RSASSA,
 )
-from perunml.evidence.tpm.ek import _STANDARD as STANDARD
 from perunml.evidence.tpm.keys import AttestationKey, check_ak
 from perunml.evidence.tpm.public import PublicArea
 from perunml.evidence.tpm.signature import Signature
+from perunml.evidence.tpm.template import STANDARD
 from perunml.wire.errors import refuse
 
 MAX_PUBLIC = 4096
