@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from struct import Struct
 
 from perunml.evidence.codes import NOT_TPM_GENERATED, PCR_SELECTION, WRONG_ATTEST_TYPE
 from perunml.evidence.tpm.algorithms import HASHES
@@ -18,6 +19,12 @@ MAX_BANKS = 4
 """Banks that one quote selects; no TPM has more than five allocated."""
 SELECT_SIZE = 3
 """Bytes of a PCR bitmap: 24 PCRs (PC Client Platform TPM Profile)."""
+_HEAD, _CLOCK_AND_FIRMWARE, _BANK = Struct(">IH"), Struct(">QIIBQ"), Struct(">HB")
+_INDICES = tuple(
+    tuple(tuple(8 * place + i for i in range(8) if byte >> i & 1) for byte in range(256))
+    for place in range(SELECT_SIZE)
+)
+"""Of each byte of a bitmap, by its place: which PCRs it selects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +53,16 @@ def parse_attest(data: bytes) -> Attest:
     """The quote in a TPMS_ATTEST. Raises `EvidenceRefusal`: not_tpm_generated, wrong_attest_type, pcr_selection,
     non_canonical."""
     reader = Reader(data, "TPMS_ATTEST")
-    magic, kind = reader.u32(), reader.u16()
+    magic, kind = reader.unpack(_HEAD)
     if magic != TPM_GENERATED:
         raise refuse(NOT_TPM_GENERATED, "no TPM made this", expected="ff544347", seen=f"{magic:08x}")
     if kind != ST_ATTEST_QUOTE:
         raise refuse(WRONG_ATTEST_TYPE, "attested is not a quote", expected="8018", seen=f"{kind:04x}")
     signer = reader.sized(MAX_NAME)
     extra = reader.sized(MAX_DIGEST)
-    ticks, reset, restart, safe = reader.u64(), reader.u32(), reader.u32(), reader.u8()
+    ticks, reset, restart, safe, firmware = reader.unpack(_CLOCK_AND_FIRMWARE)
     if safe > 1:
         raise reader.bad(f"safe is neither YES nor NO but {safe}")
-    firmware = reader.u64()
     selection = _selection(reader)
     pcr_digest = reader.sized(MAX_DIGEST)
     reader.end()
@@ -69,14 +75,15 @@ def _selection(reader: Reader) -> tuple[tuple[str, tuple[int, ...]], ...]:
         raise refuse(PCR_SELECTION, "a quote selects PCRs", expected=f"1 to {MAX_BANKS} banks", seen=str(count))
     found: list[tuple[str, tuple[int, ...]]] = []
     for _ in range(count):
-        number, size = reader.u16(), reader.u8()
+        number, size = reader.unpack(_BANK)
         if size != SELECT_SIZE:
             raise refuse(PCR_SELECTION, "a PCR bitmap has 3 bytes", expected="3", seen=str(size))
-        bits = int.from_bytes(reader.take(SELECT_SIZE), "little")
+        low, middle, high = reader.take(SELECT_SIZE)
         bank = HASHES.get(number)
         if bank is None or any(bank == other for other, _ in found):
             raise refuse(PCR_SELECTION, "a bank is unknown or selected twice", seen=bank or f"{number:04x}")
-        if not bits:
+        chosen = _INDICES[0][low] + _INDICES[1][middle] + _INDICES[2][high]
+        if not chosen:
             raise refuse(PCR_SELECTION, "nothing is selected in a bank", seen=bank)
-        found.append((bank, tuple(i for i in range(8 * SELECT_SIZE) if bits >> i & 1)))
+        found.append((bank, chosen))
     return tuple(found)

@@ -64,13 +64,17 @@ def verify_quote(part: TpmPart, ak: AttestationKey, *, signers: Sequence[bytes],
 
 
 def _pcr_reasons(attest: Attest, pcrs: Mapping[str, Mapping[int, bytes]], ak: AttestationKey) -> list[Reason]:
-    signed = {bank: frozenset(indices) for bank, indices in attest.selection}
-    told = {bank: frozenset(values) for bank, values in pcrs.items()}
-    if signed != told:
-        return [Reason(PCR_SELECTION, "other PCRs than signed", expected=_selected(signed), seen=_selected(told))]
-    values = [pcrs[bank][index] for bank, indices in attest.selection for index in indices]
-    if any(len(pcrs[bank][i]) != BANK_SIZES[bank] for bank, indices in attest.selection for i in indices):
-        return [Reason(PCR_SELECTION, "a PCR value is not of its bank's size")]
+    values: list[bytes] = []
+    for bank, indices in attest.selection:
+        told = pcrs.get(bank, {})
+        if len(told) != len(indices) or not all(map(told.__contains__, indices)) or len(pcrs) != len(attest.selection):
+            signed = {name: frozenset(chosen) for name, chosen in attest.selection}
+            seen = _selected({name: frozenset(found) for name, found in pcrs.items()})
+            return [Reason(PCR_SELECTION, "other PCRs than signed", expected=_selected(signed), seen=seen)]
+        chosen_values = [told[index] for index in indices]
+        if set(map(len, chosen_values)) != {BANK_SIZES[bank]}:
+            return [Reason(PCR_SELECTION, "a PCR value is not of its bank's size")]
+        values += chosen_values
     # part 1, 18.4: the digest is by the hash of the signing scheme
     scheme = ak.public.scheme
     found = DIGEST[scheme[1]](b"".join(values)).digest() if scheme else b""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from struct import Struct
+from typing import Any
+
 from perunml.evidence.codes import NON_CANONICAL
 from perunml.wire.errors import PerunError, refuse
 
@@ -23,6 +26,14 @@ class Reader:
         found = self._data[self._at : self._at + size]
         self._at += size
         return found
+
+    def unpack(self, form: Struct) -> tuple[Any, ...]:
+        """The next fields of a fixed form, big-endian."""
+        at = self._at
+        if form.size > len(self._data) - at:
+            raise self.bad(f"{form.size} bytes are wanted at offset {at} of {len(self._data)}")
+        self._at = at + form.size
+        return form.unpack_from(self._data, at)
 
     def u8(self) -> int:
         return self.take(1)[0]
