@@ -196,3 +196,37 @@ NOT_IN_POLICY = _evidence(
     "The machine loaded a file that the baseline does not list, or one with another digest.",
     "The operator reboots without that file, or the parties agree on a baseline that lists it: `perunml document push`.",
 )
+
+# The boot log
+_BASELINE = "The parties list it in a new baseline (`perunml baseline build`), or the host's operator boots the agreed system."
+EVENT_LOG_MISMATCH = _evidence(
+    "event_log_mismatch",
+    "The boot log does not give the quoted PCRs: events were changed, cut, added, or are of another boot or bank.",
+    "The host's operator sends the log of this very boot (`perunml host run` does), or the parties leave that PCR open.",
+)
+EVENT_LOG_MISSING = _evidence(
+    "event_log_missing",
+    "The baseline has rules for the boot log, and none was sent.",
+    "The host's operator gives the agent the firmware's log (`perunml host run --event-log FILE`).",
+)
+BOOT_EVENT = _evidence("boot_event", "Something was measured while booting that the baseline does not list.", _BASELINE)
+BOOT_SEPARATOR = _evidence(
+    "boot_separator",
+    "A PCR that is judged by its events does not have exactly one separator between firmware and what it started.",
+    "The host's operator updates the firmware, or the parties agree on the PCR's exact value: `perunml baseline build`.",
+)
+SECURE_BOOT_OFF = _evidence(
+    "secure_boot_off",
+    "Secure Boot was off, in setup mode, or not measured.",
+    "The host's operator enables it in the firmware's setup and reboots; `perunml host doctor` says what it sees.",
+)
+DBX_OUTDATED = _evidence(
+    "dbx_outdated",
+    "The firmware's list of revoked images and certificates lacks entries that the baseline demands.",
+    "The host's operator updates it (`fwupdmgr update`) and reboots.",
+)
+KERNEL_CMDLINE = _evidence(
+    "kernel_cmdline",
+    "The measured kernel command line lacks a word that the baseline demands, holds one that it forbids, or is not known.",
+    "The host's operator boots with the agreed command line; `cat /proc/cmdline` shows the present one.",
+)

@@ -57,18 +57,18 @@ class _Rules:
 
 @dataclass(frozen=True, slots=True)
 class BootRules(_Rules):
-    """What the boot log must show. A PCR of 0 to 9 that is not among the baseline's exact values must be explained by one
-    of these, event by event, or be `open`; else the baseline is incomplete.
+    """What the boot log must show. Of PCRs 0 to 9 and 11 to 14, each that is neither among the baseline's exact values nor
+    `open` is judged event by event: one that none of these lists admits is refused.
 
     secure_boot   Secure Boot must have been on, and not in setup mode (PCR 7)
     authorities   ``sha256:`` of the certificates (DER) or image hashes that may have vouched for an image (PCR 7)
     dbx           ``sha256:`` hashes, and of certificates (DER), that the revocation list must hold at least (PCR 7)
     mok           ``sha256:`` of what the machine owner's list may hold (PCR 14)
     applications  Authenticode digests of the EFI images that may have been started (PCR 4)
-    loaded        digests of what loaders and the UKI stub may have read: kernel, initrd, sections (PCRs 9, 11)
-    cmdline       words that the measured kernel command line must hold, as written, each (PCRs 8, 9, 11, 12)
-    no_cmdline    words that it may not hold: a whole word, or ``name=`` for any value
-    open          PCRs of 0 to 9 that the parties leave open; their events must still replay
+    loaded        digests of other events that may be there: kernel, initrd, sections of a unified kernel image, firmware's own
+    cmdline       words that every measured kernel command line must hold, each (PCRs 8, 9, 11, 12)
+    no_cmdline    words that none may hold: a whole word, or ``name=`` for any value
+    open          PCRs that the parties leave open: neither their values nor their events are judged
     """
 
     secure_boot: bool = False
@@ -169,7 +169,7 @@ def _is_word(text: Any) -> bool:
 
 
 def _is_pcr(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 9
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 14 and value != 10
 
 
 def _is_firmware(text: Any) -> bool:
@@ -188,7 +188,7 @@ _FORMS: Mapping[str, Form] = {
     "loaded": _DIGESTS,
     "cmdline": _WORDS,
     "no_cmdline": _WORDS,
-    "open": (_is_pcr, "PCRs 0 to 9"),
+    "open": (_is_pcr, "PCRs 0 to 9 or 11 to 14"),
     "require": _PATHS,
     "policies": _DIGESTS,
     "keys": _DIGESTS,

@@ -1,0 +1,202 @@
+"""What a boot log says, as far as its digests cover it.
+
+No digest covers an event's type, and its data only where the digest is theirs. So an event is read as something only when
+its digest is that thing's hash, and its register and its place (before or after the register's separator) are where such a
+thing is measured. What is not recognised stays an event that a policy can name by its digest alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from perunml.evidence.bootlog.parse import BootLog, Event
+from perunml.evidence.bootlog.replay import explained, replay
+from perunml.evidence.bootlog.variables import GLOBAL, IMAGE_SECURITY, SHIM_LOCK, authority, read_variable, signatures
+from perunml.evidence.rules import STRONG_BANKS
+from perunml.wire.rules import Reason
+
+MAX_CMDLINE = 4096
+"""Characters; Linux's COMMAND_LINE_SIZE is 2,048 on x86 and arm64."""
+APPLICATIONS, SECURE_BOOT, LOADER_TEXT, LOADER_FILES, STUB, OVERRIDES, MOK = 4, 7, 8, 9, 11, 12, 14
+"""Where is what: EFI images; Secure Boot; GRUB's commands; files that GRUB, and options and initrd that the kernel's stub read; a unified
+kernel image's sections; a command line given to its stub; shim's machine owner's lists."""
+_SEPARATOR = bytes(4)
+_ACTIONS = frozenset(
+    b"Calling EFI Application from Boot Option|Returning from EFI Application from Boot Option|Exit Boot Services Invocation|"
+    b"Exit Boot Services Returned with Failure|Exit Boot Services Returned with Success".split(b"|")
+)
+_SECURITY = {
+    "SecureBoot": GLOBAL, "PK": GLOBAL, "KEK": GLOBAL, "db": IMAGE_SECURITY, "dbx": IMAGE_SECURITY, "dbt": IMAGE_SECURITY,
+    "dbr": IMAGE_SECURITY, "SetupMode": GLOBAL, "AuditMode": GLOBAL, "DeployedMode": GLOBAL,
+}  # fmt: skip
+_SHIM_SETTINGS = frozenset({"SbatLevel", "MokListTrusted"})
+"""What shim measures beside authorities: a revocation level, and whether the owner's keys are for the kernel too."""
+_PREFIXES = (b"grub_cmd: ", b"kernel_cmdline: ", b"module_cmdline: ", b"grub_cmd ", b"grub_kernel_cmdline ", b"")
+"""What versions of GRUB write before the text that they measure."""
+_LINUX = frozenset({"linux", "linuxefi", "linux16"})
+
+
+class Sort(Enum):
+    """What an event was recognised as."""
+
+    SEPARATOR = "separator"
+    ACTION = "action"
+    VARIABLE = "variable"
+    AUTHORITY = "authority"
+    SETTING = "setting"
+    COMMAND = "command"
+    CMDLINE = "cmdline"
+    SECTION_NAME = "section_name"
+    SECTION = "section"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One extended event: what it is, its digest in the bank that was read, and, where that covers a text, the text (a
+    variable's or a section's name, an authority's digest, a command line)."""
+
+    event: Event
+    sort: Sort
+    digest: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BootFacts:
+    """A boot log read in `bank`. `proven` are the registers whose quoted values it explains, `mismatches` says
+    why others of PCRs 0 to 9 are not; a fact about a register that is not proven is told only. `variables` hold Secure Boot's, as measured before PCR 7's separator."""
+
+    bank: str
+    log: BootLog
+    proven: frozenset[int]
+    mismatches: Mapping[int, tuple[Reason, ...]]
+    values: Mapping[str, Mapping[int, bytes]]
+    facts: tuple[Fact, ...]
+    variables: Mapping[str, bytes]
+
+    def of(self, register: int) -> tuple[Fact, ...]:
+        return tuple(fact for fact in self.facts if fact.event.register == register)
+
+    def texts(self, sort: Sort) -> tuple[str, ...]:
+        """Of all events of a sort, in order."""
+        return tuple(fact.text for fact in self.facts if fact.sort is sort)
+
+    @property
+    def secure_boot(self) -> bool | None:
+        """Whether Secure Boot was on: SecureBoot is 1 and a platform key enrolled. None: not measured."""
+        value = self.variables.get("SecureBoot")
+        return None if value is None else value == b"\x01" and bool(self.variables.get("PK"))
+
+    def signatures(self, name: str) -> tuple[str, ...] | None:
+        """Digests in PK, KEK, db or dbx. None: not measured, or not of its form."""
+        value = self.variables.get(name)
+        return None if value is None else signatures(value)
+
+
+def read_boot_log(log: BootLog, pcrs: Mapping[str, Mapping[int, bytes]], *, cmdline: str = "") -> BootFacts:
+    """The facts of `log` beside the quoted `pcrs` (none: only told). `cmdline` is what the machine says its kernel's command line
+    was; it is believed where an event is its digest. Raises `EvidenceRefusal` as `explained`."""
+    proven, mismatches = explained(log, pcrs) if pcrs else (frozenset[int](), dict[int, tuple[Reason, ...]]())
+    strong = [bank for bank in STRONG_BANKS if bank in log.banks and (bank in pcrs or not pcrs)]
+    bank = strong[0] if strong else log.banks[0]
+    facts, variables = _Reader(bank, cmdline).read(log)
+    return BootFacts(bank, log, proven, mismatches, replay(log), facts, variables)
+
+
+class _Reader:
+    """One pass over the events; what came before in a register decides what the next may be."""
+
+    def __init__(self, bank: str, cmdline: str) -> None:
+        self._bank = bank
+        self._hash: Callable[[bytes], bytes] = lambda data: hashlib.new(bank, data).digest()
+        self._after: set[int] = set()  # registers whose separator came
+        self._section = ""
+        self._variables: dict[str, bytes] = {}
+        self._separator = self._hash(_SEPARATOR)
+        self._cmdlines = {}
+        if cmdline and len(cmdline) <= MAX_CMDLINE:
+            wide = cmdline.encode("utf-16-le", "surrogatepass")
+            for form in (wide + b"\0\0", wide, cmdline.encode(), cmdline.encode() + b"\0"):
+                self._cmdlines[self._hash(form)] = cmdline
+
+    def read(self, log: BootLog) -> tuple[tuple[Fact, ...], dict[str, bytes]]:
+        facts = []
+        for event in log.events:
+            if event.extended:
+                digest = event.digests[self._bank]
+                sort, text = self._sort(event, digest)
+                facts.append(Fact(event, sort, f"{self._bank}:{digest.hex()}", text))
+        return tuple(facts), self._variables
+
+    def _sort(self, event: Event, digest: bytes) -> tuple[Sort, str]:
+        if digest == self._separator and event.register <= SECURE_BOOT:
+            self._after.add(event.register)
+            return Sort.SEPARATOR, ""
+        if event.data in _ACTIONS and digest == self._hash(event.data):
+            return Sort.ACTION, event.data.decode()
+        if event.register == SECURE_BOOT:
+            return self._security(event, digest)
+        if event.register == LOADER_TEXT:
+            return self._command(event, digest)
+        if event.register == STUB:
+            return self._stub(event, digest)
+        if event.register in (LOADER_FILES, OVERRIDES):
+            if text := self._cmdlines.get(digest) or self._wide_text(event, digest):
+                return Sort.CMDLINE, text
+        return Sort.OTHER, ""
+
+    def _security(self, event: Event, digest: bytes) -> tuple[Sort, str]:
+        variable = read_variable(event.data) if digest == self._hash(event.data) else None
+        if variable is None:
+            return Sort.OTHER, ""
+        if SECURE_BOOT not in self._after:
+            if _SECURITY.get(variable.name) != variable.vendor or variable.name in self._variables:
+                return Sort.OTHER, ""
+            self._variables[variable.name] = variable.data
+            return Sort.VARIABLE, variable.name
+        if variable.vendor == SHIM_LOCK and variable.name in _SHIM_SETTINGS:
+            return Sort.SETTING, variable.name
+        return Sort.AUTHORITY, authority(variable)
+
+    def _command(self, event: Event, digest: bytes) -> tuple[Sort, str]:
+        """A text that GRUB measured. Its prefix is not covered, so the text alone says whether a kernel was given it."""
+        data = event.data.removesuffix(b"\0")
+        for prefix in _PREFIXES:
+            if data.startswith(prefix) and digest in (self._hash(data[len(prefix) :]), self._hash(data[len(prefix) :] + b"\0")):
+                text = data[len(prefix) :].decode("utf-8", "backslashreplace")
+                first, _, rest = text.partition(" ")
+                if first in _LINUX:
+                    return Sort.CMDLINE, rest
+                return (Sort.CMDLINE if first.startswith(("/", "(")) else Sort.COMMAND), text
+        return Sort.OTHER, ""
+
+    def _stub(self, event: Event, digest: bytes) -> tuple[Sort, str]:
+        """systemd-stub measures each section's name, then its content."""
+        if name := self._section:
+            self._section = ""
+            if name == ".cmdline" and (text := self._cmdlines.get(digest)):
+                return Sort.CMDLINE, text
+            return Sort.SECTION, name
+        for encoding in ("utf-16-le", "ascii"):
+            try:
+                name = event.data.decode(encoding).removesuffix("\0")
+                if name.startswith(".") and digest == self._hash(name.encode("ascii") + b"\0"):
+                    self._section = name
+                    return Sort.SECTION_NAME, name
+            except UnicodeError:
+                continue
+        return Sort.OTHER, ""
+
+    def _wide_text(self, event: Event, digest: bytes) -> str:
+        """A command line that is its event's own data, in the loader's wide characters."""
+        if digest != self._hash(event.data) or len(event.data) > 2 * MAX_CMDLINE + 2:
+            return ""
+        try:
+            text = event.data.decode("utf-16-le").removesuffix("\0")
+        except UnicodeDecodeError:
+            return ""
+        return text if text.isascii() and text.isprintable() else ""
