@@ -198,7 +198,9 @@ NOT_IN_POLICY = _evidence(
 )
 
 # The boot log
-_BASELINE = "The parties list it in a new baseline (`perunml baseline build`), or the host's operator boots the agreed system."
+_BASELINE = (
+    "The parties list it in a new baseline (`perunml baseline build`), or the host's operator boots the agreed system."
+)
 EVENT_LOG_MISMATCH = _evidence(
     "event_log_mismatch",
     "The boot log does not give the quoted PCRs: events were changed, cut, added, or are of another boot or bank.",

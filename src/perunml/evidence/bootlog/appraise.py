@@ -92,7 +92,9 @@ def _secure_boot(facts: BootFacts, rules: BootRules) -> Iterator[Reason]:
         if missing := sorted(rules.dbx - set(listed or ())):
             yield Reason(
                 DBX_OUTDATED,
-                "the list of revoked images is older than agreed" if listed is not None else "the list of revoked images is not proven",
+                "the list of revoked images is older than agreed"
+                if listed is not None
+                else "the list of revoked images is not proven",
                 expected=f"{len(rules.dbx)} entries, among them {missing[0]}",
                 seen=f"{len(missing)} missing",
             )
@@ -103,12 +105,21 @@ def _cmdline(facts: BootFacts, rules: BootRules) -> Iterator[Reason]:
         return
     lines = {fact.text for fact in facts.facts if fact.sort is Sort.CMDLINE and fact.event.register in facts.proven}
     if not lines:
-        yield Reason(KERNEL_CMDLINE, "no measured event is a known kernel command line", expected=_listed(rules.cmdline))
+        yield Reason(
+            KERNEL_CMDLINE, "no measured event is a known kernel command line", expected=_listed(rules.cmdline)
+        )
     for line in sorted(lines):
         words = line.split()
         if missing := rules.cmdline - set(words):
-            yield Reason(KERNEL_CMDLINE, "the kernel's command line lacks agreed words", expected=_listed(missing), seen=_shown(line))
-        if found := sorted(word for word in words if word in rules.no_cmdline or f"{word.partition('=')[0]}=" in rules.no_cmdline):
+            yield Reason(
+                KERNEL_CMDLINE,
+                "the kernel's command line lacks agreed words",
+                expected=_listed(missing),
+                seen=_shown(line),
+            )
+        if found := sorted(
+            word for word in words if word in rules.no_cmdline or f"{word.partition('=')[0]}=" in rules.no_cmdline
+        ):
             yield Reason(
                 KERNEL_CMDLINE, "the kernel's command line holds words that are not allowed",
                 expected=f"none of {_listed(rules.no_cmdline)}", seen=_shown(" ".join(found)),
@@ -122,7 +133,9 @@ def _what(fact: Fact) -> str:
         return "a started image"
     if fact.sort is Sort.OTHER and fact.event.register == LOADER_TEXT:
         return "a text that its digest does not cover"
-    return {Sort.SECTION: "a section", Sort.VARIABLE: "a variable", Sort.CMDLINE: "a command line"}.get(fact.sort, "an event")
+    return {Sort.SECTION: "a section", Sort.VARIABLE: "a variable", Sort.CMDLINE: "a command line"}.get(
+        fact.sort, "an event"
+    )
 
 
 def _bounded(reasons: Iterator[Reason]) -> Iterator[Reason]:

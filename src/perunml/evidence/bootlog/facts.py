@@ -144,9 +144,10 @@ class _Reader:
             return self._command(event, digest)
         if event.register == STUB:
             return self._stub(event, digest)
-        if event.register in (LOADER_FILES, OVERRIDES):
-            if text := self._cmdlines.get(digest) or self._wide_text(event, digest):
-                return Sort.CMDLINE, text
+        if event.register in (LOADER_FILES, OVERRIDES) and (
+            text := self._cmdlines.get(digest) or self._wide(event, digest)
+        ):
+            return Sort.CMDLINE, text
         return Sort.OTHER, ""
 
     def _security(self, event: Event, digest: bytes) -> tuple[Sort, str]:
@@ -166,7 +167,10 @@ class _Reader:
         """A text that GRUB measured. Its prefix is not covered, so the text alone says whether a kernel was given it."""
         data = event.data.removesuffix(b"\0")
         for prefix in _PREFIXES:
-            if data.startswith(prefix) and digest in (self._hash(data[len(prefix) :]), self._hash(data[len(prefix) :] + b"\0")):
+            if data.startswith(prefix) and digest in (
+                self._hash(data[len(prefix) :]),
+                self._hash(data[len(prefix) :] + b"\0"),
+            ):
                 text = data[len(prefix) :].decode("utf-8", "backslashreplace")
                 first, _, rest = text.partition(" ")
                 if first in _LINUX:
@@ -191,7 +195,7 @@ class _Reader:
                 continue
         return Sort.OTHER, ""
 
-    def _wide_text(self, event: Event, digest: bytes) -> str:
+    def _wide(self, event: Event, digest: bytes) -> str:
         """A command line that is its event's own data, in the loader's wide characters."""
         if digest != self._hash(event.data) or len(event.data) > 2 * MAX_CMDLINE + 2:
             return ""

@@ -23,7 +23,13 @@ MAX_REGISTER = 23
 EV_NO_ACTION = 3
 """The one type that changes what is done with an event: it is not extended (9.4.1)."""
 
-_HASHES = {0x0004: ("sha1", 20), 0x000B: ("sha256", 32), 0x000C: ("sha384", 48), 0x000D: ("sha512", 64), 0x0012: ("sm3_256", 32)}
+_HASHES = {
+    0x0004: ("sha1", 20),
+    0x000B: ("sha256", 32),
+    0x000C: ("sha384", 48),
+    0x000D: ("sha512", 64),
+    0x0012: ("sm3_256", 32),
+}
 _AGILE = b"Spec ID Event03\0"
 _OLDER = (b"Spec ID Event00\0", b"Spec ID Event02\0")
 _SHA1_EVENT = Struct("<II20sI")

@@ -60,7 +60,9 @@ def replay(log: BootLog) -> dict[str, dict[int, bytes]]:
     return found
 
 
-def explained(log: BootLog, pcrs: Mapping[str, Mapping[int, bytes]]) -> tuple[frozenset[int], dict[int, tuple[Reason, ...]]]:
+def explained(
+    log: BootLog, pcrs: Mapping[str, Mapping[int, bytes]]
+) -> tuple[frozenset[int], dict[int, tuple[Reason, ...]]]:
     """The registers that the log explains: those whose replayed value is the quoted one in every bank that both have, one of
     them strong; a register that no event extends is explained by zero. And, for each of PCRs 0 to 9 that is quoted and not
     explained, why (event_log_mismatch).
