@@ -16,6 +16,7 @@ from evidence.judging import NOW, codes
 from evidence.vectors import FOLDER, needs_vectors
 from perunml.evidence.appraise import appraise_measured
 from perunml.evidence.baseline import Baseline
+from perunml.evidence.bootlog.judge import BootFindings
 from perunml.evidence.bundle import TpmPart
 from perunml.evidence.ima.appraise import appraise_log
 from perunml.evidence.ima.parse import parse_log
@@ -88,7 +89,11 @@ def judged(folder: Path, baseline: Baseline, pcrs: Mapping[int, bytes], nonce: b
     machine = Machine("ek:sha256:x", True, ak_public, ek=ek_public)
     policy = Policy("simulated", "measured", baseline, True)
     return Judgement(
-        appraise_measured(quote, findings, machine=machine, policy=policy, binding=bytes(48), now=NOW), None, log
+        appraise_measured(
+            quote, BootFindings(None, ()), findings, machine=machine, policy=policy, binding=bytes(48), now=NOW
+        ),
+        None,
+        log,
     )
 
 

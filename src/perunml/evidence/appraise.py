@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from perunml.evidence.bootlog.judge import BootFindings
 from perunml.evidence.codes import SIMULATED_NOT_ALLOWED, WRONG_PROFILE
 from perunml.evidence.ima.appraise import LogFindings
 from perunml.evidence.policy import Machine, Policy
@@ -22,9 +23,16 @@ MEASURED, TEE, SIMULATED = "measured", "tee", "simulated"
 
 
 def appraise_measured(
-    quote: Verified[Quote], log: LogFindings, *, machine: Machine, policy: Policy, binding: bytes, now: int
+    quote: Verified[Quote],
+    boot_log: BootFindings,
+    log: LogFindings,
+    *,
+    machine: Machine,
+    policy: Policy,
+    binding: bytes,
+    now: int,
 ) -> Appraisal:
-    """A verified quote of a TPM and what its IMA log was found to be, at `now` (seconds since 1970)."""
+    """A verified quote of a TPM and what its boot log and IMA log were found to be, at `now` (seconds since 1970)."""
     profile, imitates = (SIMULATED, MEASURED) if machine.simulated else (MEASURED, "")
     clock = quote.value.clock
     claims: dict[str, Json] = {
@@ -36,10 +44,12 @@ def appraise_measured(
         "firmware": f"{quote.value.firmware:016x}",
         "banks": sorted(quote.value.pcrs),
         "tpm": dict(machine.tpm),
+        "boot": boot_log.claims(),
     }
     reasons = (
         *profile_reasons(profile, MEASURED, policy),
         *appraise_quote(quote, policy.baseline, machine.last_clock, now, machine.tpm.get("kind", "")),
+        *boot_log.reasons,
         *log.reasons,
     )
     boot = f"tpm:{clock.reset}.{clock.restart}"

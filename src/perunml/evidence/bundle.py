@@ -22,6 +22,8 @@ MAX_LOG = 24 * 1024 * 1024
 """Bytes of an IMA log: 100,000 lines have about 15 MB."""
 MAX_EVENT_LOG = 1024 * 1024
 """Bytes of a boot log: firmware reserves 64 KiB to 256 KiB."""
+MAX_CMDLINE = 4096
+"""Characters; Linux's COMMAND_LINE_SIZE is 2,048 on x86 and arm64."""
 BANK_SIZES = {"sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64}
 """Banks that can be told, and the size of their values in bytes; which are trusted is for the appraisal to say."""
 MAX_PCR = 23
@@ -38,6 +40,7 @@ class TpmPart:
     ima_offset  bytes of this boot's log that were accepted before
     event_log   the firmware's boot log, or empty
     others      bindings of the other exchanges that the same quote serves, sorted
+    cmdline     what the machine says its kernel's command line was; believed where a measured event is its digest
     """
 
     attest: bytes
@@ -47,6 +50,7 @@ class TpmPart:
     ima_offset: int = 0
     event_log: bytes = b""
     others: tuple[bytes, ...] = ()
+    cmdline: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -58,6 +62,7 @@ class TpmPart:
             "ima_offset": self.ima_offset,
             "event_log": b64(self.event_log),
             "others": [b64(other) for other in self.others],
+            "cmdline": self.cmdline,
         }
 
 
@@ -101,7 +106,9 @@ class Bundle:
 def _part(data: Any) -> Part:
     kind = data.get("kind") if isinstance(data, dict) else None
     if kind == "tpm":
-        _members(data, {"kind", "attest", "signature", "pcrs", "ima_log", "ima_offset", "event_log", "others"})
+        _members(
+            data, {"kind", "attest", "signature", "pcrs", "ima_log", "ima_offset", "event_log", "others", "cmdline"}
+        )
         offset = data["ima_offset"]
         if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset <= MAX_LOG:
             raise refuse(MALFORMED, "ima_offset is a count of bytes", seen=str(offset))
@@ -113,6 +120,7 @@ def _part(data: Any) -> Part:
             offset,
             _bytes(data, "event_log", MAX_EVENT_LOG),
             _others(data["others"]),
+            _cmdline(data["cmdline"]),
         )
     if kind == "simulated":
         _members(data, {"kind", "key", "binding", "signature"})
@@ -120,6 +128,12 @@ def _part(data: Any) -> Part:
             raise refuse(MALFORMED, "key is a text")
         return SimulatedPart(data["key"], _bytes(data, "binding", 64), _bytes(data, "signature", 128))
     raise refuse(MALFORMED, "a part of the evidence is of no known kind", expected="tpm or simulated", seen=str(kind))
+
+
+def _cmdline(text: Any) -> str:
+    if not isinstance(text, str) or len(text) > MAX_CMDLINE:
+        raise refuse(MALFORMED, f"cmdline is a text of at most {MAX_CMDLINE} characters")
+    return text
 
 
 def _others(data: Any) -> tuple[bytes, ...]:

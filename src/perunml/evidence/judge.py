@@ -1,6 +1,7 @@
 """`judge`: one bundle of evidence in, one appraisal out. Parse, verify and appraise stand in modules of their own.
 
 bundle -> tpm.quote.verify_quote        authentic, for this exchange, over these PCR values?
+       -> bootlog.judge.judge_boot_log  does the boot log explain PCRs 0 to 9, and is every event agreed?
        -> ima.appraise.appraise_log     does the log explain PCR 10, and is every line agreed?
        -> appraise.appraise_measured    is it what the policy asks for?
 """
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from perunml.evidence.appraise import appraise_measured, appraise_statement, appraise_unverified
+from perunml.evidence.baseline import Allowed
 from perunml.evidence.binding import shared_extra_data
+from perunml.evidence.bootlog.judge import judge_boot_log
 from perunml.evidence.bundle import Bundle, SimulatedPart, TpmPart
 from perunml.evidence.codes import BINDING_MISMATCH, IMA_OFFSET, PCR10_MISMATCH, WRONG_PROFILE
 from perunml.evidence.ima.appraise import LogFindings, appraise_log
@@ -73,13 +76,16 @@ def _judge_tpm(
     clock = quote.value.clock
     same_boot = machine.last_clock is not None and machine.last_clock[:2] == (clock.reset, clock.restart)
     kept = prior_log if same_boot else b""
-    files = policy.baseline.at(now).files if policy.baseline is not None else {}
+    baseline = policy.baseline
+    allowed = baseline.at(now) if baseline is not None else Allowed({}, {})
+    rules = baseline.boot if baseline is not None else None
+    boot_log = judge_boot_log(part.event_log, part.cmdline, quote.value.pcrs, rules, allowed.pcrs)
     try:
         log = _whole_log(part, kept)
-        findings = appraise_log(log, len(kept), quote.value.pcrs, files)
+        findings = appraise_log(log, len(kept), quote.value.pcrs, allowed.files)
     except PerunError as exc:
         log, findings = b"", LogFindings(0, 0, exc.reasons)
-    appraisal = appraise_measured(quote, findings, machine=machine, policy=policy, binding=binding, now=now)
+    appraisal = appraise_measured(quote, boot_log, findings, machine=machine, policy=policy, binding=binding, now=now)
     return Judgement(appraisal, _triple(clock), log)
 
 

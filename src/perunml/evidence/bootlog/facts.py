@@ -15,11 +15,10 @@ from enum import Enum
 from perunml.evidence.bootlog.parse import BootLog, Event
 from perunml.evidence.bootlog.replay import explained, replay
 from perunml.evidence.bootlog.variables import GLOBAL, IMAGE_SECURITY, SHIM_LOCK, authority, read_variable, signatures
+from perunml.evidence.bundle import MAX_CMDLINE
 from perunml.evidence.rules import STRONG_BANKS
 from perunml.wire.rules import Reason
 
-MAX_CMDLINE = 4096
-"""Characters; Linux's COMMAND_LINE_SIZE is 2,048 on x86 and arm64."""
 APPLICATIONS, SECURE_BOOT, LOADER_TEXT, LOADER_FILES, STUB, OVERRIDES, MOK = 4, 7, 8, 9, 11, 12, 14
 """Where is what: EFI images; Secure Boot; GRUB's commands; files that GRUB, and options and initrd that the kernel's stub read; a unified
 kernel image's sections; a command line given to its stub; shim's machine owner's lists."""

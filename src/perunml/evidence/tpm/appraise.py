@@ -44,7 +44,11 @@ def appraise_quote(
         *_firmware(quote.firmware, rules),
         *_kind(kind, rules),
         *_selection(quote),
-        *_baseline(quote, baseline.at(now) if baseline is not None else None),
+        *_baseline(
+            quote,
+            baseline.at(now) if baseline is not None else None,
+            baseline is not None and baseline.boot is not None,
+        ),
     )
 
 
@@ -86,11 +90,11 @@ def _selection(quote: Quote) -> Iterator[Reason]:
         yield Reason(PCR_SELECTION, "PCRs that must be quoted are not", expected="0 to 10", seen=f"without {missing}")
 
 
-def _baseline(quote: Quote, allowed: Allowed | None) -> Iterator[Reason]:
+def _baseline(quote: Quote, allowed: Allowed | None, by_events: bool) -> Iterator[Reason]:
     if allowed is None:
         yield Reason(NO_BASELINE, "there is no baseline to judge this machine by")
         return
-    if not any(set(BOOT_PCRS) <= set(values) for values in allowed.pcrs.values()):
+    if not by_events and not any(set(BOOT_PCRS) <= set(values) for values in allowed.pcrs.values()):
         yield Reason(BASELINE_INCOMPLETE, "the baseline leaves boot PCRs open", expected="PCRs 0 to 9 of one bank")
     for bank, values in allowed.pcrs.items():
         for index, expected in values.items():
