@@ -103,5 +103,5 @@ BASELINE_SOURCE = rule(
     Kind.USAGE,
     "What a baseline was to be made of cannot be read, is of no known kind, needs a tool that is not installed, or holds "
     "nothing.",
-    "The caller mends the source, installs the tool, or names another source; the message says which.",
+    "The caller mends the source, installs the tool or names another source (the message says which): `perunml baseline build`.",
 )

@@ -209,7 +209,7 @@ EVENT_LOG_MISMATCH = _evidence(
 EVENT_LOG_MISSING = _evidence(
     "event_log_missing",
     "The baseline has rules for the boot log, and none was sent.",
-    "The host's operator gives the agent the firmware's log (`perunml host run --event-log FILE`).",
+    "The host's operator lets the agent read the firmware's log (`perunml host run` does by itself).",
 )
 BOOT_EVENT = _evidence("boot_event", "Something was measured while booting that the baseline does not list.", _BASELINE)
 BOOT_SEPARATOR = _evidence(
@@ -225,10 +225,10 @@ SECURE_BOOT_OFF = _evidence(
 DBX_OUTDATED = _evidence(
     "dbx_outdated",
     "The firmware's list of revoked images and certificates lacks entries that the baseline demands.",
-    "The host's operator updates it (`fwupdmgr update`) and reboots.",
+    "The host's operator updates it with the system's firmware updater and reboots; `perunml host doctor` says what is there.",
 )
 KERNEL_CMDLINE = _evidence(
     "kernel_cmdline",
     "The measured kernel command line lacks a word that the baseline demands, holds one that it forbids, or is not known.",
-    "The host's operator boots with the agreed command line; `cat /proc/cmdline` shows the present one.",
+    "The host's operator boots with the agreed command line, or the parties agree on another: `perunml baseline build`.",
 )
