@@ -209,6 +209,7 @@ def _audited(do: Doer, here: Path) -> None:
     do("baseline import", nobody, folder / "policy", "--out", second)
     assert do("baseline diff", nobody, first, second)["widens"] == 1
     assert do("baseline show", nobody, second)["files"] == 1
+    assert do("baseline schema", nobody)["title"] == "Baseline"
 
 
 ONCE = sorted(set(leaves()) - SERVES - set(ELSEWHERE))

@@ -46,6 +46,7 @@ SDK = {
     "baseline build": "perunml.client.baselines.build_baseline",
     "baseline import": "perunml.client.baselines.import_keylime",
     "baseline diff": "perunml.evidence.difference.difference",
+    "baseline schema": "perunml.evidence.schema.baseline_schema",
     "baseline show": "perunml.client.evidence.read_profile",
     "manager init": "operators.make_manager",
     "manager admit": "operators.admit",

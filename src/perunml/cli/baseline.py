@@ -158,6 +158,18 @@ def show(settings: Settings, file: Path) -> None:
     settings.voice.answer(_value(found), _lines(found))
 
 
+@command.command("schema")
+@click.pass_obj
+def schema(settings: Settings) -> None:
+    """Print the JSON Schema of baselines."""
+    import json
+
+    from perunml.evidence.schema import baseline_schema
+
+    found = baseline_schema()
+    settings.voice.answer(found, json.dumps(found, indent=2).splitlines())
+
+
 def _write(settings: Settings, baseline: Baseline, out: Path, notes: Iterable[str], left_out: int) -> None:
     """Write the document in canonical form, so that the file's SHA-256 is the digest that agreements name."""
     from perunml.client.codes import ALREADY_EXISTS
