@@ -76,7 +76,8 @@ def parse_boot_log(log: bytes, *, padded: bool = False) -> BootLog:
     data = _data(log, _SHA1_EVENT.size, size, 1)
     at = _SHA1_EVENT.size + size
     if kind == EV_NO_ACTION and data.startswith(_AGILE):
-        if register > 1 or any(digest):  # register 1 in a confidential computing log, whose registers begin there
+        # a confidential computing log's registers begin at 1, and so does this event's
+        if register not in ((0, 1) if padded else (0,)) or any(digest):
             raise _bad(1, "the event that names the banks is of a register that is measured, or has a digest")
         banks = _banks(data)
         return BootLog(tuple(banks.values()), _events(log, at, banks, padded))
