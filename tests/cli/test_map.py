@@ -50,11 +50,11 @@ RENAMED: dict[str, dict[str, str]] = {
     "quickstart": {"keep": "folder"},
     "evidence check tpm": {
         **dict.fromkeys(("attest", "signature", "ak", "nonce", "event_log", "ima"), "perunml.client.evidence.TpmFiles"),
-        **dict.fromkeys(("ek_cert", "ca"), "perunml.client.evidence.TpmFiles"),
+        **dict.fromkeys(("ek_cert", "ca", "cmdline_file"), "perunml.client.evidence.TpmFiles"),
         "profile": "baseline",
         "at": "now",
     },
-    "evidence check event-log": {"file": "data"},
+    "evidence check event-log": {"file": "data", "cmdline_file": "cmdline"},
     "evidence check ima": {"file": "data"},
     "baseline build": _BASELINE,
     "baseline import": {**_BASELINE, "file": "data"},

@@ -30,6 +30,8 @@ existing = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--ek-cert", type=existing, help="The EK's certificate, DER or PEM; needs --ca.")
 @click.option("--ca", type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="A folder of certificates; the self-signed ones are trusted as roots.")  # fmt: skip
+@click.option("--cmdline", "cmdline_file", type=existing,
+              help="The kernel's command line as the machine tells it (/proc/cmdline); some loaders measure its digest alone.")  # fmt: skip
 @click.option("--profile", type=existing, help="A Baseline document (YAML or JSON) to judge by.")
 @click.option("--at", metavar="RFC3339", help="Judge as of this time, as 2027-01-31T00:00:00Z [default: now].")
 @click.pass_obj
@@ -43,6 +45,7 @@ def tpm(
     ima: Path | None,
     ek_cert: Path | None,
     ca: Path | None,
+    cmdline_file: Path | None,
     profile: Path | None,
     at: str | None,
 ) -> int:
@@ -65,6 +68,7 @@ def tpm(
         read_evidence(ima) if ima is not None else None,
         read_evidence(ek_cert) if ek_cert is not None else None,
         read_authorities(ca) if ca is not None else (),
+        _cmdline(cmdline_file),
     )
     baseline = read_profile(profile) if profile is not None else None
     now = _time(at) if at is not None else int(time.time())
@@ -73,12 +77,13 @@ def tpm(
 
 @check.command("event-log")
 @click.argument("file", type=existing)
+@click.option("--cmdline", "cmdline_file", type=existing, help="The kernel's command line as the machine tells it.")
 @click.pass_obj
-def event_log_(settings: Settings, file: Path) -> int:
+def event_log_(settings: Settings, file: Path, cmdline_file: Path | None) -> int:
     """Read and replay the boot log in FILE: is it of its form, which PCRs does it give, what does it tell?"""
     from perunml.client.evidence import check_event_log, read_evidence
 
-    return _answer(settings, check_event_log(read_evidence(file)))
+    return _answer(settings, check_event_log(read_evidence(file), _cmdline(cmdline_file)))
 
 
 @check.command("ima")
@@ -100,6 +105,12 @@ def _hex(option: str, text: str) -> bytes:
     if not raw or len(raw) * 2 != len(text):
         raise click.UsageError(f"{option} is not hexadecimal: two digits for each byte.")
     return raw
+
+
+def _cmdline(file: Path | None) -> str:
+    from perunml.client.evidence import read_evidence
+
+    return read_evidence(file).decode("utf-8", "replace").removesuffix("\n") if file is not None else ""
 
 
 def _time(text: str) -> int:

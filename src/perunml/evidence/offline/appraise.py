@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from perunml.evidence.baseline import Baseline
+from perunml.evidence.bootlog.judge import judge_boot_log
 from perunml.evidence.bundle import TpmPart
 from perunml.evidence.codes import PCR10_MISMATCH, PCR_SELECTION
 from perunml.evidence.ima.appraise import appraise_log
@@ -22,12 +23,16 @@ def appraise_files(
     the files, its PCR values are those that were `proven`; `kind` of TPM is what its EK certificate says."""
     if proven is None:
         return (Reason(PCR_SELECTION, "no log and no baseline says what the quoted PCRs are"),)
+    allowed = baseline.at(now)
     try:
         # names and nonce were judged before; the signer is whatever the quote names
         quote = verify_quote(part, key, signers=(attest.qualified_signer,), extra_data=attest.extra_data)
-        reasons = appraise_quote(quote, baseline, None, now, kind)
+        reasons = [
+            *appraise_quote(quote, baseline, None, now, kind),
+            *judge_boot_log(part.event_log, part.cmdline, proven.pcrs, baseline.boot, allowed.pcrs).reasons,
+        ]
         if not part.ima_log:
             return (*reasons, Reason(PCR10_MISMATCH, "there is no IMA log, so nothing says what was loaded"))
-        return (*reasons, *appraise_log(part.ima_log, 0, proven.pcrs, baseline.at(now).files).reasons)
+        return (*reasons, *appraise_log(part.ima_log, 0, proven.pcrs, allowed.files).reasons)
     except PerunError as exc:
         return exc.reasons

@@ -17,7 +17,7 @@ from perunml.evidence.bundle import MAX_ATTEST, MAX_SIGNATURE, TpmPart
 from perunml.evidence.codes import BINDING_MISMATCH, NON_CANONICAL, PCR10_MISMATCH, PCR_DIGEST, PCR_SELECTION, WEAK_BANK
 from perunml.evidence.ima.replay import replay
 from perunml.evidence.offline.appraise import appraise_files
-from perunml.evidence.offline.boot import BootLog, read_boot
+from perunml.evidence.offline.boot import ReplayedLog, read_boot
 from perunml.evidence.offline.endorsement import check_endorsement
 from perunml.evidence.offline.findings import Checked, Findings
 from perunml.evidence.offline.keys import possible_aks, read_ak
@@ -41,6 +41,7 @@ class TpmFiles:
     ima             the kernel's IMA log, binary or ASCII, or None
     ek_certificate  DER or PEM, or None
     authorities     certificates (DER or PEM) that the auditor gives; the self-signed ones are trusted as roots
+    cmdline         what the machine says its kernel's command line was; believed where a measured event is its digest
     """
 
     attest: bytes
@@ -51,6 +52,7 @@ class TpmFiles:
     ima: bytes | None = None
     ek_certificate: bytes | None = None
     authorities: Sequence[bytes] = ()
+    cmdline: str = ""
 
 
 def check_tpm(files: TpmFiles, *, now: int, baseline: Baseline | None = None) -> Checked:
@@ -82,23 +84,26 @@ def check_tpm(files: TpmFiles, *, now: int, baseline: Baseline | None = None) ->
     if proven is not None:
         claims["pcrs"] = {bank: {str(i): v.hex() for i, v in held.items()} for bank, held in proven.pcrs.items()}
     if boot is not None:
-        claims["boot"] = boot.claims(proven.pcrs if proven is not None else {})
+        claims["boot"] = boot.claims(proven.pcrs if proven is not None else {}, files.cmdline)
     if ima is not None:
         claims["ima"] = ima.claims(proven.covered if proven is not None else None)
     if baseline is not None and not found.reasons:
         assert attest is not None
         assert ak is not None
         pcrs = proven.pcrs if proven is not None else {}
-        part = TpmPart(files.attest, files.signature, pcrs, files.ima or b"", 0, files.event_log or b"")
+        part = TpmPart(
+            files.attest, files.signature, pcrs, files.ima or b"", 0, files.event_log or b"", cmdline=files.cmdline
+        )
         found.add(appraise_files(part, ak[0], attest, proven, baseline, now, (claims["ek"] or {}).get("kind", "")))
     return found.checked(claims)
 
 
-def check_event_log(data: bytes) -> Checked:
-    """Read and replay a boot log that no quote proves; claims say what it tells and which PCRs it would give."""
+def check_event_log(data: bytes, cmdline: str = "") -> Checked:
+    """Read and replay a boot log that no quote proves; claims say what it tells and which PCRs it would give. `cmdline` is
+    what the machine says its kernel's command line was."""
     found = Findings()
     boot = found.attempt(read_boot, data)
-    return found.checked({"boot": boot.claims(boot.pcrs) if boot is not None else None})
+    return found.checked({"boot": boot.claims({}, cmdline) if boot is not None else None})
 
 
 def check_ima(data: bytes, pcr10: tuple[str, bytes] | None = None) -> Checked:
@@ -154,7 +159,7 @@ def _prove(
     found: Findings,
     attest: Attest,
     signature: Signature,
-    boot: BootLog | None,
+    boot: ReplayedLog | None,
     ima: ImaLog | None,
     baseline: Baseline | None,
     now: int,

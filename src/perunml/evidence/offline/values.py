@@ -93,6 +93,8 @@ def _assignments(
 ) -> Iterator[dict[Pcr, bytes]]:
     """What the logs say; then every combination with the baseline's values, as far as that is bounded."""
     yield dict(first)
+    if any(index in DYNAMIC for _, index in order):  # some TPMs let them begin with zero
+        yield {pcr: bytes(BANK_SIZES[pcr[0]]) if pcr[1] in DYNAMIC else value for pcr, value in first.items()}
     other = [sorted(agreed.get(bank, {}).get(index, frozenset())) or [first[bank, index]] for bank, index in order]
     allowed = min(MAX_TRIED, max(1, MAX_WORK // (lines + 1)))
     for values in itertools.islice(itertools.product(*other), allowed):
