@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from perunml.evidence.bootlog.cmdline import appraise_line
 from perunml.evidence.bootlog.facts import APPLICATIONS, LOADER_TEXT, MOK, SECURE_BOOT, BootFacts, Fact, Sort
 from perunml.evidence.bootlog.replay import BOOT_REGISTERS
 from perunml.evidence.codes import (
@@ -36,16 +37,21 @@ def appraise_boot(facts: BootFacts, rules: BootRules, exact: Mapping[str, Mappin
         *(reason for index, found in facts.mismatches.items() if index not in rules.open for reason in found),
         *_bounded(_events(facts, rules, judged)),
         *_secure_boot(facts, rules),
-        *_cmdline(facts, rules),
+        *_cmdline(facts, rules, facts.proven & (judged | fixed)),
     )
+
+
+def appraise_replay(facts: BootFacts) -> tuple[Reason, ...]:
+    """Where there are no rules: a log that was sent must still be this boot's."""
+    return tuple(reason for found in facts.mismatches.values() for reason in found)
 
 
 def _events(facts: BootFacts, rules: BootRules, judged: frozenset[int]) -> Iterator[Reason]:
     for register in sorted(judged):
         events = facts.of(register)
-        if events and register not in facts.proven and register not in BOOT_REGISTERS:
-            # of PCRs 0 to 9 this is told already
-            yield Reason(EVENT_LOG_MISMATCH, f"the quote does not prove the boot log's events of PCR {register}")
+        if register not in facts.proven and register not in facts.mismatches:
+            # also without a single event: somebody may have left out what extended it
+            yield Reason(EVENT_LOG_MISMATCH, f"the boot log does not give PCR {register}, or it is not quoted")
             continue
         if register <= SECURE_BOOT:
             count = sum(fact.sort is Sort.SEPARATOR for fact in events)
@@ -72,7 +78,7 @@ def _admitted(rules: BootRules, register: int) -> Callable[[Fact], bool]:
                 return fact.text in rules.authorities
             case Sort.VARIABLE:  # judged by what they say, where Secure Boot is demanded
                 return rules.secure_boot
-            case Sort.COMMAND | Sort.CMDLINE:  # each command line is judged by its words, where words are demanded
+            case Sort.CMDLINE:  # judged by its words, where words are demanded
                 return bool(rules.cmdline or rules.no_cmdline)
             case _:
                 return (register == APPLICATIONS and fact.digest in rules.applications) or (
@@ -100,30 +106,20 @@ def _secure_boot(facts: BootFacts, rules: BootRules) -> Iterator[Reason]:
             )
 
 
-def _cmdline(facts: BootFacts, rules: BootRules) -> Iterator[Reason]:
+def _cmdline(facts: BootFacts, rules: BootRules, trusted: frozenset[int]) -> Iterator[Reason]:
+    """Lines count only in `trusted` registers: in one that is left open anybody at the boot loader's prompt measures a
+    good line that starts nothing, and the log's bearer garbles the real one's data."""
     if not rules.cmdline and not rules.no_cmdline:
         return
-    lines = {fact.text for fact in facts.facts if fact.sort is Sort.CMDLINE and fact.event.register in facts.proven}
+    lines = {fact.text for fact in facts.facts if fact.sort is Sort.CMDLINE and fact.event.register in trusted}
     if not lines:
         yield Reason(
-            KERNEL_CMDLINE, "no measured event is a known kernel command line", expected=_listed(rules.cmdline)
+            KERNEL_CMDLINE,
+            "no event of a PCR that is judged is a known kernel command line",
+            expected=_shown(" ".join(sorted(rules.cmdline))),
         )
     for line in sorted(lines):
-        words = line.split()
-        if missing := rules.cmdline - set(words):
-            yield Reason(
-                KERNEL_CMDLINE,
-                "the kernel's command line lacks agreed words",
-                expected=_listed(missing),
-                seen=_shown(line),
-            )
-        if found := sorted(
-            word for word in words if word in rules.no_cmdline or f"{word.partition('=')[0]}=" in rules.no_cmdline
-        ):
-            yield Reason(
-                KERNEL_CMDLINE, "the kernel's command line holds words that are not allowed",
-                expected=f"none of {_listed(rules.no_cmdline)}", seen=_shown(" ".join(found)),
-            )  # fmt: skip
+        yield from appraise_line(line, rules)
 
 
 def _what(fact: Fact) -> str:
@@ -147,10 +143,6 @@ def _bounded(reasons: Iterator[Reason]) -> Iterator[Reason]:
             left += 1
     if left:
         yield Reason(BOOT_EVENT, f"and {left} more of the boot log are refused")
-
-
-def _listed(words: frozenset[str]) -> str:
-    return " ".join(sorted(words))
 
 
 def _shown(text: str) -> str:

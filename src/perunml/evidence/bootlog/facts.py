@@ -101,7 +101,9 @@ def read_boot_log(log: BootLog, pcrs: Mapping[str, Mapping[int, bytes]], *, cmdl
     was; it is believed where an event is its digest. Raises `EvidenceRefusal` as `explained`."""
     proven, mismatches = explained(log, pcrs) if pcrs else (frozenset[int](), dict[int, tuple[Reason, ...]]())
     strong = [bank for bank in STRONG_BANKS if bank in log.banks and (bank in pcrs or not pcrs)]
-    bank = strong[0] if strong else log.banks[0]
+    # the bank of which most is quoted: only digests of a bank whose own value of the register is quoted are proven
+    bank = max(strong, key=lambda name: len(pcrs.get(name, ()))) if strong else log.banks[0]
+    proven &= frozenset(pcrs.get(bank, ()))
     facts, variables = _Reader(bank, cmdline).read(log)
     return BootFacts(bank, log, proven, mismatches, replay(log), facts, variables)
 
@@ -154,10 +156,12 @@ class _Reader:
         if variable is None:
             return Sort.OTHER, ""
         if SECURE_BOOT not in self._after:
-            if _SECURITY.get(variable.name) != variable.vendor or variable.name in self._variables:
+            if _SECURITY.get(variable.name) != variable.vendor:
                 return Sort.OTHER, ""
-            self._variables[variable.name] = variable.data
-            return Sort.VARIABLE, variable.name
+            if variable.name not in self._variables:
+                self._variables[variable.name] = variable.data
+                return Sort.VARIABLE, variable.name
+            # some firmware starts drivers before the separator, and tells what vouched for them there
         if variable.vendor == SHIM_LOCK and variable.name in _SHIM_SETTINGS:
             return Sort.SETTING, variable.name
         return Sort.AUTHORITY, authority(variable)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from perunml.evidence.bootlog.appraise import appraise_boot
-from perunml.evidence.bootlog.facts import BootFacts, Sort, read_boot_log
+from perunml.evidence.bootlog.appraise import appraise_boot, appraise_replay
+from perunml.evidence.bootlog.facts import SECURE_BOOT, BootFacts, Sort, read_boot_log
 from perunml.evidence.bootlog.parse import parse_boot_log
 from perunml.evidence.codes import EVENT_LOG_MISSING
 from perunml.evidence.rules import BootRules
@@ -18,6 +18,8 @@ from perunml.wire.rules import Reason, printable
 
 BOOTS = 256
 """Boots whose facts are kept read: some 100 KiB each."""
+MAX_KEPT = 128 * 1024
+"""Bytes of a log whose facts are kept; a longer one is read anew each time, so that odd logs do not fill the memory."""
 _IMA = 10
 _SHOWN = 500
 
@@ -35,12 +37,13 @@ class BootFindings:
         """What a party is told of the boot; `boot_claims` tells all."""
         if self.facts is None:
             return {"events": 0}
-        lines = dict.fromkeys(printable(text, _SHOWN) for text in self.facts.texts(Sort.CMDLINE))
+        facts = self.facts
+        told = [f.text for f in facts.facts if f.sort is Sort.CMDLINE and f.event.register in facts.proven]
         return {
-            "events": len(self.facts.log.events),
-            "proven": sorted(self.facts.proven),
-            "secure_boot": self.facts.secure_boot,
-            "cmdline": list(lines),
+            "events": len(facts.log.events),
+            "proven": sorted(facts.proven),
+            "secure_boot": facts.secure_boot if SECURE_BOOT in facts.proven else None,
+            "cmdline": list(dict.fromkeys(printable(text, _SHOWN) for text in told)),
         }
 
 
@@ -51,18 +54,19 @@ def judge_boot_log(
     rules: BootRules | None,
     exact: Mapping[str, Mapping[int, object]],
 ) -> BootFindings:
-    """The firmware's `event_log` and the `cmdline` that the machine tells, by the quoted `pcrs`. Without `rules` nothing is judged:
-    the baseline's exact values then say all. Never raises for a bad log: it has that as its reason."""
+    """The firmware's `event_log` and the `cmdline` that the machine tells, by the quoted `pcrs`. Without `rules` a log need not be
+    sent, for the baseline's exact values then say all; one that is sent must be of its form, and this boot's. Never raises for a
+    bad log: it has that as its reason."""
     if not event_log:
         missing = Reason(EVENT_LOG_MISSING, "no boot log was sent") if rules is not None else None
         return BootFindings(None, (missing,) if missing else ())
     # PCR 10 grows, and no boot log has an event of it
     quoted = tuple((b, tuple((i, v) for i, v in sorted(pcrs[b].items()) if i != _IMA)) for b in sorted(pcrs))
     try:
-        facts = _facts(event_log, cmdline, quoted)
+        facts = (_facts if len(event_log) <= MAX_KEPT else _facts.__wrapped__)(event_log, cmdline, quoted)
     except PerunError as exc:
-        return BootFindings(None, exc.reasons if rules is not None else ())
-    return BootFindings(facts, appraise_boot(facts, rules, exact) if rules is not None else ())
+        return BootFindings(None, exc.reasons)
+    return BootFindings(facts, appraise_boot(facts, rules, exact) if rules is not None else appraise_replay(facts))
 
 
 @lru_cache(maxsize=BOOTS)
