@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from perunml.evidence.baseline import Allowed
 from perunml.evidence.bundle import BANK_SIZES
 from perunml.evidence.ima.appraise import appraise_log
 from perunml.evidence.ima.parse import parse_log
@@ -115,7 +116,7 @@ def _ima(peer: Worker, folder: Path, entries: int, rounds: int) -> dict[str, flo
         tpm.measure(path, b"", digest=digest)
     log, pcr = tpm.ima_log, tpm.pcrs["sha256"][10]
     pcrs = {"sha256": dict(enumerate(tpm.pcrs["sha256"][:11]))}
-    allowed = {path: frozenset([b"sha256:\0" + digest]) for path, digest in files.items()}
+    allowed = Allowed({}, {path: frozenset([b"sha256:\0" + digest]) for path, digest in files.items()})
     lines, _ = parse_log(log)
     ascii_log, policy = folder / "ascii", folder / "policy.json"
     with ascii_log.open("w") as file:

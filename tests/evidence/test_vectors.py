@@ -19,7 +19,7 @@ from perunml.evidence.baseline import Baseline
 from perunml.evidence.bootlog.judge import BootFindings
 from perunml.evidence.bundle import TpmPart
 from perunml.evidence.ima.appraise import appraise_log
-from perunml.evidence.ima.parse import parse_log
+from perunml.evidence.ima.parse import parse_log, split_log
 from perunml.evidence.ima.replay import VIOLATION, replay
 from perunml.evidence.judge import Judgement
 from perunml.evidence.policy import Machine, Policy
@@ -85,7 +85,7 @@ def judged(folder: Path, baseline: Baseline, pcrs: Mapping[int, bytes], nonce: b
     )
     quote = verify_quote(part, ak, signers=qualified_names(ak, check_ek_template(ek_public)), extra_data=nonce)
     log = (folder / "ima.bin").read_bytes()
-    findings = appraise_log(log, 0, quote.value.pcrs, baseline.at(NOW).files)
+    findings = appraise_log(log, 0, quote.value.pcrs, baseline.at(NOW))
     machine = Machine("ek:sha256:x", True, ak_public, ek=ek_public)
     policy = Policy("simulated", "measured", baseline, True)
     return Judgement(
@@ -167,7 +167,7 @@ def test_t06_a_line_after_the_prefix_admits_nothing() -> None:
     folder = VM / "tampered" / "t06-ima-extra-tail"
     lines, _ = parse_log((folder / "ima.bin").read_bytes())
     pcrs = {"sha256": pcrs_of("A61")}
-    found = appraise_log((folder / "ima.bin").read_bytes(), 0, pcrs, baseline_of("A61").at(NOW).files)
+    found = appraise_log((folder / "ima.bin").read_bytes(), 0, pcrs, baseline_of("A61").at(NOW))
     assert found.lines == len(lines) == found.proven + 1
 
 
@@ -233,6 +233,6 @@ def test_q30_a_physical_machines_quote_of_nothing_is_refused() -> None:
 def test_a_servers_log_of_sixteen_thousand_lines_replays() -> None:
     """I24: a real server's IMA log against its quoted PCR 10."""
     document = json.loads((PHYSICAL / "dl160-fwupd-report.json").read_text())
-    lines, _ = parse_log((PHYSICAL / "dl160-fwupd-report.ima.binary_measurements").read_bytes())
+    lines = split_log((PHYSICAL / "dl160-fwupd-report.ima.binary_measurements").read_bytes())
     assert len(lines) > 16_000
     assert replay(lines, {"sha256": base64.b64decode(document["pcrs"]["10"])}) <= len(lines)

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from perunml.evidence.bundle import BANK_SIZES, read_bank
+from perunml.evidence.ima.parse import template_data
 from perunml.evidence.rules import STRONG_BANKS, BootRules, ImaRules, TpmRules, members, read_files, unhex
 from perunml.wire.codes import MALFORMED
 from perunml.wire.digests import digest_of
@@ -40,7 +41,7 @@ class Until:
         return {"end": format_time(self.end), **_state_json(self.pcrs, self.files)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Allowed:
     """What a baseline allows at one time.
 
@@ -50,6 +51,11 @@ class Allowed:
 
     pcrs: Mapping[str, Mapping[int, frozenset[bytes]]]
     files: Mapping[bytes, frozenset[bytes]]
+
+    @cached_property
+    def ng_lines(self) -> frozenset[bytes]:
+        """Template data of the ima-ng lines that the kernel writes for these files: one look-up judges such a line."""
+        return frozenset(template_data(digest, path) for path, held in self.files.items() for digest in held)
 
 
 @dataclass(frozen=True)

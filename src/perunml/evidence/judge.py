@@ -82,7 +82,7 @@ def _judge_tpm(
     boot_log = judge_boot_log(part.event_log, part.cmdline, quote.value.pcrs, rules, allowed.pcrs)
     try:
         log = _whole_log(part, kept)
-        findings = appraise_log(log, len(kept), quote.value.pcrs, allowed.files)
+        findings = appraise_log(log, len(kept), quote.value.pcrs, allowed)
     except PerunError as exc:
         log, findings = b"", LogFindings(0, 0, exc.reasons)
     appraisal = appraise_measured(quote, boot_log, findings, machine=machine, policy=policy, binding=binding, now=now)

@@ -7,9 +7,10 @@ only refuse. There may be a few, because the log is read after the quote, and th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from perunml.evidence.baseline import Allowed
 from perunml.evidence.codes import (
     BOOT_AGGREGATE,
     IMA_LAG,
@@ -19,13 +20,12 @@ from perunml.evidence.codes import (
     PCR10_MISMATCH,
     WEAK_DIGEST,
 )
-from perunml.evidence.ima.parse import Line, parse_log
+from perunml.evidence.ima.parse import PCR, Columns, read_fields, split_log
 from perunml.evidence.ima.replay import VIOLATION, check_template_hashes, replay
 from perunml.evidence.rules import STRONG_BANKS
 from perunml.wire.errors import PerunError
 from perunml.wire.rules import Reason, printable
 
-PCR = 10
 MAX_LAG = 256
 """Lines that may follow the proven prefix: a busy machine measures some dozens while a quote is made."""
 IN_FLIGHT = 1
@@ -34,6 +34,10 @@ line of a log that was read may still be missing from the quote after it; it was
 MAX_REASONS = 24
 """Reasons told about lines, a machine out of its baseline has thousands; the rest is counted."""
 AGGREGATE = b"boot_aggregate"
+
+NG = b"ima-ng"
+Unknown = tuple[int, bytes, bytes]
+"""A line's number (from 0), digest and path."""
 
 _SIZES = {b"sha256:": 32, b"sha384:": 48, b"sha512:": 64}
 
@@ -47,22 +51,22 @@ class LogFindings:
     reasons: tuple[Reason, ...]
 
 
-def appraise_log(
-    log: bytes, accepted: int, pcrs: Mapping[str, Mapping[int, bytes]], files: Mapping[bytes, frozenset[bytes]]
-) -> LogFindings:
-    """Judge this boot's whole `log`, of which the first `accepted` bytes were accepted before, by the quoted `pcrs` and the `files` allowed (`Allowed.files`).
+def appraise_log(log: bytes, accepted: int, pcrs: Mapping[str, Mapping[int, bytes]], allowed: Allowed) -> LogFindings:
+    """Judge this boot's whole `log`, of which the first `accepted` bytes were accepted before, by the quoted `pcrs` and what is `allowed`.
 
     Never raises for a bad log: a log that does not parse, or that the quote does not prove, has that as its reason.
     """
     try:
-        lines, before = parse_log(log, accepted)
+        lines = split_log(log, accepted)
+        unknown = _unknown(lines, allowed)
     except PerunError as exc:
         return LogFindings(0, 0, exc.reasons)
+    total, before = len(lines), lines.before
     reasons = check_template_hashes(lines)
     try:
         proven = replay(lines, {bank: values[PCR] for bank, values in pcrs.items() if PCR in values})
     except PerunError as exc:
-        return LogFindings(len(lines), 0, (*reasons, *exc.reasons))
+        return LogFindings(total, 0, (*reasons, *exc.reasons))
     if proven < before - IN_FLIGHT:
         reasons.append(
             Reason(
@@ -72,22 +76,39 @@ def appraise_log(
                 seen=f"{proven} lines",
             )
         )
-    if len(lines) - proven > MAX_LAG:
+    if total - proven > MAX_LAG:
         reasons.append(
             Reason(
                 IMA_LAG,
                 "too many lines follow the quoted prefix",
                 expected=f"at most {MAX_LAG}",
-                seen=str(len(lines) - proven),
+                seen=str(total - proven),
             )
         )
-    reasons.extend(_aggregate(lines, pcrs))
-    reasons.extend(_bounded(_line_reasons(lines, files)))
-    return LogFindings(len(lines), proven, tuple(reasons))
+    reasons.extend(_aggregate(*read_fields(lines.templates[0], lines.data[0], 0), pcrs))
+    reasons.extend(_bounded(_line_reasons(lines, unknown, allowed.files)))
+    return LogFindings(total, proven, tuple(reasons))
 
 
-def _aggregate(lines: Sequence[Line], pcrs: Mapping[str, Mapping[int, bytes]]) -> Iterator[Reason]:
-    _, _, _, digest, path = lines[0]
+def _unknown(lines: Columns, allowed: Allowed) -> list[Unknown]:
+    """The lines that are not, byte by byte, what the kernel writes for an allowed file: these are read and looked at.
+
+    Raises `EvidenceRefusal` (non_canonical) for one that is not of its form.
+    """
+    known = allowed.ng_lines
+    found = [
+        number
+        for number, (data, template) in enumerate(zip(lines.data, lines.templates, strict=True))
+        if data not in known or template != NG
+    ]
+    odd = {number for number, told in enumerate(lines.hashes) if told == VIOLATION} if VIOLATION in lines.hashes else ()
+    return [
+        (number, *read_fields(lines.templates[number], lines.data[number], number))
+        for number in sorted({*found, *odd, *lines.others})
+    ]
+
+
+def _aggregate(digest: bytes, path: bytes, pcrs: Mapping[str, Mapping[int, bytes]]) -> Iterator[Reason]:
     if path != AGGREGATE:
         yield Reason(BOOT_AGGREGATE, "the IMA log does not begin with boot_aggregate", seen=_shown(path))
         return
@@ -107,12 +128,15 @@ def _aggregate(lines: Sequence[Line], pcrs: Mapping[str, Mapping[int, bytes]]) -
         )
 
 
-def _line_reasons(lines: Sequence[Line], allowed: Mapping[bytes, frozenset[bytes]]) -> Iterator[Reason]:
+def _line_reasons(
+    lines: Columns, unknown: list[Unknown], allowed: Mapping[bytes, frozenset[bytes]]
+) -> Iterator[Reason]:
     nothing: frozenset[bytes] = frozenset()
-    for number, (pcr, template_hash, _, digest, path) in enumerate(lines, 1):
-        if pcr != PCR:
+    for at, digest, path in unknown:
+        number = at + 1
+        if (pcr := lines.others.get(at, PCR)) != PCR:
             yield Reason(IMA_PCR, f"line {number} of the IMA log is for another PCR", expected="10", seen=str(pcr))
-        if template_hash == VIOLATION:
+        if lines.hashes[at] == VIOLATION:
             yield Reason(IMA_VIOLATION, f"line {number} of the IMA log is a violation", seen=_shown(path))
         elif digest not in allowed.get(path, nothing):
             if number == 1 and path == AGGREGATE:

@@ -7,18 +7,18 @@ column is zero, extends all ones (security/integrity/ima/ima_queue.c).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from perunml.evidence.bundle import BANK_SIZES
 from perunml.evidence.codes import IMA_NOT_EXTENDED, IMA_TEMPLATE_HASH, PCR10_MISMATCH
-from perunml.evidence.ima.parse import HASH_SIZE, Line
+from perunml.evidence.ima.parse import HASH_SIZE, Columns
 from perunml.wire.errors import error, refuse
 from perunml.wire.rules import Reason
 
 VIOLATION = bytes(HASH_SIZE)
 
 
-def replay(lines: Sequence[Line], quoted: Mapping[str, bytes]) -> int:
+def replay(lines: Columns, quoted: Mapping[str, bytes]) -> int:
     """The number of lines that every quoted bank's PCR 10 proves; lines after these are told, not proven.
 
     Raises `EvidenceRefusal`: ima_not_extended, pcr10_mismatch.
@@ -38,27 +38,31 @@ def replay(lines: Sequence[Line], quoted: Mapping[str, bytes]) -> int:
     return next(iter(covered.values()))
 
 
-def check_template_hashes(lines: Sequence[Line]) -> list[Reason]:
+def check_template_hashes(lines: Columns) -> list[Reason]:
     """A reason when a line's template hash is not its data's (the first such line; violations have none)."""
+    # SHA-1 is the column's form; what proves the line is the replay in a strong bank
     sha1 = hashlib.sha1
-    for number, (_, found, data, _, _) in enumerate(lines, 1):
-        # SHA-1 is the column's form; what proves the line is the replay in a strong bank
-        if found != sha1(data, usedforsecurity=False).digest() and found != VIOLATION:
-            return [Reason(IMA_TEMPLATE_HASH, f"line {number} of the IMA log has another template hash than its data")]
+    found = [sha1(data, usedforsecurity=False).digest() for data in lines.data]
+    if found != lines.hashes:
+        for number, (told, right) in enumerate(zip(lines.hashes, found, strict=True), 1):
+            if told not in (right, VIOLATION):
+                shown = f"line {number} of the IMA log has another template hash than its data"
+                return [Reason(IMA_TEMPLATE_HASH, shown)]
     return []
 
 
-def prefix_values(lines: Iterable[Line], bank: str) -> Iterator[bytes]:
-    """PCR 10 of a bank after each line."""
+def prefix_values(lines: Columns, bank: str, value: bytes = b"") -> Iterator[bytes]:
+    """PCR 10 of a bank after each line; `value` is what it was before the first one, zeros as after a reset by
+    default."""
     hash_of = getattr(hashlib, bank)
-    value = bytes(BANK_SIZES[bank])
+    value = value or bytes(BANK_SIZES[bank])
     ones = b"\xff" * BANK_SIZES[bank]
-    for _, template_hash, data, _, _ in lines:
-        value = hash_of(value + (ones if template_hash == VIOLATION else hash_of(data).digest())).digest()
+    for told, data in zip(lines.hashes, lines.data, strict=True):
+        value = hash_of(value + (ones if told == VIOLATION else hash_of(data).digest())).digest()
         yield value
 
 
-def _covered(lines: Sequence[Line], bank: str, quoted: bytes) -> int:
+def _covered(lines: Columns, bank: str, quoted: bytes) -> int:
     for count, value in enumerate(prefix_values(lines, bank), 1):
         if value == quoted:
             return count

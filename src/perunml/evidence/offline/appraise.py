@@ -33,6 +33,6 @@ def appraise_files(
         ]
         if not part.ima_log:
             return (*reasons, Reason(PCR10_MISMATCH, "there is no IMA log, so nothing says what was loaded"))
-        return (*reasons, *appraise_log(part.ima_log, 0, proven.pcrs, allowed.files).reasons)
+        return (*reasons, *appraise_log(part.ima_log, 0, proven.pcrs, allowed).reasons)
     except PerunError as exc:
         return exc.reasons

@@ -10,7 +10,7 @@ from typing import Any
 
 from perunml.evidence.bundle import BANK_SIZES
 from perunml.evidence.codes import BOOT_AGGREGATE, IMA_NOT_EXTENDED, IMA_PCR, NON_CANONICAL
-from perunml.evidence.ima.parse import Line, parse_log
+from perunml.evidence.ima.parse import Columns, Line, read_lines, split_log
 from perunml.evidence.ima.replay import VIOLATION, check_template_hashes, prefix_values
 from perunml.wire.errors import refuse
 from perunml.wire.rules import Reason, printable
@@ -29,6 +29,7 @@ Values = Mapping[str, Mapping[int, bytes]]
 class ImaLog:
     """`reasons` is what is wrong with the log itself, whatever a quote says."""
 
+    columns: Columns
     lines: Sequence[Line]
     reasons: tuple[Reason, ...]
     form: str
@@ -66,7 +67,7 @@ class ImaLog:
         found = {}
         for bank, size in BANK_SIZES.items():
             value = bytes(size)
-            for value in prefix_values(self.lines, bank):  # noqa: B007  # the last one is wanted
+            for value in prefix_values(self.columns, bank):  # noqa: B007  # the last one is wanted
                 pass
             found[bank] = value.hex()
         return found
@@ -95,8 +96,9 @@ def read_ima(data: bytes) -> ImaLog:
     """Raises `EvidenceRefusal` for a log that does not parse."""
     if len(data) > MAX_FILE:
         raise refuse(NON_CANONICAL, "the IMA log is too long", expected=f"at most {MAX_FILE} bytes")
-    lines, _ = parse_log(data)
-    reasons = check_template_hashes(lines)
+    columns = split_log(data)
+    lines = read_lines(columns)
+    reasons = check_template_hashes(columns)
     for number, line in enumerate(lines, 1):
         if line[0] != PCR:
             seen = str(line[0])
@@ -104,7 +106,7 @@ def read_ima(data: bytes) -> ImaLog:
                 Reason(IMA_PCR, f"line {number} of the IMA log is for another PCR", expected="10", seen=seen)
             )
             break
-    return ImaLog(lines, tuple(reasons), "binary")
+    return ImaLog(columns, lines, tuple(reasons), "binary")
 
 
 def _shown(text: bytes) -> str:
