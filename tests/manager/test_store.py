@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from manager.world import code_of
+from perunml.manager import leases, release, runs, state
 from perunml.manager.certificates import Issuer, read_client
 from perunml.manager.keys import Keys
 from perunml.manager.limits import MAX_CALLERS, Limits, Rate
@@ -27,6 +29,19 @@ def test_migrations_make_the_tables(tmp_path: Path) -> None:
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
+
+
+def test_waiting_runs_and_leases_are_found_by_an_index(tmp_path: Path) -> None:
+    """Whatever grows for ever is never read from end to end on the way of a host."""
+    database = Database.create(tmp_path / "manager.sqlite")
+    statements = (runs._QUEUED, runs._COUNT, release._AGAIN, state._RUN, leases._LEASE, leases._DUE)
+    with database.read() as connection:
+        for sql in statements:
+            values = dict.fromkeys(re.findall(r":([a-z]+)", sql), "")
+            plan = [row.detail for row in connection.run("EXPLAIN QUERY PLAN " + sql, values)]
+            assert plan
+            assert all("USING INDEX" in step or "USING COVERING INDEX" in step for step in plan), (sql, plan)
+    database.close()
 
 
 def test_the_writing_connection_syncs_every_commit(tmp_path: Path) -> None:

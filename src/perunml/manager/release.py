@@ -56,7 +56,10 @@ _TAKEN = (
     "released = released + 1, refusals = 0, reasons = '[]' WHERE run = :run"
 )
 _REFUSED = "UPDATE runs SET state = :state, refusals = :refusals, reasons = :reasons, ended = :ended WHERE run = :run"
-_AGAIN = "SELECT * FROM leases WHERE run = :run AND asked = :asked AND machine = :machine"
+_AGAIN = (
+    "SELECT l.* FROM runs r JOIN leases l ON l.lease = r.lease "
+    "WHERE r.run = :run AND l.asked = :asked AND l.machine = :machine"
+)
 
 
 @dataclass(frozen=True, slots=True)
