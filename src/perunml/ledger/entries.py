@@ -81,11 +81,8 @@ class OpenedEntry:
     entry: Entry
 
 
-def leaf_data(entry: Entry, salt: bytes) -> bytes:
-    """The leaf that commits to `entry`: canonical ``{"commitment": "sha256:…", "v": 1}``. `salt` has 32 random bytes and is
-    used once. Raises `UsageError` (malformed) for an entry without canonical form, or too large."""
-    if len(salt) != SALT_SIZE:
-        raise ValueError("a leaf's salt has 32 bytes")
+def entry_data(entry: Entry) -> bytes:
+    """The entry in canonical form. Raises `UsageError` (malformed) for one that has none, or is too large."""
     try:
         Entry.from_json(body := entry.as_json())
         data = canonical(body)
@@ -93,9 +90,22 @@ def leaf_data(entry: Entry, salt: bytes) -> bytes:
         raise refuse(MALFORMED, f"the entry has no canonical form: {exc}") from None
     if len(data) > MAX_ENTRY:
         raise refuse(MALFORMED, "the entry is too large", expected=f"{MAX_ENTRY} bytes", seen=f"{len(data)} bytes")
+    return data
+
+
+def leaf_of(data: bytes, salt: bytes) -> bytes:
+    """The leaf that commits to `entry_data`: canonical ``{"commitment": "sha256:…", "v": 1}``. `salt` has 32 random bytes
+    and is used once."""
+    if len(salt) != SALT_SIZE:
+        raise ValueError("a leaf's salt has 32 bytes")
     # Label and salt have fixed lengths, so the joined bytes can be read in one way only.
     commitment = hashlib.sha256(_LABEL + salt + data).hexdigest()
     return canonical({"v": 1, "commitment": f"sha256:{commitment}"})
+
+
+def leaf_data(entry: Entry, salt: bytes) -> bytes:
+    """`leaf_of` an entry's `entry_data`. Raises `UsageError` (malformed)."""
+    return leaf_of(entry_data(entry), salt)
 
 
 def open_leaf(leaf: bytes, entry: Entry, salt: bytes) -> None:

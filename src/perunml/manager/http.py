@@ -126,8 +126,11 @@ class Body:
         headers = {name: value for name, value in scope["headers"] if name in (b"content-length", b"content-encoding")}
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise refuse(ENCODING_REFUSED, "only plain bodies are read")
-        if int(headers.get(b"content-length", b"0")) > limit:  # llhttp has checked that it is a number
+        length = int(headers.get(b"content-length", b"0"))  # llhttp has checked that it is a number
+        if length > limit:
             raise self._too_large()
+        if length == 0:  # and `Protocol`, that there is no body without one
+            self._read = b""
 
     async def read(self) -> bytes:
         """Raises `LimitReached` (body_too_large, too_slow)."""

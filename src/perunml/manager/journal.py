@@ -16,13 +16,12 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from perunml.ledger.checkpoint import open_checkpoint, sign_checkpoint
 from perunml.ledger.codes import BAD_TILE
-from perunml.ledger.entries import SALT_SIZE, Entry, entry_hash, leaf_data
+from perunml.ledger.entries import SALT_SIZE, Entry, entry_data, entry_hash, leaf_of
 from perunml.ledger.merkle import NodeKey, Tree, leaf_hash
 from perunml.manager.codes import STATE_DAMAGED
 from perunml.manager.keys import Keys
 from perunml.manager.store import tables as t
 from perunml.manager.store.connection import Connection, Statement
-from perunml.wire.canonical import canonical
 from perunml.wire.errors import PerunError, refuse
 
 _NODE_SQL = "SELECT hash FROM nodes WHERE level = :level AND position = :position"
@@ -128,13 +127,13 @@ class Journal:
     def append(self, type_: str, now: int, agreement: str, subject: str, body: dict[str, Any]) -> tuple[int, str]:
         """Index and hash of a new entry; it is in the ledger when the transaction commits."""
         previous = self._head(agreement) if agreement else ""
-        entry = Entry(type_, now, agreement, subject, body, previous)
+        data = entry_data(Entry(type_, now, agreement, subject, body, previous))
         salt = os.urandom(SALT_SIZE)
-        leaf = leaf_data(entry, salt)
+        leaf = leaf_of(data, salt)
         position = self._size + len(self._pending)
         self._pending.append(
             {"position": position, "agreement": agreement, "leaf": leaf, "salt": salt,
-             "entry": canonical(entry.as_json()).decode(), "time": now}
+             "entry": data.decode(), "time": now}
         )  # fmt: skip
         hashed = entry_hash(leaf)
         if agreement:

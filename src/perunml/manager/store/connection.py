@@ -6,10 +6,9 @@ SQLAlchemy's result machinery. Schema, migrations and statements with dialects o
 
 from __future__ import annotations
 
-import functools
 import sqlite3
 from collections import namedtuple
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,27 +31,29 @@ _PRAGMAS = (
 
 
 class Result:
-    """What a statement gave."""
+    """What a statement gave; a row is a named tuple."""
 
-    __slots__ = ("_cursor",)
+    __slots__ = ("_cursor", "_sql")
 
-    def __init__(self, cursor: sqlite3.Cursor) -> None:
+    def __init__(self, cursor: sqlite3.Cursor, sql: str) -> None:
         self._cursor = cursor
+        self._sql = sql
 
     @property
     def rowcount(self) -> int:
         return self._cursor.rowcount
 
     def first(self) -> Any:
-        """The first row, a named tuple, or None."""
-        return self._cursor.fetchone()
+        """The first row, or None."""
+        row = self._cursor.fetchone()
+        return None if row is None else self._named(row)
 
     def one(self) -> Any:
         """The only row. Raises `LookupError` when there is none."""
         row = self._cursor.fetchone()
         if row is None:
             raise LookupError("no row")
-        return row
+        return self._named(row)
 
     def scalar(self) -> Any:
         """The first row's first value, or None."""
@@ -60,10 +61,17 @@ class Result:
         return None if row is None else row[0]
 
     def all(self) -> list[Any]:
-        return self._cursor.fetchall()
+        return list(self)
 
     def __iter__(self) -> Iterator[Any]:
-        return self._cursor
+        return map(self._named, self._cursor)
+
+    def _named(self, row: tuple[Any, ...]) -> Any:
+        # The schema does not change while it is open, so a statement's columns do not either.
+        made = _ROWS.get(self._sql)
+        if made is None:
+            made = _ROWS[self._sql] = _row_type(self._cursor)._make
+        return made(row)
 
 
 class Connection:
@@ -73,13 +81,12 @@ class Connection:
         self._raw = sqlite3.connect(
             path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=512
         )
-        self._raw.row_factory = _row
         for pragma in (*_PRAGMAS, *(["PRAGMA query_only=ON"] if query_only else [])):
             self._raw.execute(pragma)
 
     def run(self, sql: str, values: Mapping[str, Any] | None = None) -> Result:
         """Run one statement. Raises `StoreError`."""
-        return Result(self._raw.execute(sql, values or {}))
+        return Result(self._raw.execute(sql, values or {}), sql)
 
     def many(self, sql: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Run one statement for each of `rows`."""
@@ -106,10 +113,9 @@ class Statement:
             connection.many(self.sql, [{**self._fixed, **row} for row in rows])
 
 
-@functools.lru_cache(maxsize=256)
-def _type(names: tuple[str, ...]) -> Any:
-    return namedtuple("Row", names, rename=True)
+_ROWS: dict[str, Callable[[tuple[Any, ...]], Any]] = {}
+"""What names a row's values, by statement; all statements are constants of this program."""
 
 
-def _row(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Any:
-    return _type(tuple(column[0] for column in cursor.description))._make(values)
+def _row_type(cursor: sqlite3.Cursor) -> Any:
+    return namedtuple("Row", [column[0] for column in cursor.description], rename=True)
