@@ -33,6 +33,7 @@ class RunRequest(Message):
 class OutputView(Message):
     name: str
     asset: str  # digest of the sealed output's manifest
+    agreement: str  # the version that rules it now: what an approval names
     to: list[str]
     released_to: list[str]  # recipients who may pull it now
 
@@ -205,6 +206,6 @@ class OutputDelivery(Message):
 
 
 class ApproveOutput(Message):
-    """DSSE kind "OutputApproval": {manager, agreement, run, output, asset, party}. POST /v1/outputs/{asset}/approvals."""
+    """DSSE kind "OutputApproval": {manager, agreement, run, output, asset, party}; `agreement` is OutputView's. POST /v1/outputs/{asset}/approvals."""
 
     approval: Signed

@@ -59,12 +59,12 @@ def find(view: RunView, name: str) -> OutputView:
 
 
 def approve(connection: Connection, identity: Identity, run: str, name: str, party: str) -> OutputView:
-    """Sign that this output may leave as the agreement says."""
+    """Sign that this output may leave as the agreement says, in its version that is in force now."""
     view = show(connection, run)
     output = find(view, name)
     body = {
         "manager": connection.pin.identity,
-        "agreement": view.agreement,
+        "agreement": output.agreement,
         "run": view.run,
         "output": name,
         "asset": output.asset,

@@ -6,7 +6,7 @@ from sqlalchemy import insert
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from perunml.agreements.approvals import check_approval, check_successor
-from perunml.agreements.changes import NEVER_CHANGED, SuspensionState, fold, open_change
+from perunml.agreements.changes import NEVER_CHANGED, Change, SuspensionState, fold, open_change
 from perunml.agreements.codes import VERSION_ROLLBACK
 from perunml.agreements.document import open_agreement
 from perunml.agreements.schema import Agreement
@@ -29,7 +29,7 @@ from perunml.manager.writer import Transaction
 from perunml.wire.codes import MALFORMED
 from perunml.wire.digests import digest
 from perunml.wire.dsse import Envelope
-from perunml.wire.errors import refuse
+from perunml.wire.errors import PerunError, refuse
 
 _ADD = Statement(insert(t.agreements))
 _ADD_KEY = Statement(insert(t.agreement_keys))
@@ -194,8 +194,7 @@ def _suspend(services: Services, transaction: Transaction, key: str, envelope: E
     ]
     if not seen:
         raise outside()
-    held = max(seen, key=lambda item: item.held.agreement.metadata.version).held
-    change = open_change(held.agreement, envelope)
+    change = _opened([item.held.agreement for item in seen], envelope)
     state = fold([change], _suspension_state(connection, subject))
     position = connection.run(_CHANGES, {"subject": subject}).scalar()
     _ADD_CHANGE.run(connection, digest=change.digest, subject=subject, position=position, envelope=envelope.encode())
@@ -204,6 +203,21 @@ def _suspend(services: Services, transaction: Transaction, key: str, envelope: E
     for item in seen:
         transaction.journal.append("suspension", now, item.held.agreement.digest, subject, body)
     return SuspensionView(subject=subject, suspended=state.suspended, digest=state.head)
+
+
+def _opened(agreements: list[Agreement], envelope: Envelope) -> Change:
+    """A suspension that any one of these agreements' boards may make; a lift that all of them do, for what the owner let one
+    board stop another must not let go. Raises what the last of them that refuses it raises."""
+    made: list[Change] = []
+    refused: PerunError | None = None
+    for agreement in agreements:
+        try:
+            made.append(open_change(agreement, envelope))
+        except PerunError as exc:
+            refused = exc
+    if refused is not None and not (made and made[0].action == "suspend"):
+        raise refused
+    return made[0]
 
 
 def _suspension_state(connection: Connection, subject: str) -> SuspensionState:

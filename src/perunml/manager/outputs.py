@@ -15,6 +15,7 @@ from perunml.manager.codes import OUTPUT_UNDECLARED
 from perunml.manager.context import Services
 from perunml.manager.http import Access, Call, outside
 from perunml.manager.leases import Lease
+from perunml.manager.library import Held
 from perunml.manager.routing import Spec
 from perunml.manager.store import tables as t
 from perunml.manager.store.connection import Connection, Statement
@@ -112,8 +113,7 @@ def released_to(services: Services, connection: Connection, asset: str, key: str
     if row is None:
         return False
     output = _read(row)
-    agreement = services.library.held(connection, output.agreement).agreement
-    party = agreement.party_of(key)
+    party = _rules(services, connection, output).agreement.party_of(key)
     return party is not None and isinstance(_decide(services, connection, output, party), OutputRelease)
 
 
@@ -171,18 +171,24 @@ def _check_declared(
         )  # fmt: skip
 
 
+def _rules(services: Services, connection: Connection, output: StoredOutput) -> Held:
+    """The version that says today who gets the output: the newest in force, or the run's own when none is (which a decision
+    then refuses)."""
+    return state.newest(services, connection, output.line, output.agreement)
+
+
 def _found(services: Services, connection: Connection, asset: str, key: str) -> tuple[StoredOutput, Agreement, str]:
-    """The output, its agreement, and the caller's party in it."""
+    """The output, the agreement that rules it today, and the caller's party in that."""
     row = connection.run(_OUTPUT, {"asset": asset}).first()
     if row is None:
         raise outside()
     output = _read(row)
-    seen = rights.agreement(services, connection, output.agreement, key)
+    seen = rights.agreement(services, connection, _rules(services, connection, output).agreement.digest, key)
     return output, seen.held.agreement, seen.party
 
 
 def _decide(services: Services, connection: Connection, output: StoredOutput, party: str) -> OutputRelease | Refusal:
-    held = services.library.held(connection, output.agreement)
+    held = _rules(services, connection, output)
     now = services.clock.now()
     rows = connection.run(_APPROVALS, {"asset": output.asset}).all()
     return decide_output(
@@ -210,7 +216,7 @@ def _deliver(
     info = {
         "label": "perunml/output-key",
         "manager": services.keys.identity.public.text,
-        "agreement": agreement.digest,
+        "agreement": output.agreement,
         "run": output.run,
         "output": output.output,
         "asset": asset,
@@ -221,7 +227,7 @@ def _deliver(
     return OutputDelivery(
         manifest=stored(row.manifest),
         signer=output.session_key,
-        agreement=agreement.digest,
+        agreement=output.agreement,
         run=output.run,
         output=output.output,
         party=party,
@@ -246,12 +252,14 @@ def _approve(
 
 
 def _view(services: Services, connection: Connection, output: StoredOutput) -> OutputView:
-    agreement = services.library.held(connection, output.agreement).agreement
+    agreement = _rules(services, connection, output).agreement
     job = agreement.training(output.job)
-    to = list(job.outputs[output.output].to) if job else []
+    declared = job.outputs.get(output.output) if job else None
+    to = list(declared.to) if declared else []
     return OutputView(
         name=output.output,
         asset=output.asset,
+        agreement=agreement.digest,
         to=to,
         released_to=[p for p in to if isinstance(_decide(services, connection, output, p), OutputRelease)],
     )

@@ -8,11 +8,14 @@ from perunml.manager.context import Services
 from perunml.manager.http import outside
 from perunml.manager.library import Held
 from perunml.manager.store.connection import Connection
+from perunml.wire.errors import PerunError
+from perunml.wire.identity import PublicKey
 
 _MINE = (
     "SELECT k.agreement FROM agreement_keys k JOIN agreements a ON a.digest = k.agreement WHERE k.key = :key "
     "ORDER BY a.rowid"
 )
+_SEALER = "SELECT owner FROM assets WHERE digest = :asset AND run = ''"
 _PARTY = "SELECT party FROM agreement_keys WHERE key = :key AND agreement = :agreement"
 
 
@@ -38,9 +41,22 @@ def agreements(services: Services, connection: Connection, key: str) -> list[See
 
 
 def names_asset(services: Services, connection: Connection, key: str, asset: str) -> bool:
-    """Whether an agreement of the key's names the asset: its parties see that it is there."""
-    return any(
-        found.digest == asset
+    """Whether an agreement of the key's names the asset, and the key that sealed it gave its word to that agreement: anybody can
+    write a digest into an agreement of his own, and must not learn by it whose it is, or whether it is there."""
+    sealer = connection.run(_SEALER, {"asset": asset}).scalar()
+    return sealer is not None and any(
+        any(found.digest == asset for found in seen.held.agreement.assets.values())
+        and gave_word(services, connection, seen.held, str(sealer))
         for seen in agreements(services, connection, key)
-        for found in seen.held.agreement.assets.values()
     )
+
+
+def gave_word(services: Services, connection: Connection, held: Held, key: str) -> bool:
+    """Whether the key itself proposed this version, or approved it or one before it."""
+    if services.library.agreed(connection, held, key):
+        return True
+    try:
+        held.envelope.verify("Agreement", [PublicKey(key)])
+    except PerunError:
+        return False
+    return True
