@@ -186,13 +186,12 @@ def _suspend(services: Services, transaction: Transaction, key: str, envelope: E
     # The boards that count are those that the key which sealed the asset agreed to, of versions in force.
     seen = [
         item
-        for item in rights.agreements(services, connection, key)
+        for item in rights.agreements(services, connection, str(sealer or ""))
         if item.held.state == "in_force"
         and any(asset.digest == subject for asset in item.held.agreement.assets.values())
-        and sealer
-        and services.library.agreed(connection, item.held, sealer)
+        and services.library.agreed(connection, item.held, str(sealer))
     ]
-    if not seen:
+    if not any(item.held.agreement.party_of(key) for item in seen):
         raise outside()
     change = _opened([item.held.agreement for item in seen], envelope)
     state = fold([change], _suspension_state(connection, subject))
