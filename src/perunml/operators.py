@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from perunml.attesters.doctor import Finding
     from perunml.client.client import Client
     from perunml.host.agent import Agent
-    from perunml.host.enrol import SimulatedMachine, TpmMachine
+    from perunml.host.enrol import Beside, SimulatedMachine, TpmMachine
     from perunml.manager.server import Server
 
     Machine = TpmMachine | SimulatedMachine
@@ -42,6 +42,7 @@ def make_manager(
     url: str,
     vendor_roots: Sequence[PathLike] = (),
     simulated_ek_roots: Sequence[PathLike] = (),
+    demand_revocations: bool = False,
 ) -> str:
     """Make a manager in a new folder, its root key under the passphrase; its identity's text. `url` is where parties and
     hosts will reach it (https://host:port); roots are certificates, PEM or DER. Raises `UsageError` (malformed,
@@ -49,7 +50,14 @@ def make_manager(
     from perunml.manager import setup
 
     roots, simulated = list(map(Path, vendor_roots)), list(map(Path, simulated_ek_roots))
-    return setup.init(Path(folder), passphrase, url=url, vendor_roots=roots, simulated_ek_roots=simulated)
+    return setup.init(
+        Path(folder),
+        passphrase,
+        url=url,
+        vendor_roots=roots,
+        simulated_ek_roots=simulated,
+        demand_revocations=demand_revocations,
+    )
 
 
 def admit(folder: PathLike, keys: Iterable[str]) -> None:
@@ -100,21 +108,37 @@ def machine(
 
 
 def enrol(
-    client: Client, folder: PathLike, name: str, *, pin: Pin | None = None, dry_run: bool = False, **which: Any
+    client: Client,
+    folder: PathLike,
+    name: str,
+    *,
+    pin: Pin | None = None,
+    dry_run: bool = False,
+    cleared: bool = False,
+    revocations: Sequence[PathLike] = (),
+    ak_certificates: Sequence[PathLike] = (),
+    **which: Any,
 ) -> Enrolled:
     """Prove to the pinned manager which machine this is (`which`: the arguments of `machine`), signed by the client's identity
     as its operator; its certificate is kept in `folder`. Gives no right to anything: agreements name machines.
+
+    A TPM that was `cleared`, or has another attestation key than before, is forgotten as it was: owners must approve the
+    agreements that name it anew. `revocations` are files with its issuers' lists (DER), `ak_certificates` a cloud's
+    certificate (DER) for the attestation key and then its chain's.
 
     With `dry_run`, or a client that was opened so, everything that needs no manager is done (the TPM answers, its EK
     has a certificate, the folder could be written) and the first request is raised as `client.connection.WouldSend`;
     the folder stays as it is. A TPM that had no attestation key has it afterwards: the same that enrolling makes.
     """
+    from perunml.host.enrol import Beside
     from perunml.host.enrol import enrol as send
 
     pin = pin or client.pin
+    own, *chain = [Path(path).read_bytes() for path in ak_certificates] or [b""]
+    beside = Beside(cleared, tuple(Path(path).read_bytes() for path in revocations), own, tuple(chain))
     if dry_run or client.dry_run:
-        _would_enrol(pin, Path(folder), name, which)
-    return send(pin, client.identity.signing, machine(folder, **which), Path(folder), name)
+        _would_enrol(pin, Path(folder), name, which, beside)
+    return send(pin, client.identity.signing, machine(folder, **which), Path(folder), name, beside)
 
 
 def agent(
@@ -140,7 +164,7 @@ def doctor() -> list[Finding]:
     return room.doctor()
 
 
-def _would_enrol(pin: Pin, folder: Path, name: str, which: dict[str, Any]) -> None:
+def _would_enrol(pin: Pin, folder: Path, name: str, which: dict[str, Any], beside: Beside) -> None:
     """Raises `WouldSend`, always, or what is wrong with the machine or the folder."""
     from perunml.client.connection import WouldSend
     from perunml.host.enrol import enrol_request
@@ -150,7 +174,7 @@ def _would_enrol(pin: Pin, folder: Path, name: str, which: dict[str, Any]) -> No
     with tempfile.TemporaryDirectory(prefix="perunml-") as scratch:
         own = folder / ("machine.key" if which.get("simulated_machine") else "tpm.json")
         found = machine(folder if own.exists() else scratch, **which)
-        body = enrol_request(found, name, SigningKey.generate().public.text).encode()
+        body = enrol_request(found, name, SigningKey.generate().public.text, beside).encode()
     raise WouldSend("POST", f"{pin.url}/v1/enrolments", body)
 
 

@@ -75,6 +75,9 @@ class Evidence:
     def accepted(self) -> None:
         self.attester.accepted(self.last)
 
+    def forget(self) -> None:
+        self.attester.forget()
+
     def lease(self, deadline: float) -> None:
         """No process to kill here."""
 

@@ -52,7 +52,9 @@ def test_wrong_activation_leaves_the_record(world: World, operator: SigningKey) 
     good = ForgedTpm()
     host = world.enrol(operator, attester=good)
     other = ForgedTpm()
-    swapped = enrol_message(good, "gpu-1", SigningKey.generate()).model_copy(update={"ak_public": other.ak_public})
+    swapped = enrol_message(good, "gpu-1", SigningKey.generate()).model_copy(
+        update={"ak_public": other.ak_public, "cleared": True}
+    )
     link = world.anonymous()
     challenge = link.enrol(EnrolRequest(machine=swapped), operator)
     with pytest.raises(ValueError, match="INTEGRITY"):  # the TPM itself refuses: the credential is for another AK

@@ -123,13 +123,13 @@ class World:
         self._closing.append(made.close)
         return made
 
-    def enrol(self, operator: SigningKey, name: str = "gpu-1", attester: Any = None) -> Host:
-        """Enrol a forged TPM (default) or a `SimulatedAttester`; the operator's key is admitted."""
+    def enrol(self, operator: SigningKey, name: str = "gpu-1", attester: Any = None, **changes: Any) -> Host:
+        """Enrol a forged TPM (default) or a `SimulatedAttester`; the operator's key is admitted. `changes` are the message's."""
         setup.admit(self.folder, [operator.public.text])
         attester = attester or ForgedTpm()
         tls = SigningKey.generate()
         link = self.anonymous()
-        request = EnrolRequest(machine=enrol_message(attester, name, tls))
+        request = EnrolRequest(machine=enrol_message(attester, name, tls).model_copy(update=changes))
         challenge = link.enrol(request, operator)
         if isinstance(attester, SimulatedAttester):
             answer = attester.answer(challenge.nonce)

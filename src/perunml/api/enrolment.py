@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from perunml.api.base import B64, Message
 
 
 class EnrolTpm(Message):
-    """A machine with a TPM. Keys as TPM2B_PUBLIC, certificates DER, the chain from the host (never fetched)."""
+    """A machine with a TPM. Keys as TPM2B_PUBLIC, certificates and revocation lists DER, all from the host (never fetched).
+
+    `ak_certificate` is a cloud's for the attestation key, with its chain; `cleared` says that the TPM was cleared, or has
+    another attestation key: its clock is forgotten, and owners must approve anew.
+    """
 
     kind: Literal["tpm"]
     name: str
@@ -17,6 +23,10 @@ class EnrolTpm(Message):
     ek_chain: list[B64]
     ek_public: B64
     ak_public: B64
+    revocations: list[B64] = Field(default_factory=list)
+    ak_certificate: B64 = b""
+    ak_chain: list[B64] = Field(default_factory=list)
+    cleared: bool = False
 
 
 class EnrolSimulated(Message):

@@ -50,6 +50,19 @@ def machine_options(function: F) -> F:
 @click.option(
     "--name", required=True, help="What the operator calls the machine; its name to others is its EK's digest."
 )
+@click.option(
+    "--cleared",
+    is_flag=True,
+    help="The TPM was cleared, or has another attestation key: owners must approve agreements anew.",
+)
+@click.option(
+    "--revocations",
+    multiple=True,
+    type=existing_file,
+    help="A revocation list (DER) of the EK's issuers; again for each.",
+)
+@click.option("--ak-certificate", "ak_certificates", multiple=True, type=existing_file,
+              help="A cloud's certificate (DER) for the attestation key, then its chain's; again for each.")  # fmt: skip
 @dry_run_option
 @click.pass_obj
 def enrol(
@@ -60,6 +73,9 @@ def enrol(
     manager: str,
     name: str,
     dry_run: bool,
+    cleared: bool,
+    revocations: tuple[Path, ...],
+    ak_certificates: tuple[Path, ...],
     **machine: Any,
 ) -> None:
     """Prove to the manager which machine this is, signed by this home's identity as its operator. Gives no right to
@@ -72,7 +88,16 @@ def enrol(
 
     _check_machine(machine)
     with settings.client(manager=manager, dry_run=dry_run) as client:
-        done = operators.enrol(client, folder, name, pin=_pin(settings, pin_file, manager), **machine)
+        done = operators.enrol(
+            client,
+            folder,
+            name,
+            pin=_pin(settings, pin_file, manager),
+            cleared=cleared,
+            revocations=revocations,
+            ak_certificates=ak_certificates,
+            **machine,
+        )
     value = {"machine": done.machine, "name": name, "simulated": done.simulated, "expires": done.expires}
     rows = [
         ("machine", done.machine),

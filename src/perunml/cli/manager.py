@@ -48,19 +48,31 @@ def say_event(settings: Settings, event: dict[str, Any], line: str) -> None:
 @folder_option
 @click.option("--url", required=True, help="Where parties and hosts will reach it: https://host:port.")
 @click.option("--vendor-root", "vendor_roots", multiple=True, type=existing_file,
-              help="A TPM vendor's root certificate (PEM or DER); again for each.")  # fmt: skip
+              help="A TPM vendor's root certificate (PEM or DER) besides those known; again for each.")  # fmt: skip
 @click.option("--simulated-ek-root", "simulated_ek_roots", multiple=True, type=existing_file,
               help="A root of software TPMs. Machines under it are simulated, whatever they prove.")  # fmt: skip
+@click.option("--demand-revocations", is_flag=True,
+              help="Refuse a TPM whose issuers have no revocation list in force (the host's, or yours in the folder).")  # fmt: skip
 @click.pass_obj
 def init(
-    settings: Settings, folder: Path, url: str, vendor_roots: tuple[Path, ...], simulated_ek_roots: tuple[Path, ...]
+    settings: Settings,
+    folder: Path,
+    url: str,
+    vendor_roots: tuple[Path, ...],
+    simulated_ek_roots: tuple[Path, ...],
+    demand_revocations: bool,
 ) -> None:
     """Make a manager in a new folder. Its root key lies there under the passphrase: that is `simulated`, and says so."""
     from perunml import operators
 
     passphrase = settings.passphrase("New passphrase of the manager", new=True)
     identity = operators.make_manager(
-        folder, passphrase, url=url, vendor_roots=vendor_roots, simulated_ek_roots=simulated_ek_roots
+        folder,
+        passphrase,
+        url=url,
+        vendor_roots=vendor_roots,
+        simulated_ek_roots=simulated_ek_roots,
+        demand_revocations=demand_revocations,
     )
     value = {"folder": str(folder), "url": url, "identity": identity, "simulated": True}
     rows = [

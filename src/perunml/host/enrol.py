@@ -45,6 +45,17 @@ class SimulatedMachine(Attester, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """What an operator sends along with a TPM: whether it was cleared (owners must then approve anew), revocation lists (DER)
+    of its issuers, and a cloud's certificate for the attestation key with its chain (DER)."""
+
+    cleared: bool = False
+    revocations: tuple[bytes, ...] = ()
+    ak_certificate: bytes = b""
+    ak_chain: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Membership:
     """What `enrol` left in the folder."""
 
@@ -68,12 +79,19 @@ class _File(Message):
     expires: str
 
 
-def enrol(pin: Pin, operator: Signer, attester: TpmMachine | SimulatedMachine, folder: Path, name: str) -> Enrolled:
+def enrol(
+    pin: Pin,
+    operator: Signer,
+    attester: TpmMachine | SimulatedMachine,
+    folder: Path,
+    name: str,
+    beside: Beside | None = None,
+) -> Enrolled:
     """Enrol this machine and keep its certificate in `folder`. Raises what the manager refuses (EvidenceRefusal), and
     `IntegrityError` (delivery_mismatch) for a certificate that is not this machine's."""
     key = SigningKey.generate()
     with ManagerLink(pin) as link:
-        challenge = link.enrol(enrol_request(attester, name, key.public.text), operator)
+        challenge = link.enrol(enrol_request(attester, name, key.public.text, beside), operator)
         answer = EnrolAnswer(answer=_answer(attester, challenge))
         enrolled = link.answer_enrolment(challenge.enrolment, answer, operator)
     if enrolled.machine != attester.machine or _certified_key(enrolled.certificate) != key.public.text:
@@ -89,12 +107,19 @@ def enrol(pin: Pin, operator: Signer, attester: TpmMachine | SimulatedMachine, f
     return enrolled
 
 
-def enrol_request(attester: TpmMachine | SimulatedMachine, name: str, tls_key: str) -> EnrolRequest:
+def enrol_request(
+    attester: TpmMachine | SimulatedMachine, name: str, tls_key: str, beside: Beside | None = None
+) -> EnrolRequest:
     """What an enrolment sends first: the machine's public keys, its EK's certificate and chain, and the TLS key (text) that is
     to be certified."""
+    more = beside or Beside()
     claim = attester.enrolment()
     if "ek_public" in claim:
-        return EnrolRequest(machine=EnrolTpm(kind="tpm", name=name, tls_key=tls_key, **claim))
+        return EnrolRequest(machine=EnrolTpm(
+                kind="tpm", name=name, tls_key=tls_key, **claim, cleared=more.cleared, revocations=list(more.revocations),
+                ak_certificate=more.ak_certificate, ak_chain=list(more.ak_chain),
+            )
+        )  # fmt: skip
     return EnrolRequest(machine=EnrolSimulated(kind="simulated", name=name, tls_key=tls_key, key=claim["key"]))
 
 

@@ -91,6 +91,14 @@ ENROLMENT_FAILED = rule(
     "The answer to an enrolment is wrong, late, was given before, or comes from another operator.",
     "The host's operator starts the enrolment again: `perunml host enrol`.",
 )
+TPM_CLEARED = rule(
+    "tpm_cleared",
+    Kind.EVIDENCE,
+    "The machine's TPM was cleared, or has another attestation key than was enrolled: what owners approved before does not "
+    "hold for it.",
+    "The operator enrols it with `perunml host enrol --cleared`; then owners approve a new version of each agreement that "
+    "names it.",
+)
 IDENTITY_CONFLICT = rule(
     "identity_conflict",
     Kind.AGREEMENT,

@@ -4,6 +4,7 @@ manager.json    settings (nothing secret)      root.json       the root key unde
 tls.pem         the TLS certificate            host-ca.pem     the hosts' CA certificate
 manager.sqlite  the database                   blobs/          ciphertext of assets
 roots/          EK roots: vendor-*.pem, simulated-*.pem
+revocations/    TPM vendors' revocation lists, *.crl (DER): put there by the operator, read when the manager starts
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from perunml.evidence.tpm.chain import Trust
 from perunml.manager.codes import FOLDER_IN_USE
-from perunml.wire.canonical import canonical, load_json
+from perunml.wire.canonical import Json, canonical, load_json
 from perunml.wire.errors import refuse
 
 FORMAT = "perunml/manager-v1"
@@ -24,12 +26,25 @@ FORMAT = "perunml/manager-v1"
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """`url` as parties reach it: https://host:port. Roots are certificates, PEM or DER."""
+    """`url` as parties reach it: https://host:port. Roots are certificates, PEM or DER; `revocations` are lists in DER,
+    `demand_revocations` whether an EK's chain without lists in force is refused."""
 
     folder: Path
     url: str
     vendor_roots: tuple[bytes, ...]
     simulated_roots: tuple[bytes, ...]
+    revocations: tuple[bytes, ...] = ()
+    demand_revocations: bool = False
+
+    @property
+    def trust(self) -> Trust:
+        """What EK certificates are judged by."""
+        return Trust(
+            vendor=self.vendor_roots,
+            simulated=self.simulated_roots,
+            revocations=self.revocations,
+            demand=self.demand_revocations,
+        )
 
     @property
     def authority(self) -> str:
@@ -45,7 +60,10 @@ class Config:
 
     def save(self) -> None:
         """Write the settings and roots into the folder."""
-        write_file(self.folder / "manager.json", canonical({"format": FORMAT, "url": self.url}), 0o644)
+        settings: dict[str, Json] = {"format": FORMAT, "url": self.url}
+        if self.demand_revocations:
+            settings["demand_revocations"] = True
+        write_file(self.folder / "manager.json", canonical(settings), 0o644)
         (self.folder / "roots").mkdir(mode=0o755)
         for kind, roots in (("vendor", self.vendor_roots), ("simulated", self.simulated_roots)):
             for number, root in enumerate(roots):
@@ -61,11 +79,18 @@ class Config:
                 FOLDER_IN_USE, "not a manager's folder", seen=str(folder), command=f"perunml manager init {folder}"
             )
         roots = folder / "roots"
-        return cls(folder, str(settings["url"]), _read(roots, "vendor"), _read(roots, "simulated"))
+        return cls(
+            folder,
+            str(settings["url"]),
+            _read(roots, "vendor-*.pem"),
+            _read(roots, "simulated-*.pem"),
+            _read(folder / "revocations", "*.crl"),
+            settings.get("demand_revocations", False) is not False,
+        )
 
 
-def _read(folder: Path, kind: str) -> tuple[bytes, ...]:
-    return tuple(path.read_bytes() for path in sorted(folder.glob(f"{kind}-*.pem")))
+def _read(folder: Path, pattern: str) -> tuple[bytes, ...]:
+    return tuple(path.read_bytes() for path in sorted(folder.glob(pattern)))
 
 
 def write_file(path: Path, data: bytes, mode: int) -> None:

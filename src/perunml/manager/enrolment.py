@@ -8,6 +8,7 @@ without a TPM signs a nonce and is `simulated`. An answer, right or wrong, ends 
 from __future__ import annotations
 
 import hmac
+import json
 import re
 import secrets
 from typing import Any
@@ -16,13 +17,15 @@ from sqlalchemy.dialects.sqlite import insert
 
 from perunml.api.enrolment import EnrolAnswer, EnrolChallenge, Enrolled, EnrolRequest, EnrolSimulated, EnrolTpm
 from perunml.attesters.simulated import ENROL_LABEL
+from perunml.evidence.codes import AK_CERTIFICATE
 from perunml.evidence.simulated.verify import machine_id
+from perunml.evidence.tpm.cloud import verify_ak_certificate
 from perunml.evidence.tpm.credential import make_credential
 from perunml.evidence.tpm.ek import verify_ek
 from perunml.evidence.tpm.keys import check_ak
-from perunml.manager import limits
+from perunml.manager import limits, machines
 from perunml.manager.certificates import ed25519_key
-from perunml.manager.codes import ENROLMENT_FAILED, IDENTITY_CONFLICT
+from perunml.manager.codes import ENROLMENT_FAILED, IDENTITY_CONFLICT, TPM_CLEARED
 from perunml.manager.context import Services
 from perunml.manager.http import Access, Call
 from perunml.manager.pending import ENROLMENT_TTL, Enrolment
@@ -30,6 +33,7 @@ from perunml.manager.routing import Spec
 from perunml.manager.store import tables as t
 from perunml.manager.store.connection import Statement
 from perunml.manager.writer import Transaction
+from perunml.wire.canonical import canonical
 from perunml.wire.codes import MALFORMED
 from perunml.wire.errors import PerunError, refuse
 from perunml.wire.identity import PublicKey
@@ -39,15 +43,22 @@ CERTIFICATE_DAYS = 30
 """Of the client certificate: it serves challenge and release only, and enrolling again is one command."""
 SECRET_SIZE = 32
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
-_FIND = "SELECT operator, name, enrolments FROM machines WHERE id = :machine"
+_FIND = "SELECT operator, name, enrolments, ak, instance, void FROM machines WHERE id = :machine"
 _NAMED = "SELECT id FROM machines WHERE operator = :operator AND name = :name"
 _row = insert(t.machines)
 _RECORD = Statement(
     _row.on_conflict_do_update(
         index_elements=["id"],
-        set_={name: _row.excluded[name] for name in ("ek", "ak", "key", "tls_key", "enrolments", "simulated")},
+        set_={
+            name: _row.excluded[name]
+            for name in ("ek", "ak", "key", "tls_key", "enrolments", "simulated", "tpm", "instance", "void")
+        },
     )
 )
+_FORGET = (
+    "UPDATE machines SET clock = '', boot = '', log_size = 0, boot_line = '', boot_agreement = '' WHERE id = :machine"
+)
+_FORGET_LOGS = "DELETE FROM logs WHERE machine = :machine"
 
 
 def routes(services: Services) -> list[Spec]:
@@ -68,7 +79,7 @@ def routes(services: Services) -> list[Spec]:
         begun = services.enrolments.take(call.params["enrolment"], call.caller.key)
         _check_answer(begun, message.answer)
         now = services.clock.now()
-        await services.writer.submit(lambda transaction: _record(transaction, begun, now))
+        await services.writer.submit(lambda transaction: _record(services, transaction, begun, now))
         seconds = CERTIFICATE_DAYS * 86400
         return Enrolled(
             machine=begun.machine,
@@ -84,17 +95,32 @@ def routes(services: Services) -> list[Spec]:
 
 
 def _begin_tpm(services: Services, operator: str, request: EnrolTpm) -> EnrolChallenge:
+    now, trust = services.clock.now(), services.config.trust
     identity = verify_ek(
         request.ek_certificate,
         request.ek_chain,
         request.ek_public,
-        vendor_roots=services.config.vendor_roots,
-        simulated_roots=services.config.simulated_roots,
-        now=services.clock.now(),
+        trust=trust,
+        now=now,
+        revocations=request.revocations,
     )
     ak = check_ak(request.ak_public)
+    instance = ""
+    if request.ak_certificate:
+        instance = verify_ak_certificate(
+            request.ak_certificate, request.ak_chain, ak.public, trust=trust, now=now, revocations=request.revocations
+        ).name
     secret = secrets.token_bytes(SECRET_SIZE)
-    begun = _begin(services, operator, request, identity.machine, identity.simulated, secret=secret)
+    begun = _begin(
+        services,
+        operator,
+        request,
+        identity.machine,
+        identity.simulated,
+        secret=secret,
+        tpm=canonical(identity.claims()).decode(),
+        instance=instance,
+    )
     credential, encrypted = make_credential(request.ek_public, ak.name, secret)
     return EnrolChallenge(
         enrolment=services.enrolments.begin(begun), credential=credential, encrypted_secret=encrypted, nonce=b""
@@ -118,11 +144,16 @@ def _begin(
     *,
     secret: bytes = b"",
     nonce: bytes = b"",
+    tpm: str = "{}",
+    instance: str = "",
 ) -> Enrolment:
     with services.database.read() as connection:
         row = connection.run(_FIND, {"machine": machine}).first()
         named = connection.run(_NAMED, {"operator": operator, "name": request.name}).scalar()
     _check_identity(row, named, operator, request.name, machine)
+    ak, cleared = (request.ak_public, request.cleared) if isinstance(request, EnrolTpm) else (b"", False)
+    if row is not None and not cleared:
+        _check_same(row[3], ak, row[4], instance)
     return Enrolment(
         operator=operator,
         name=request.name,
@@ -130,12 +161,15 @@ def _begin(
         machine=machine,
         simulated=simulated,
         ek=request.ek_public if isinstance(request, EnrolTpm) else b"",
-        ak=request.ak_public if isinstance(request, EnrolTpm) else b"",
+        ak=ak,
         key=request.key if isinstance(request, EnrolSimulated) else "",
         secret=secret,
         nonce=nonce,
         enrolments=row[2] if row else 0,
         until=services.clock.steady() + ENROLMENT_TTL,
+        tpm=tpm,
+        instance=instance,
+        cleared=cleared,
     )
 
 
@@ -145,6 +179,24 @@ def _check_identity(row: Any, named: Any, operator: str, name: str, machine: str
         raise refuse(IDENTITY_CONFLICT, "this machine is enrolled under another name or operator", seen=name)
     if named is not None and named != machine:
         raise refuse(IDENTITY_CONFLICT, "another machine is enrolled under this name", expected=named, seen=machine)
+
+
+def _check_same(ak: bytes, told_ak: bytes, instance: str, told_instance: str) -> None:
+    """The TPM and its instance are those that were enrolled (K17, K18). An EK's primary attestation key is always the same
+    one again, so another one means that something was replaced."""
+    if bytes(ak) != told_ak:
+        raise refuse(
+            TPM_CLEARED,
+            "this machine is enrolled with another attestation key",
+            command="perunml host enrol --cleared",
+        )
+    if instance != told_instance:
+        raise refuse(
+            AK_CERTIFICATE,
+            "this machine is enrolled as another cloud instance, or as none",
+            expected=instance or "none",
+            seen=told_instance or "none",
+        )
 
 
 def _check_answer(begun: Enrolment, answer: bytes) -> None:
@@ -161,13 +213,18 @@ def _check_answer(begun: Enrolment, answer: bytes) -> None:
     raise refuse(ENROLMENT_FAILED, "the machine does not hold the keys that it names", seen=begun.machine)
 
 
-def _record(transaction: Transaction, begun: Enrolment, now: int) -> None:
+def _record(services: Services, transaction: Transaction, begun: Enrolment, now: int) -> None:
     connection = transaction.connection
     row = connection.run(_FIND, {"machine": begun.machine}).first()
     named = connection.run(_NAMED, {"operator": begun.operator, "name": begun.name}).scalar()
     _check_identity(row, named, begun.operator, begun.name, begun.machine)
     if (row[2] if row else 0) != begun.enrolments:
         raise refuse(IDENTITY_CONFLICT, "another enrolment of this machine was faster", seen=begun.machine)  # K9
+    void = set(json.loads(row[5])) if row else set()
+    if begun.cleared:
+        void |= set(machines.naming(services.library, connection, begun.machine))
+        for statement in (_FORGET, _FORGET_LOGS):
+            connection.run(statement, {"machine": begun.machine})
     _RECORD.run(
         connection,
         id=begun.machine,
@@ -185,6 +242,10 @@ def _record(transaction: Transaction, begun: Enrolment, now: int) -> None:
         boot_line="",
         boot_agreement="",
         boot_shared=0,
+        tpm=begun.tpm,
+        instance=begun.instance,
+        void=canonical(sorted(void)).decode(),
     )
     body = {"name": begun.name, "operator": begun.operator, "simulated": begun.simulated, "tls_key": begun.tls_key}
+    body |= {"tpm": json.loads(begun.tpm), "instance": begun.instance, "cleared": begun.cleared}
     transaction.journal.append("enrolment", now, "", begun.machine, body)

@@ -11,9 +11,12 @@ from sqlalchemy import insert
 from perunml.agreements.profiles import Simulated, alternatives
 from perunml.agreements.schema import Agreement
 from perunml.evidence.policy import Machine
+from perunml.manager.codes import TPM_CLEARED
 from perunml.manager.http import outside
+from perunml.manager.library import Library
 from perunml.manager.store import tables as t
 from perunml.manager.store.connection import Connection, Statement
+from perunml.wire.errors import refuse
 
 _MACHINE = "SELECT * FROM machines WHERE id = :machine"
 _LOG = "SELECT start, data FROM logs WHERE machine = :machine AND boot = :boot ORDER BY start"
@@ -45,10 +48,17 @@ class StoredMachine:
     boot_line: str
     boot_agreement: str
     boot_shared: bool
+    tpm: str
+    instance: str
+    void: str
 
     def enrolled(self, clock: Clock | None) -> Machine:
         """As evidence is judged against it."""
-        return Machine(self.id, self.simulated, self.ak, self.key, clock, self.ek)
+        return Machine(self.id, self.simulated, self.ak, self.key, clock, self.ek, json.loads(self.tpm))
+
+    def approved_under(self, agreement: str) -> bool:
+        """Whether the agreement (its digest) was not approved before the machine's TPM was cleared (K18)."""
+        return self.void == "[]" or agreement not in json.loads(self.void)
 
 
 def load(connection: Connection, machine: str) -> StoredMachine:
@@ -59,6 +69,32 @@ def load(connection: Connection, machine: str) -> StoredMachine:
     values: dict[str, Any] = row._asdict()
     values["simulated"], values["boot_shared"] = bool(values["simulated"]), bool(values["boot_shared"])
     return StoredMachine(**values)
+
+
+def check_approved(machine: StoredMachine, agreement: str) -> None:
+    """Raises `EvidenceRefusal` (tpm_cleared): owners approved the agreement (its digest) for the TPM as it was before."""
+    if not machine.approved_under(agreement):
+        raise refuse(
+            TPM_CLEARED,
+            "the machine's TPM was cleared, or has another attestation key, since this agreement was proposed",
+            expected="a version of the agreement that is approved anew",
+            seen=agreement,
+            command="perunml agreement propose",
+        )
+
+
+def naming(library: Library, connection: Connection, machine: str) -> list[str]:
+    """The agreements, by digest, in whatever state, that name this machine."""
+    digests = [str(row[0]) for row in connection.run("SELECT digest FROM agreements").all()]
+    return [
+        digest
+        for digest in digests
+        if any(
+            machine in profile.machines
+            for role in library.held(connection, digest).agreement.hosts.values()
+            for profile in alternatives(role)
+        )
+    ]
 
 
 def may_take(machine: StoredMachine, agreement: Agreement, job_name: str) -> bool:

@@ -123,6 +123,9 @@ class Enrolment:
     nonce: bytes  # for a simulated machine
     enrolments: int  # of this machine when this one began
     until: float
+    tpm: str = "{}"  # claims of the EK's certificate, canonical
+    instance: str = ""  # of a cloud
+    cleared: bool = False  # the operator says that the TPM was
 
 
 class Enrolments:

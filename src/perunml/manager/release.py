@@ -92,6 +92,7 @@ def routes(services: Services) -> list[Spec]:
                 connection, held, machine.operator
             ):
                 raise outside()
+            machines.check_approved(machine, run.agreement)
             if run.state == "running":
                 raise refuse(RUN_RESERVED, "another session holds the run's lease", seen=run.state)
             state.check_queued(run)

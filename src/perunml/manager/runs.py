@@ -81,8 +81,10 @@ def routes(services: Services) -> list[Spec]:
                 held = services.library.held(connection, row.agreement)
                 if held.state != "in_force" or services.challenges.reserved(row.run) is not None:
                     continue
-                if machines.may_take(machine, held.agreement, row.job) and services.library.agreed(
-                    connection, held, machine.operator
+                if (
+                    machines.may_take(machine, held.agreement, row.job)
+                    and machine.approved_under(row.agreement)
+                    and services.library.agreed(connection, held, machine.operator)
                 ):
                     found.append(WorkItem(run=row.run, agreement=row.agreement, job=row.job, kind=row.kind))
         return Work(items=found)

@@ -33,9 +33,12 @@ def init(
     url: str,
     vendor_roots: Sequence[Path] = (),
     simulated_ek_roots: Sequence[Path] = (),
+    demand_revocations: bool = False,
 ) -> str:
     """Make a manager in `folder` (made, or empty) that parties will reach at `url` (https://host:port); its identity's
-    text. EK roots are certificates, PEM or DER; a TPM under a simulated root is `simulated`, whatever it proves.
+    text. EK roots are certificates, PEM or DER, besides those that are known (`evidence.tpm.roots`); a TPM under a simulated
+    root is `simulated`, whatever it proves. With `demand_revocations` each EK's chain needs revocation lists in force: the
+    host's, or those that the operator keeps in ``revocations/*.crl``.
 
     Raises `UsageError` (malformed: the url; folder_in_use: the folder is not empty). A crash leaves a folder without
     ``manager.json``, which is no manager's; make another."""
@@ -45,7 +48,7 @@ def init(
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise refuse(FOLDER_IN_USE, "the folder is not empty", seen=str(folder))
-    config = Config(folder, url, _roots(vendor_roots), _roots(simulated_ek_roots))
+    config = Config(folder, url, _roots(vendor_roots), _roots(simulated_ek_roots), (), demand_revocations)
     root = os.urandom(ROOT_SIZE)
     keys = Keys(root)
     now = int(time.time())

@@ -62,7 +62,8 @@ def ask(
     log: int,
 ) -> Question:
     """`clock` and `log` are what was known when the nonce was given out: the quote is over that nonce, so it is no older,
-    even when another run's newer quote came first. Raises `EvidenceRefusal` (baseline_missing)."""
+    even when another run's newer quote came first. Raises `EvidenceRefusal` (baseline_missing, tpm_cleared)."""
+    machines.check_approved(machine, held.agreement.digest)
     role = held.agreement.role(job)
     wanted = {profile.baseline_digest for profile in alternatives(role)} - {""}
     policies = tuple(policy_for(role, services.library.baselines(connection, wanted)))

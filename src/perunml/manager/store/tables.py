@@ -133,6 +133,11 @@ machines = Table(
     Column("boot_line", String, nullable=False),  # the agreement (its line) that had keys in this boot
     Column("boot_agreement", String, nullable=False),  # and its digest
     Column("boot_shared", Integer, nullable=False),
+    Column("tpm", Text, nullable=False, server_default="{}"),  # canonical claims of its EK certificate
+    Column("instance", String, nullable=False, server_default=""),  # of a cloud, where its key's certificate named one
+    Column(
+        "void", Text, nullable=False, server_default="[]"
+    ),  # canonical: agreements approved before its TPM was cleared
     Index("machine_name", "operator", "name", unique=True),
 )
 
