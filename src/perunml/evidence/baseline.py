@@ -7,15 +7,18 @@ that it always had.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from perunml.evidence.bundle import BANK_SIZES, read_bank
 from perunml.evidence.ima.parse import template_data
 from perunml.evidence.rules import STRONG_BANKS, BootRules, ImaRules, TpmRules, members, read_files, unhex
+from perunml.wire.canonical import load_canonical
 from perunml.wire.codes import MALFORMED
+from perunml.wire.digests import digest as digest_of_bytes
 from perunml.wire.digests import digest_of
 from perunml.wire.dsse import API_VERSION
 from perunml.wire.errors import refuse
@@ -23,6 +26,9 @@ from perunml.wire.timestamps import format_time, parse_time
 
 MAX_UNTIL = 8
 """Windows of one baseline: an update is rolled out in one, rarely two at a time."""
+
+MAX_BASELINE = 64 * 1024 * 1024
+"""Bytes of a baseline's payload: 200,000 files have 27 MB."""
 
 Values = Mapping[str, Mapping[int, bytes]]
 Files = Mapping[str, frozenset[str]]
@@ -127,14 +133,44 @@ class Baseline:
             TpmRules.from_json(data["tpm"]) if "tpm" in data else TpmRules(),
             tuple(_until(window) for window in windows),
         )
-        if made.as_json() != data:  # one spelling per meaning: an empty rule that says nothing is left out
+        # one spelling per meaning: an empty rule that says nothing is left out; values and files are read by one spelling
+        if replace(made, pcrs={}, files={}).as_json() != {**data, "pcrs": {}, "files": {}}:
             raise refuse(MALFORMED, "the baseline has a spelling of its own", expected="no rules that say nothing")
         return made
+
+    @classmethod
+    def from_payload(cls, payload: bytes, digest: str = "") -> Baseline:
+        """From a document's payload, at most `MAX_BASELINE` bytes. With the `digest` under which the very bytes were read
+        before, they need not be judged again: it is compared, and they are only taken apart.
+
+        Raises `UsageError` (malformed), for another digest too.
+        """
+        found = digest_of_bytes(payload)
+        if not digest:
+            data = load_canonical(payload, limit=MAX_BASELINE)
+            if not isinstance(data, dict) or data.get("kind") != "Baseline":
+                raise refuse(MALFORMED, "not a baseline", expected=f"{API_VERSION} Baseline")
+            made = cls.from_json(data)
+        elif digest == found:
+            made = cls._accepted(json.loads(payload))
+        else:
+            raise refuse(MALFORMED, "not the baseline that was asked for", expected=digest, seen=found)
+        made.__dict__["digest"] = found  # what `digest` would compute from the same bytes
+        return made
+
+    @classmethod
+    def _accepted(cls, data: dict[str, Any]) -> Baseline:
+        files = {path: frozenset(digests) for path, digests in data["files"].items()}
+        return replace(cls.from_json({**data, "files": {}}), files=files)
 
 
 def _union(states: list[tuple[Values, Files]]) -> Allowed:
     pcrs: dict[str, dict[int, frozenset[bytes]]] = {}
     files: dict[bytes, frozenset[bytes]] = {}
+    if len(states) == 1:  # no window is open, as nearly always
+        values, listed = states[0]
+        files = {path.encode(): frozenset([_raw(text) for text in digests]) for path, digests in listed.items()}
+        states = [(values, {})]
     for values, listed in states:
         for bank, bank_values in values.items():
             held = pcrs.setdefault(bank, {})

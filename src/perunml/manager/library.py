@@ -169,8 +169,7 @@ class Library:
                 ).scalar()
                 if data is None:
                     continue
-                body = stored(data).unverified("Baseline")
-                kept = self._baselines.put(digest, Baseline.from_json(body))
+                kept = self._baselines.put(digest, Baseline.from_payload(stored(data).payload, digest))
             found[digest] = kept
         return found
 

@@ -32,6 +32,8 @@ MAX_SAFE_INTEGER = 2**53 - 1
 _EXPONENT_FORM = 1e21
 """ECMAScript writes numbers from here on with an exponent, so they read as floats again."""
 _PLAIN = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+_BRACKETS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|([\[\]{}])', re.DOTALL)
+"""A string, or a bracket outside of one (group 1)."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -204,25 +206,16 @@ def _check_size(data: bytes, limit: int) -> None:
 
 def _check_depth(data: bytes) -> None:
     # Counted on the bytes before json.loads, which recurses; documents with few brackets need no counting.
-    depth = 0
-    in_string = escaped = False
     if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
         return
-    for byte in data:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"[{":
+    depth = 0
+    # strings are passed over whole; one that does not end is for the decoder to refuse
+    for bracket in _BRACKETS.findall(data):
+        if bracket in (b"[", b"{"):
             depth += 1
             if depth > MAX_DEPTH:
                 raise refuse(MALFORMED, f"nested deeper than {MAX_DEPTH} levels")
-        elif byte in b"]}":
+        elif bracket:
             depth -= 1
 
 

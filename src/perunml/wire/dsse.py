@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from perunml.wire.canonical import canonical, check_values, load_canonical, load_json
+from perunml.wire.canonical import MAX_DOCUMENT, canonical, check_values, load_canonical, load_json
 from perunml.wire.codes import BAD_SIGNATURE, MALFORMED, WRONG_PAYLOAD_TYPE
 from perunml.wire.digests import digest
 from perunml.wire.encoding import b64, unb64
@@ -72,14 +72,15 @@ class Envelope:
             raise refuse(BAD_SIGNATURE, f"the {kind} is not signed by a key that may sign it")
         return frozenset(found)
 
-    def open(self, kind: str, keys: Iterable[PublicKey]) -> dict[str, Any]:
+    def open(self, kind: str, keys: Iterable[PublicKey], *, limit: int = MAX_DOCUMENT) -> dict[str, Any]:
         """The payload, after `verify`."""
         self.verify(kind, keys)
-        return self.unverified(kind)
+        return self.unverified(kind, limit=limit)
 
-    def unverified(self, kind: str) -> dict[str, Any]:
-        """The payload as a JSON object, its signatures NOT checked: to learn whose keys to ask for."""
-        value = load_canonical(self.payload)
+    def unverified(self, kind: str, *, limit: int = MAX_DOCUMENT) -> dict[str, Any]:
+        """The payload as a JSON object, its signatures NOT checked: to learn whose keys to ask for. At most `limit` bytes
+        are read."""
+        value = load_canonical(self.payload, limit=limit)
         if not isinstance(value, dict) or value.get("apiVersion") != API_VERSION or value.get("kind") != kind:
             raise refuse(WRONG_PAYLOAD_TYPE, f"the document is not a {API_VERSION} {kind}")
         return value
