@@ -80,7 +80,8 @@ class ImaLog:
             "form": self.form,
             "entries": len(self.lines),
             "covered": covered,
-            "violations": sum(line[1] == VIOLATION for line in self.lines),
+            "violations": sum(told == VIOLATION for told in self.columns.hashes),
+            "templates": dict(sorted(Counter(map(_shown, self.columns.templates)).items())),
             "digests": dict(sorted(algorithms.items())),
             "boot_aggregate": f"{first[0]}:{first[1].hex()}" if first is not None else None,
         }
