@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from perunml.evidence.baseline import Allowed
+from perunml.evidence.baseline import Baseline
 from perunml.evidence.bundle import BANK_SIZES
 from perunml.evidence.ima.appraise import appraise_log
 from perunml.evidence.ima.parse import parse_log
@@ -116,13 +116,14 @@ def _ima(peer: Worker, folder: Path, entries: int, rounds: int) -> dict[str, flo
         tpm.measure(path, b"", digest=digest)
     log, pcr = tpm.ima_log, tpm.pcrs["sha256"][10]
     pcrs = {"sha256": dict(enumerate(tpm.pcrs["sha256"][:11]))}
-    allowed = Allowed({}, {path: frozenset([b"sha256:\0" + digest]) for path, digest in files.items()})
+    listed = {path.decode(): frozenset(["sha256:" + digest.hex()]) for path, digest in files.items()}
+    allowed = Baseline({}, listed).at(0)
     lines, _ = parse_log(log)
     ascii_log, policy = folder / "ascii", folder / "policy.json"
     with ascii_log.open("w") as file:
-        for _, template_hash, _, digest, path in lines:
+        for _, template_hash, _, digest, path, _ in lines:
             file.write(f"10 {template_hash.hex()} ima-ng sha256:{digest[8:].hex()} {path.decode()}\n")
-    policy.write_text(json.dumps({path.decode(): [digest[8:].hex()] for _, _, _, digest, path in lines}))
+    policy.write_text(json.dumps({path.decode(): [digest[8:].hex()] for _, _, _, digest, path, _ in lines}))
 
     def ours() -> float:
         start = time.perf_counter()

@@ -226,8 +226,8 @@ def test_any_json_value_is_refused_as_evidence(document: object) -> None:
 
 @pytest.mark.parametrize(
     ("name", "fields"),
-    [(b"x" * 33, 0), (b"ima-sig", 64 * 1024)],
-    ids=["template name of 33 bytes", "signature of 64 KiB"],
+    [(b"x" * 129, 0), (b"ima-sig", 64 * 1024)],
+    ids=["template name of 129 bytes", "signature of 64 KiB"],
 )
 def test_d4_lines_past_the_bounds_are_refused(name: bytes, fields: int) -> None:
     """D4: lengths that would fit the log, but no kernel writes."""

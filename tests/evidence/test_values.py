@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 
 from perunml.evidence.bundle import BANK_SIZES
-from perunml.evidence.ima.parse import split_log
+from perunml.evidence.ima.parse import parse_log
 from perunml.evidence.offline.values import MAX_TRIED, prove_values, unexplained
 from perunml.evidence.tpm.attest import Attest, Clock
 from perunml.testing.forge import ForgedTpm
@@ -60,15 +60,15 @@ def test_the_prefix_of_the_ima_log_is_searched_in_every_bank_at_once() -> None:
     """I1: PCR 10 in the middle of the selection, and in two banks that must agree on the prefix."""
     tpm = ForgedTpm(banks=("sha1", "sha256"))
     last = tpm.lines[-1].encoded
-    shorter = split_log(tpm.ima_log.removesuffix(last))
-    lines = split_log(tpm.ima_log)
+    shorter = parse_log(tpm.ima_log.removesuffix(last))[0]
+    lines = parse_log(tpm.ima_log)[0]
     quoted = {bank: {index: tpm.pcrs[bank][index] for index in (9, 10, 11)} for bank in ("sha1", "sha256")}
     replayed = {bank: {9: tpm.pcrs[bank][9]} for bank in quoted}
     found = prove_values(attest_of(quoted), "sha256", replayed, lines, {})
     assert found is not None
     assert (found.pcrs, found.covered) == (quoted, len(lines))
     tpm.measure("/later", b"x")
-    longer = split_log(tpm.ima_log)
+    longer = parse_log(tpm.ima_log)[0]
     found = prove_values(attest_of(quoted), "sha256", replayed, longer, {})
     assert found is not None
     assert found.covered == len(lines)
@@ -79,7 +79,7 @@ def test_the_prefix_of_the_ima_log_is_searched_in_every_bank_at_once() -> None:
 
 def test_i9_an_untouched_pcr_10_is_found_as_no_line_at_all() -> None:
     """I9: nothing of the log is proven."""
-    lines = split_log(ForgedTpm().ima_log)
+    lines = parse_log(ForgedTpm().ima_log)[0]
     found = prove_values(attest_of({"sha256": {10: bytes(32)}}), "sha256", {}, lines, {})
     assert found is not None
     assert found.covered == 0

@@ -19,7 +19,7 @@ from perunml.evidence.baseline import Baseline
 from perunml.evidence.bootlog.judge import BootFindings
 from perunml.evidence.bundle import TpmPart
 from perunml.evidence.ima.appraise import appraise_log
-from perunml.evidence.ima.parse import parse_log, split_log
+from perunml.evidence.ima.parse import parse_log
 from perunml.evidence.ima.replay import VIOLATION, replay
 from perunml.evidence.judge import Judgement
 from perunml.evidence.policy import Machine, Policy
@@ -68,7 +68,7 @@ def baseline_of(case: str) -> Baseline:
     """As parties would record it from this very boot: PCRs 0 to 9, and each file that it loaded (no violations)."""
     lines, _ = parse_log((VM / case / "ima.bin").read_bytes())
     files: dict[str, set[str]] = {}
-    for _, template_hash, _, measured, path in lines[1:]:
+    for _, template_hash, _, measured, path, _ in lines[1:]:
         if template_hash != VIOLATION:
             algorithm, _, digest = measured.partition(b":\0")
             files.setdefault(path.decode(), set()).add(f"{algorithm.decode()}:{digest.hex()}")
@@ -121,7 +121,7 @@ def test_the_rsa_quote_of_a_vm_verifies(case: str) -> None:
     lines, _ = parse_log(log)
     values = pcrs_of(case)
     pcr10 = bytes(32)
-    for _, template_hash, data, _, _ in lines:  # find the prefix whose PCR 10 the quote digests
+    for _, template_hash, data, *_ in lines:  # find the prefix whose PCR 10 the quote digests
         extended = b"\xff" * 32 if template_hash == VIOLATION else hashlib.sha256(data).digest()
         pcr10 = hashlib.sha256(pcr10 + extended).digest()
         told = {**values, 10: pcr10}
@@ -233,6 +233,6 @@ def test_q30_a_physical_machines_quote_of_nothing_is_refused() -> None:
 def test_a_servers_log_of_sixteen_thousand_lines_replays() -> None:
     """I24: a real server's IMA log against its quoted PCR 10."""
     document = json.loads((PHYSICAL / "dl160-fwupd-report.json").read_text())
-    lines = split_log((PHYSICAL / "dl160-fwupd-report.ima.binary_measurements").read_bytes())
+    lines, _ = parse_log((PHYSICAL / "dl160-fwupd-report.ima.binary_measurements").read_bytes())
     assert len(lines) > 16_000
     assert replay(lines, {"sha256": base64.b64decode(document["pcrs"]["10"])}) <= len(lines)

@@ -21,7 +21,7 @@ from perunml.attesters.esys import Tpm, open_tpm
 from perunml.evidence.binding import tpm_extra_data
 from perunml.evidence.bundle import Bundle, TpmPart
 from perunml.evidence.codes import WEAK_BANK
-from perunml.evidence.ima.parse import split_log
+from perunml.evidence.ima.parse import parse_log
 from perunml.evidence.ima.replay import prefix_values
 from perunml.evidence.tpm.algorithms import AES, CFB, CURVE_IDS, ECC, ECDSA, HASH_IDS, NULL, RSA
 from perunml.evidence.tpm.attest import Attest, parse_attest
@@ -210,7 +210,7 @@ def _quoted_values(
 
     if fits(values):
         return values
-    lines = split_log(log)
+    lines, _ = parse_log(log)
     prefixes = zip(*(prefix_values(lines, bank) for bank in values), strict=True)
     for pcr10 in reversed(list(prefixes)):
         told = {bank: {**values[bank], IMA_PCR: value} for bank, value in zip(values, pcr10, strict=True)}

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from perunml.evidence.bundle import BANK_SIZES, read_bank
-from perunml.evidence.ima.parse import template_data
+from perunml.evidence.ima.plain import plain_data, raw_digest
 from perunml.evidence.rules import STRONG_BANKS, BootRules, ImaRules, TpmRules, members, read_files, unhex
 from perunml.wire.canonical import load_canonical
 from perunml.wire.codes import MALFORMED
@@ -53,15 +53,20 @@ class Allowed:
 
     pcrs   bank -> index -> the values of which one must be there
     files  path as the kernel writes it -> digests as in a d-ng field: ``algorithm:\\0`` and the raw digest
+    ima    what else the IMA log must show
+    state  names the baseline and which of its windows are open: what was judged under one holds under the same
     """
 
     pcrs: Mapping[str, Mapping[int, frozenset[bytes]]]
     files: Mapping[bytes, frozenset[bytes]]
+    ima: ImaRules = field(default_factory=ImaRules)
+    state: str = ""
 
     @cached_property
-    def ng_lines(self) -> frozenset[bytes]:
-        """Template data of the ima-ng lines that the kernel writes for these files: one look-up judges such a line."""
-        return frozenset(template_data(digest, path) for path, held in self.files.items() for digest in held)
+    def plain(self) -> frozenset[bytes]:
+        """Digest and path of each listed file as ima-ng template data: a line of these data needs no further look. What
+        `ima` says more about is not among them."""
+        return plain_data(self.files, self.ima)
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,9 @@ class Baseline:
         if (kept := self._kept.get(windows)) is None:
             states = [(self.pcrs, self.files)]
             states += [(w.pcrs, w.files) for w, is_open in zip(self.until, windows, strict=True) if is_open]
-            kept = self._kept[windows] = _union(states)
+            pcrs, files = _union(states)
+            state = f"{self.digest} {''.join(str(int(is_open)) for is_open in windows)}"
+            kept = self._kept[windows] = Allowed(pcrs, files, self.ima, state)
         return kept
 
     @cached_property
@@ -164,12 +171,14 @@ class Baseline:
         return replace(cls.from_json({**data, "files": {}}), files=files)
 
 
-def _union(states: list[tuple[Values, Files]]) -> Allowed:
+def _union(
+    states: list[tuple[Values, Files]],
+) -> tuple[Mapping[str, Mapping[int, frozenset[bytes]]], Mapping[bytes, frozenset[bytes]]]:
     pcrs: dict[str, dict[int, frozenset[bytes]]] = {}
     files: dict[bytes, frozenset[bytes]] = {}
     if len(states) == 1:  # no window is open, as nearly always
         values, listed = states[0]
-        files = {path.encode(): frozenset([_raw(text) for text in digests]) for path, digests in listed.items()}
+        files = {path.encode(): frozenset([raw_digest(text) for text in digests]) for path, digests in listed.items()}
         states = [(values, {})]
     for values, listed in states:
         for bank, bank_values in values.items():
@@ -177,10 +186,10 @@ def _union(states: list[tuple[Values, Files]]) -> Allowed:
             for index, value in bank_values.items():
                 held[index] = held.get(index, frozenset()) | {value}
         for path, digests in listed.items():
-            raw = frozenset(_raw(text) for text in digests)
+            raw = frozenset(raw_digest(text) for text in digests)
             known = files.get(path.encode())
             files[path.encode()] = raw if known is None else known | raw
-    return Allowed(pcrs, files)
+    return pcrs, files
 
 
 def _pcrs(data: Any) -> dict[str, dict[int, bytes]]:
@@ -201,8 +210,3 @@ def _state_json(pcrs: Values, files: Files) -> dict[str, Any]:
         "pcrs": {bank: {str(i): v.hex() for i, v in values.items()} for bank, values in pcrs.items()},
         "files": {path: sorted(digests) for path, digests in files.items()},
     }
-
-
-def _raw(text: str) -> bytes:
-    algorithm, _, value = text.partition(":")
-    return algorithm.encode() + b":\0" + bytes.fromhex(value)

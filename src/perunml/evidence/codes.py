@@ -182,8 +182,9 @@ IMA_TEMPLATE_HASH = _evidence(
 )
 IMA_TEMPLATE = _evidence(
     "ima_template",
-    "A line of the IMA log is of a template that is not read (read are ima-ng, ima-sig, ima-ngv2, ima-sigv2).",
-    "The operator boots with `ima_template=ima-ng` or ima-sig.",
+    "A line of the IMA log is of a template that proves no file (known are ima-ng, ima-ngv2, ima-sig, ima-sigv2, ima-buf, "
+    "ima-modsig, evm-sig).",
+    "The host's operator boots with `ima_template=ima-ng` or ima-sig.",
 )
 IMA_PCR = _evidence("ima_pcr", "A line of the IMA log is for another PCR than 10.", _BOOT)
 WEAK_DIGEST = _evidence(
@@ -231,4 +232,35 @@ KERNEL_CMDLINE = _evidence(
     "kernel_cmdline",
     "The measured kernel command line lacks a word that the baseline demands, holds one that it forbids, or is not known.",
     "The host's operator boots with the agreed command line, or the parties agree on another: `perunml baseline build`.",
+)
+
+# What the parties ask of the IMA log besides listed files
+IMA_WEAK_EXTEND = _evidence(
+    "ima_weak_extend",
+    "The kernel (before Linux 5.8) extended PCR 10 with SHA-1 and zeros: it proves the log no better than SHA-1 does.",
+    "The host's operator boots a newer kernel, and the parties agree on its baseline: `perunml agreement propose`.",
+)
+IMA_SIGNATURE = _evidence(
+    "ima_signature",
+    "A file that the baseline does not list has a signature, but by no agreed key that was measured into the kernel's "
+    "keyring before, or one that does not verify.",
+    "The host's operator reboots without that file, or the parties agree on the key or the file: `perunml document push`.",
+)
+IMA_KEYRING = _evidence(
+    "ima_keyring",
+    "A key entered a keyring of the kernel that the baseline does not allow there.",
+    "The host's operator reboots without that key, or the parties agree on a baseline that allows it: `perunml document push`.",
+)
+IMA_POLICY = _evidence(
+    "ima_policy",
+    "The baseline names IMA policies and the log does not show one of them loaded, or shows another one, or a policy was "
+    "loaded again.",
+    "The host's operator reboots with the agreed IMA policy, or the parties agree on a baseline that allows it: `perunml document push`.",
+)
+IMA_REQUIRED = _evidence(
+    "ima_required",
+    "A file that must have been measured is not among the proven lines of the IMA log: the policy in force does not "
+    "measure it, or came too late.",
+    "The host's operator boots with an IMA policy that measures it from the start, or the parties agree on a baseline "
+    "that does not require it: `perunml document push`.",
 )

@@ -26,7 +26,7 @@ def list_log(listing: Listing, log: bytes) -> None:
     found = read_ima(log)
     if found.reasons:
         raise error(found.reasons)
-    for _, template_hash, _, measured, path in found.lines:
+    for _, template_hash, _, measured, path, _ in found.lines:
         algorithm, _, digest = measured.partition(b":\0")
         name, shown = algorithm.decode("ascii", "replace"), printable(path.decode("utf-8", "backslashreplace"), 200)
         if path == AGGREGATE:

@@ -8,169 +8,140 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from perunml.evidence.baseline import Allowed
-from perunml.evidence.codes import (
-    BOOT_AGGREGATE,
-    IMA_LAG,
-    IMA_PCR,
-    IMA_VIOLATION,
-    NOT_IN_POLICY,
-    PCR10_MISMATCH,
-    WEAK_DIGEST,
-)
-from perunml.evidence.ima.parse import PCR, Columns, read_fields, split_log
-from perunml.evidence.ima.replay import VIOLATION, check_template_hashes, replay
-from perunml.evidence.rules import STRONG_BANKS
+from perunml.evidence.codes import BOOT_AGGREGATE, IMA_LAG, IMA_POLICY, IMA_REQUIRED, PCR10_MISMATCH
+from perunml.evidence.ima.lines import MAX_REASONS, PCR, shown
+from perunml.evidence.ima.parse import bad, parse_log
+from perunml.evidence.ima.plain import AGGREGATE
+from perunml.evidence.ima.replay import check_extended, different, mismatch
+from perunml.evidence.ima.scan import Scan
+from perunml.evidence.ima.state import LogFindings, LogState, Noted
+from perunml.evidence.rules import STRONG_BANKS, ImaRules
 from perunml.wire.errors import PerunError
-from perunml.wire.rules import Reason, printable
+from perunml.wire.rules import Reason
+
+__all__ = ["IN_FLIGHT", "MAX_LAG", "MAX_REASONS", "LogFindings", "appraise_log", "resume_log"]
 
 MAX_LAG = 256
 """Lines that may follow the proven prefix: a busy machine measures some dozens while a quote is made."""
 IN_FLIGHT = 1
 """Lines that the kernel may have in its log and not yet in the PCR: it holds a mutex from the one to the other. So the last
-line of a log that was read may still be missing from the quote after it; it was judged when it was told."""
-MAX_REASONS = 24
-"""Reasons told about lines, a machine out of its baseline has thousands; the rest is counted."""
-AGGREGATE = b"boot_aggregate"
+line of a log that was read may still be missing from the quote after it; it was judged when it was told. `LogState` keeps
+so many values of PCR 10 before the last."""
 
-NG = b"ima-ng"
-Unknown = tuple[int, bytes, bytes]
-"""A line's number (from 0), digest and path."""
-
-_SIZES = {b"sha256:": 32, b"sha384:": 48, b"sha512:": 64}
+Values = Mapping[str, Mapping[int, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class LogFindings:
-    """`lines` in the log, of them `proven` by the quote, and every reason why they are not good enough."""
-
-    lines: int
-    proven: int
-    reasons: tuple[Reason, ...]
-
-
-def appraise_log(log: bytes, accepted: int, pcrs: Mapping[str, Mapping[int, bytes]], allowed: Allowed) -> LogFindings:
-    """Judge this boot's whole `log`, of which the first `accepted` bytes were accepted before, by the quoted `pcrs` and what is `allowed`.
+def appraise_log(log: bytes, accepted: int, pcrs: Values, allowed: Allowed) -> LogFindings:
+    """Judge this boot's whole `log`, of which the first `accepted` bytes were accepted before, by the quoted `pcrs` and
+    what a baseline allows (`Baseline.at`).
 
     Never raises for a bad log: a log that does not parse, or that the quote does not prove, has that as its reason.
     """
+    quoted = _quoted(pcrs)
+    scan = Scan(allowed, quoted)
     try:
-        lines = split_log(log, accepted)
-        unknown = _unknown(lines, allowed)
+        if accepted > len(log):
+            raise bad(1, "it is shorter than what was accepted before")
+        scan.read(log, 0, accepted)
+        before = scan.lines
+        scan.read(log, accepted, len(log))
     except PerunError as exc:
         return LogFindings(0, 0, exc.reasons)
-    total, before = len(lines), lines.before
-    reasons = check_template_hashes(lines)
     try:
-        proven = replay(lines, {bank: values[PCR] for bank, values in pcrs.items() if PCR in values})
+        check_extended(quoted)
+        for bank, count in scan.proven.items():
+            if not count:
+                raise mismatch(parse_log(log)[0], bank, quoted[bank])
     except PerunError as exc:
-        return LogFindings(total, 0, (*reasons, *exc.reasons))
-    if proven < before - IN_FLIGHT:
-        reasons.append(
-            Reason(
-                PCR10_MISMATCH,
-                "the quote does not prove lines that were told before",
-                expected=f"at least {before - IN_FLIGHT} lines",
-                seen=f"{proven} lines",
-            )
-        )
-    if total - proven > MAX_LAG:
-        reasons.append(
-            Reason(
-                IMA_LAG,
-                "too many lines follow the quoted prefix",
-                expected=f"at most {MAX_LAG}",
-                seen=str(total - proven),
-            )
-        )
-    reasons.extend(_aggregate(*read_fields(lines.templates[0], lines.data[0], 0), pcrs))
-    reasons.extend(_bounded(_line_reasons(lines, unknown, allowed.files)))
-    return LogFindings(total, proven, tuple(reasons))
+        return LogFindings(scan.lines, 0, (*scan.reasons, *exc.reasons))
+    if len(set(scan.proven.values())) != 1:
+        return LogFindings(scan.lines, 0, (*scan.reasons, different(scan.proven)))
+    proven = next(iter(scan.proven.values()))
+    reasons = (*scan.reasons, *_prefix_reasons(scan.lines, proven, before), *_reasons(scan, proven, pcrs, allowed.ima))
+    return LogFindings(scan.lines, proven, reasons, None if reasons else _state(scan, allowed))
 
 
-def _unknown(lines: Columns, allowed: Allowed) -> list[Unknown]:
-    """The lines that are not, byte by byte, what the kernel writes for an allowed file: these are read and looked at.
-
-    Raises `EvidenceRefusal` (non_canonical) for one that is not of its form.
+def resume_log(new: bytes, state: LogState, pcrs: Values, allowed: Allowed) -> LogFindings | None:
+    """What `appraise_log` finds of the log that `state` is of and the `new` lines after it, all of the former accepted
+    before. None where only judging all of it can tell: under another baseline or other banks, and when anything is wrong.
     """
-    known = allowed.ng_lines
-    found = [
-        number
-        for number, (data, template) in enumerate(zip(lines.data, lines.templates, strict=True))
-        if data not in known or template != NG
-    ]
-    odd = {number for number, told in enumerate(lines.hashes) if told == VIOLATION} if VIOLATION in lines.hashes else ()
-    return [
-        (number, *read_fields(lines.templates[number], lines.data[number], number))
-        for number in sorted({*found, *odd, *lines.others})
-    ]
+    quoted = _quoted(pcrs)
+    if state.judged_by != allowed.state or state.values.keys() != quoted.keys():
+        return None
+    scan = Scan(allowed, quoted, state)
+    try:
+        scan.read(new, 0, len(new))
+    except PerunError:
+        return None
+    counts = set(scan.proven.values())
+    if len(counts) != 1:
+        return None
+    proven = next(iter(counts))
+    # the state reaches back by as many lines as may be in flight, so what it finds proven covers those told before
+    if not proven or scan.reasons or any(_prefix_reasons(scan.lines, proven, state.lines)):
+        return None
+    if any(_reasons(scan, proven, pcrs, allowed.ima)):
+        return None
+    return LogFindings(scan.lines, proven, (), _state(scan, allowed))
 
 
-def _aggregate(digest: bytes, path: bytes, pcrs: Mapping[str, Mapping[int, bytes]]) -> Iterator[Reason]:
+def _quoted(pcrs: Values) -> dict[str, bytes]:
+    return {bank: values[PCR] for bank, values in pcrs.items() if PCR in values}
+
+
+def _state(scan: Scan, allowed: Allowed) -> LogState:
+    return LogState(allowed.state, scan.size, scan.lines, scan.values, scan.judge.noted)
+
+
+def _prefix_reasons(lines: int, proven: int, before: int) -> Iterator[Reason]:
+    if proven < before - IN_FLIGHT:
+        yield Reason(
+            PCR10_MISMATCH,
+            "the quote does not prove lines that were told before",
+            expected=f"at least {before - IN_FLIGHT} lines",
+            seen=f"{proven} lines",
+        )
+    if lines - proven > MAX_LAG:
+        yield Reason(
+            IMA_LAG,
+            "too many lines follow the quoted prefix",
+            expected=f"at most {MAX_LAG}",
+            seen=str(lines - proven),
+        )
+
+
+def _reasons(scan: Scan, proven: int, pcrs: Values, rules: ImaRules) -> Iterator[Reason]:
+    noted = scan.judge.noted
+    yield from _aggregate(noted, pcrs)
+    yield from scan.judge.reasons
+    missing = [path for path in sorted(rules.require) if not 0 < noted.required.get(path.encode(), 0) <= proven]
+    for path in missing[:MAX_REASONS]:
+        yield Reason(IMA_REQUIRED, f"{shown(path.encode())} was not measured", seen=f"{proven} proven lines without it")
+    if len(missing) > MAX_REASONS:
+        yield Reason(IMA_REQUIRED, f"and {len(missing) - MAX_REASONS} more files were not measured")
+    if rules.policies and not 0 < noted.policy <= proven:
+        yield Reason(
+            IMA_POLICY, "no agreed IMA policy is among the proven lines", expected=", ".join(sorted(rules.policies)[:2])
+        )
+
+
+def _aggregate(noted: Noted, pcrs: Values) -> Iterator[Reason]:
+    digest, path = noted.first
     if path != AGGREGATE:
-        yield Reason(BOOT_AGGREGATE, "the IMA log does not begin with boot_aggregate", seen=_shown(path))
+        yield Reason(BOOT_AGGREGATE, "the IMA log does not begin with boot_aggregate", seen=shown(path))
         return
     algorithm, _, value = digest.partition(b":\0")
-    bank = algorithm.decode("ascii", "backslashreplace")
+    bank = shown(algorithm)
     values = pcrs.get(bank, {}) if bank in STRONG_BANKS else {}
     if any(index not in values for index in range(10)):
         yield Reason(BOOT_AGGREGATE, "boot_aggregate is of a bank whose PCRs 0 to 9 are not quoted", seen=bank)
         return
     expected = hashlib.new(bank, b"".join(values[index] for index in range(10))).digest()
-    if expected != value:
-        yield Reason(
-            BOOT_AGGREGATE,
-            "boot_aggregate is not that of the quoted PCRs 0 to 9",
-            expected=f"{bank}:{expected.hex()}",
-            seen=f"{bank}:{value.hex()}",
-        )
-
-
-def _line_reasons(
-    lines: Columns, unknown: list[Unknown], allowed: Mapping[bytes, frozenset[bytes]]
-) -> Iterator[Reason]:
-    nothing: frozenset[bytes] = frozenset()
-    for at, digest, path in unknown:
-        number = at + 1
-        if (pcr := lines.others.get(at, PCR)) != PCR:
-            yield Reason(IMA_PCR, f"line {number} of the IMA log is for another PCR", expected="10", seen=str(pcr))
-        if lines.hashes[at] == VIOLATION:
-            yield Reason(IMA_VIOLATION, f"line {number} of the IMA log is a violation", seen=_shown(path))
-        elif digest not in allowed.get(path, nothing):
-            if number == 1 and path == AGGREGATE:
-                continue
-            yield _refused(number, digest, path, allowed)
-
-
-def _refused(number: int, digest: bytes, path: bytes, allowed: Mapping[bytes, frozenset[bytes]]) -> Reason:
-    algorithm, _, value = digest.partition(b"\0")
-    if _SIZES.get(algorithm) != len(value):
-        seen = f"{_shown(algorithm)} with {len(value)} bytes, {_shown(path)}"
-        return Reason(WEAK_DIGEST, f"line {number} of the IMA log has a digest that is not accepted", seen=seen)
-    if path == AGGREGATE:
-        return Reason(BOOT_AGGREGATE, f"line {number} of the IMA log is another boot_aggregate")
-    listed = [_shown(d.partition(b"\0")[0]) + d.partition(b"\0")[2].hex() for d in sorted(allowed.get(path, ()))]
-    return Reason(
-        NOT_IN_POLICY,
-        f"{_shown(path)} was loaded" + (" with another digest than agreed" if listed else " and is not agreed"),
-        expected=", ".join(listed[:2]),
-        seen=_shown(algorithm) + value.hex(),
-    )
-
-
-def _bounded(reasons: Iterator[Reason]) -> Iterator[Reason]:
-    left = 0
-    last: Reason | None = None
-    for count, reason in enumerate(reasons, 1):
-        if count <= MAX_REASONS:
-            yield reason
-        else:
-            left, last = left + 1, reason
-    if last is not None:
-        yield Reason(last.rule, f"and {left} more lines of the IMA log are refused")
-
-
-def _shown(text: bytes) -> str:
-    return printable(text.decode("utf-8", "backslashreplace"), 200)
+    if expected == value:
+        return
+    told = "boot_aggregate is not that of the quoted PCRs 0 to 9"
+    if hashlib.new(bank, b"".join(values[index] for index in range(8))).digest() == value:
+        told = "boot_aggregate is that of the quoted PCRs 0 to 7 alone, as kernels before Linux 5.8 make it"
+    yield Reason(BOOT_AGGREGATE, told, expected=f"{bank}:{expected.hex()}", seen=f"{bank}:{value.hex()}")

@@ -113,7 +113,7 @@ def check_ima(data: bytes, pcr10: tuple[str, bytes] | None = None) -> Checked:
     if ima is None:
         return found.checked({"ima": None})
     found.add(ima.reasons)
-    covered = found.attempt(replay, ima.columns, dict([pcr10])) if pcr10 is not None else None
+    covered = found.attempt(replay, ima.lines, dict([pcr10])) if pcr10 is not None else None
     return found.checked({"ima": {**ima.claims(covered), "pcr10": ima.replayed()}})
 
 
@@ -169,7 +169,7 @@ def _prove(
         return None  # nothing says what the values are: only the quote itself was to be judged
     replayed = boot.pcrs if boot is not None else {}
     agreed = baseline.at(now).pcrs if baseline is not None else {}
-    lines = ima.columns if ima is not None else None
+    lines = ima.lines if ima is not None else None
     proven = prove_values(attest, signature.hash, replayed, lines, agreed)
     if proven is None:
         _explain_failure(found, attest, replayed, ima)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from perunml.evidence.bundle import BANK_SIZES
-from perunml.evidence.codes import BOOT_AGGREGATE, IMA_NOT_EXTENDED, IMA_PCR, NON_CANONICAL
-from perunml.evidence.ima.parse import Columns, Line, read_lines, split_log
+from perunml.evidence.codes import BOOT_AGGREGATE, IMA_NOT_EXTENDED, IMA_PCR, IMA_TEMPLATE, NON_CANONICAL
+from perunml.evidence.ima.parse import IMA, TEMPLATES, Line, fields_of, parse_log
 from perunml.evidence.ima.replay import VIOLATION, check_template_hashes, prefix_values
 from perunml.wire.errors import refuse
 from perunml.wire.rules import Reason, printable
@@ -29,7 +29,6 @@ Values = Mapping[str, Mapping[int, bytes]]
 class ImaLog:
     """`reasons` is what is wrong with the log itself, whatever a quote says."""
 
-    columns: Columns
     lines: Sequence[Line]
     reasons: tuple[Reason, ...]
     form: str
@@ -67,7 +66,7 @@ class ImaLog:
         found = {}
         for bank, size in BANK_SIZES.items():
             value = bytes(size)
-            for value in prefix_values(self.columns, bank):  # noqa: B007  # the last one is wanted
+            for value in prefix_values(self.lines, bank):  # noqa: B007  # the last one is wanted
                 pass
             found[bank] = value.hex()
         return found
@@ -80,8 +79,8 @@ class ImaLog:
             "form": self.form,
             "entries": len(self.lines),
             "covered": covered,
-            "violations": sum(told == VIOLATION for told in self.columns.hashes),
-            "templates": dict(sorted(Counter(map(_shown, self.columns.templates)).items())),
+            "violations": sum(line[1] == VIOLATION for line in self.lines),
+            "templates": dict(sorted(Counter(_shown(line[5]) for line in self.lines).items())),
             "digests": dict(sorted(algorithms.items())),
             "boot_aggregate": f"{first[0]}:{first[1].hex()}" if first is not None else None,
         }
@@ -97,9 +96,8 @@ def read_ima(data: bytes) -> ImaLog:
     """Raises `EvidenceRefusal` for a log that does not parse."""
     if len(data) > MAX_FILE:
         raise refuse(NON_CANONICAL, "the IMA log is too long", expected=f"at most {MAX_FILE} bytes")
-    columns = split_log(data)
-    lines = read_lines(columns)
-    reasons = check_template_hashes(columns)
+    lines, _ = parse_log(data)
+    reasons = check_template_hashes(lines)
     for number, line in enumerate(lines, 1):
         if line[0] != PCR:
             seen = str(line[0])
@@ -107,7 +105,12 @@ def read_ima(data: bytes) -> ImaLog:
                 Reason(IMA_PCR, f"line {number} of the IMA log is for another PCR", expected="10", seen=seen)
             )
             break
-    return ImaLog(columns, lines, tuple(reasons), "binary")
+    for number, line in enumerate(lines, 1):
+        if line[5] != IMA and not fields_of(line[5]):
+            told = f"line {number} of the IMA log is of an unknown template"
+            reasons.append(Reason(IMA_TEMPLATE, told, expected=", ".join(map(_shown, TEMPLATES)), seen=_shown(line[5])))
+            break
+    return ImaLog(lines, tuple(reasons), "binary")
 
 
 def _shown(text: bytes) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from perunml.evidence.bundle import BANK_SIZES
-from perunml.evidence.ima.parse import Columns
+from perunml.evidence.ima.parse import Line
 from perunml.evidence.ima.replay import prefix_values
 from perunml.evidence.tpm.algorithms import DIGEST
 from perunml.evidence.tpm.attest import Attest
@@ -44,7 +44,7 @@ def prove_values(
     attest: Attest,
     hash_name: str,
     replayed: Mapping[str, Mapping[int, bytes]],
-    lines: Columns | None,
+    lines: Sequence[Line] | None,
     agreed: Agreed,
 ) -> Proven | None:
     """The values of the selected PCRs whose digest (by the signature's hash, `hash_name`) the quote signs, or None.
@@ -104,7 +104,7 @@ def _assignments(
 
 
 def _search(
-    wanted: bytes, hash_name: str, order: Sequence[Pcr], values: dict[Pcr, bytes], lines: Columns | None
+    wanted: bytes, hash_name: str, order: Sequence[Pcr], values: dict[Pcr, bytes], lines: Sequence[Line] | None
 ) -> tuple[int | None, dict[Pcr, bytes]] | None:
     """The number of lines and the values whose digest is `wanted`."""
     digest = DIGEST[hash_name]
