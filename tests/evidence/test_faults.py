@@ -58,6 +58,7 @@ def test_every_failure_is_told_not_the_first() -> None:
     tpm.measure("/opt/worse", b"worse", violation=True)
     assert codes(judged(tpm, tpm.bundle(BINDING), baseline)) == [
         "pcr_mismatch",
+        "event_log_mismatch",
         "boot_aggregate",
         "not_in_policy",
         "ima_violation",

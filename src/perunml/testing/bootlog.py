@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from perunml.evidence.bootlog.parse import EV_NO_ACTION
 from perunml.evidence.bootlog.variables import GLOBAL, IMAGE_SECURITY
+from perunml.evidence.rules import BootRules
 from perunml.evidence.tpm.algorithms import HASH_IDS
 
 SEPARATOR, ACTION, EVENT_TAG, CRTM_VERSION, IPL = 0x04, 0x80000007, 0x06, 0x08, 0x0D
@@ -37,6 +38,12 @@ def signature_list(kind: uuid.UUID, *items: bytes) -> bytes:
     size = 16 + len(items[0])
     body = b"".join(OWNER.bytes_le + item for item in items)
     return kind.bytes_le + u32(28 + len(body)) + u32(0) + u32(size) + body
+
+
+def certificate(of: bytes) -> bytes:
+    """What looks like a certificate in DER, as far as a boot log's reader looks."""
+    body = of.ljust(256, b"\0")
+    return b"\x30\x82" + len(body).to_bytes(2) + body
 
 
 @dataclass(slots=True)
@@ -129,7 +136,7 @@ class Boot:
     """What a machine boots: the parts of `boot`'s log. `dbx` are SHA-256 hashes; `uki` sections by name, in order."""
 
     secure: bool = True
-    certificate: bytes = b"a certificate that vouches for the image"
+    certificate: bytes = certificate(b"vouches for the image")
     dbx: tuple[bytes, ...] = (hashlib.sha256(b"a revoked image").digest(),)
     image: bytes = b"a unified kernel image"
     cmdline: str = "root=/dev/vda ima_policy=tcb lockdown=confidentiality"
@@ -168,3 +175,22 @@ def boot(what: Boot | None = None, banks: Sequence[str] = ("sha256",), *, locali
     log.action(5, "Exit Boot Services Invocation")
     log.action(5, "Exit Boot Services Returned with Success")
     return log
+
+
+def boot_rules(what: Boot, bank: str = "sha256") -> BootRules:
+    """What parties would demand of this boot, besides the exact PCRs 0 to 2."""
+
+    def named(data: bytes) -> str:
+        return f"{bank}:{hashlib.new(bank, data).hexdigest()}"
+
+    return BootRules(
+        secure_boot=what.secure,
+        authorities=frozenset([f"sha256:{hashlib.sha256(what.certificate).hexdigest()}"])
+        if what.secure
+        else frozenset(),
+        dbx=frozenset("sha256:" + value.hex() for value in what.dbx),
+        applications=frozenset([named(what.image)]),
+        loaded=frozenset(named(content) for content in (*what.sections().values(), what.initrd)),
+        cmdline=frozenset(what.cmdline.split()),
+        no_cmdline=frozenset(["ima=off", "init=", "ima_appraise="]),
+    )

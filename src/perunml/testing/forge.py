@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from perunml.evidence.baseline import Baseline
 from perunml.evidence.binding import tpm_extra_data
+from perunml.evidence.bootlog.parse import EV_NO_ACTION
 from perunml.evidence.bundle import BANK_SIZES, Bundle, TpmPart
 from perunml.evidence.policy import Machine
 from perunml.evidence.tpm.algorithms import CRYPTOGRAPHY, CURVE_WIDTHS, ECDSA, HASH_IDS, RSAPSS, RSASSA
@@ -25,6 +26,7 @@ from perunml.evidence.tpm.credential import kdfa, kdfe
 from perunml.evidence.tpm.keys import USER_WITH_AUTH, check_ak, qualified_names
 from perunml.evidence.tpm.public import parse_public
 from perunml.evidence.tpm.template import POLICY_B, ek_machine
+from perunml.testing.bootlog import Boot, MadeLog, boot, boot_rules
 from perunml.testing.ca import DevelopmentCa
 from perunml.testing.imalog import ImaLine, boot_aggregate, ima_line
 from perunml.testing.structures import (
@@ -78,6 +80,8 @@ class Quoting:
     scheme: int = 0
     log: bytes | None = None
     offset: int = 0
+    event_log: bytes | None = None
+    cmdline: str | None = None
 
 
 class ForgedTpm:
@@ -86,6 +90,7 @@ class ForgedTpm:
     ak      ``p256``, ``p384``, ``rsa`` (RSASSA) or ``rsapss``
     ek      one of `EK_KINDS`
     banks   PCR banks allocated and quoted
+    boots   what it boots, and tells in its boot log
     """
 
     def __init__(
@@ -99,8 +104,10 @@ class ForgedTpm:
         files: Mapping[str, bytes] = FILES,
         ca: DevelopmentCa | None = None,
         attributes: int = AK_ATTRIBUTES,
+        boots: Boot | None = None,
     ) -> None:
         self.ca = ca or default_ca()
+        self.boots = boots or Boot()
         self.banks = tuple(banks)
         self.template = template
         self._files = dict(files)
@@ -126,16 +133,18 @@ class ForgedTpm:
         self.firmware = 0x2020_0101_0000_0000
         self.reset, self.restart, self.clock = 1, 0, 10_000
         self._accepted = 0
-        self._boot()
+        self._boot(boot(self.boots, self.banks, locality=0))
 
     # the machine
 
-    def _boot(self) -> None:
+    def _boot(self, log: MadeLog) -> None:
+        self.boot_log = log
         self.pcrs: dict[str, list[bytes]] = {bank: [bytes(BANK_SIZES[bank])] * 24 for bank in self.banks}
         self.lines: list[ImaLine] = []
         self._accepted = 0
-        for index in range(10):
-            self.extend(index, b"boot %d" % index)
+        for event in log.events:
+            if event.type != EV_NO_ACTION:
+                self.extend_digests(event.index, event.digests)
         first = next((bank for bank in self.banks if bank != "sha1"), "sha1")
         self.log(boot_aggregate(self.pcrs[first], first, template=self.template))
         for path, content in self._files.items():
@@ -143,13 +152,22 @@ class ForgedTpm:
 
     def reboot(self) -> None:
         """One more reset: PCRs and log begin anew, and the clock goes on."""
+        self.boot_into(lambda log: None)
+
+    def boot_into(self, change: Callable[[MadeLog], object]) -> None:
+        """A reset into another state: `change` is made to the log of what it boots, before it is measured."""
+        log = boot(self.boots, self.banks, locality=0)
+        change(log)
         self.reset, self.restart, self.clock = self.reset + 1, 0, self.clock + 1000
-        self._boot()
+        self._boot(log)
 
     def extend(self, index: int, data: bytes) -> None:
-        """Extend a PCR in every bank by the bank's hash of `data`."""
+        """Extend a PCR in every bank by the bank's hash of `data`, outside of any log."""
+        self.extend_digests(index, {bank: hashlib.new(bank, data).digest() for bank in self.pcrs})
+
+    def extend_digests(self, index: int, digests: Mapping[str, bytes]) -> None:
         for bank, values in self.pcrs.items():
-            values[index] = hashlib.new(bank, values[index] + hashlib.new(bank, data).digest()).digest()
+            values[index] = hashlib.new(bank, values[index] + digests[bank]).digest()
 
     def measure(self, path: str | bytes, content: bytes, **options: Any) -> None:
         """One more line in the IMA log, as if the file had been loaded; `options` as of `imalog.ima_line`."""
@@ -178,6 +196,13 @@ class ForgedTpm:
                 for path, content in self._files.items()
             },
         )
+
+    def boot_baseline(self, **changes: Any) -> Baseline:
+        """The same state, with PCRs 0 to 2 by their values and the rest by what the boot log tells; `changes` are other
+        members of `BootRules`."""
+        exact = self.baseline()
+        pcrs = {bank: {i: value for i, value in values.items() if i < 3} for bank, values in exact.pcrs.items()}
+        return replace(exact, pcrs=pcrs, boot=replace(boot_rules(self.boots, next(iter(pcrs))), **changes))
 
     def enrolled(self, last_clock: tuple[int, int, int] | None = None, *, simulated: bool = True) -> Machine:
         """What a manager would have recorded at enrolment."""
@@ -257,7 +282,9 @@ class ForgedTpm:
         values = how.values or {bank: {i: self.pcrs[bank][i] for i in indices} for bank, indices in banks}
         signature = sign(how.key or self._ak, how.scheme or self._scheme, hash_name, message)
         log = self.ima_log if how.log is None else how.log
-        return TpmPart(message, signature, values, log[how.offset :], how.offset, b"")
+        event_log = self.boot_log.encoded if how.event_log is None else how.event_log
+        cmdline = self.boots.cmdline if how.cmdline is None else how.cmdline
+        return TpmPart(message, signature, values, log[how.offset :], how.offset, event_log, cmdline=cmdline)
 
 
 def sign(key: Private, scheme: int, hash_name: str, message: bytes) -> bytes:

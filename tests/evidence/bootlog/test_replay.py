@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perunml.evidence.bootlog.facts import read_boot_log
 from perunml.evidence.bootlog.parse import EV_NO_ACTION, BootLog, parse_boot_log
 from perunml.evidence.bootlog.replay import explained, replay
 from perunml.evidence.bundle import BANK_SIZES
@@ -142,6 +143,16 @@ def test_q12_a_second_bank_that_contradicts_is_refused() -> None:
     proven, mismatches = compared(log, quoted)
     assert sorted(mismatches) == [7]
     assert 7 not in proven
+
+
+def test_q9_a_pcr_is_proven_only_in_the_bank_that_is_read() -> None:
+    """Facts are digests of one bank; a PCR that is quoted in another bank alone proves none of them."""
+    log = boot(banks=("sha256", "sha384"))
+    quoted = quoted_of(log)
+    quoted = {"sha256": {i: v for i, v in quoted["sha256"].items() if i != 4}, "sha384": {4: quoted["sha384"][4]}}
+    facts = read_boot_log(parse_boot_log(log.encoded), quoted)
+    assert facts.bank == "sha256"
+    assert facts.proven == frozenset(range(16)) - {4}
 
 
 def _late(log: MadeLog) -> None:
