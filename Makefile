@@ -1,11 +1,13 @@
 # `make demo` and `make test` are all that a newcomer needs; both set up what is missing.
-.PHONY: help setup demo test lint bench lock clean
+.PHONY: help setup demo test test-long fuzz lint bench lock clean
 
 PY := .venv/bin/python
 
 help:
 	@echo "make demo [DATA=folder]  the whole story: five parties, one manager, two hosts, a model trained and served"
 	@echo "make test                all tests (under 10 minutes on 2 cores)"
+	@echo "make test-long           a million mutations of evidence, and what else takes minutes"
+	@echo "make fuzz                fuzz every parser of evidence [FUZZ_SECONDS=120 in all] [FUZZ_TARGETS=\"attest public\"]"
 	@echo "make lint                ruff, mypy --strict, the import contract"
 	@echo "make bench               measure, and write bench/results"
 	@echo "make setup               Debian packages and .venv"
@@ -19,6 +21,13 @@ demo: setup
 
 test: setup
 	@$(PY) -m pytest -q -n 2 --dist loadfile
+
+test-long: setup
+	@$(PY) -m pytest -q -n 2 -m long
+
+fuzz: setup
+	@$(PY) -m pip --disable-pip-version-check --quiet install -r requirements/fuzz.txt
+	@$(PY) fuzz/run.py --seconds $(or $(FUZZ_SECONDS),120) $(FUZZ_TARGETS)
 
 lint: setup
 	@.venv/bin/ruff check .

@@ -1,0 +1,168 @@
+"""What is fuzzed: every parser that reads what a machine, or whoever stands between, sends. A target takes bytes and may
+raise `PerunError` alone; anything else, a second or 256 MiB, is a crash.
+
+Each has seeds: what the forge makes, and the captured evidence where that folder is at hand (PERUNML_VECTORS).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from perunml.evidence.baseline import Allowed, Baseline
+from perunml.evidence.bootlog.judge import judge_boot_log
+from perunml.evidence.bundle import BANK_SIZES, Bundle
+from perunml.evidence.ima.appraise import appraise_log
+from perunml.evidence.rules import BootRules
+from perunml.evidence.tpm.attest import parse_attest
+from perunml.evidence.tpm.certificate import parse_certificate
+from perunml.evidence.tpm.cloud import read_instance
+from perunml.evidence.tpm.credential import make_credential
+from perunml.evidence.tpm.crl import parse_crl
+from perunml.evidence.tpm.public import parse_public
+from perunml.evidence.tpm.signature import parse_signature
+from perunml.testing.forge import EK_KINDS, ForgedTpm
+from perunml.wire.canonical import canonical, load_json
+from perunml.wire.errors import PerunError
+
+VECTORS = Path(os.environ.get("PERUNML_VECTORS") or Path(__file__).resolve().parents[2] / "shared" / "vectors")
+PCRS = {bank: {index: bytes(size) for index in range(24)} for bank, size in BANK_SIZES.items()}
+BINDING = b"\x5a" * 48
+AK_NAME = b"\0\x0b" + bytes(32)
+LARGEST_SEED = 256 * 1024
+"""Bytes: larger files only slow the mutator down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`run` reads one input, `seeds` gives honest ones, `largest` bounds inputs in bytes."""
+
+    run: Callable[[bytes], object]
+    seeds: Callable[[], Iterable[bytes]]
+    largest: int = 8 * 1024
+
+
+def _public(data: bytes) -> None:
+    area = parse_public(data)
+    assert len(area.name) in (34, 50, 66)
+    area.key()
+
+
+def _certificate(data: bytes) -> None:
+    made = parse_certificate(data)
+    made.key()
+    read_instance(made)
+    assert made.name
+    assert parse_certificate(made.raw).raw == made.raw
+
+
+def _credential(data: bytes) -> None:
+    identity, secret = make_credential(data, AK_NAME, b"x" * 32)
+    assert identity
+    assert secret
+
+
+def _ima(data: bytes) -> None:
+    found = appraise_log(data, 0, PCRS, Allowed({}, {}))
+    assert found.reasons
+
+
+def _boot(data: bytes) -> None:
+    judge_boot_log(data, "ima_policy=tcb", PCRS, BootRules(secure_boot=True), {})
+
+
+def _bundle(data: bytes) -> None:
+    made = Bundle.from_json(load_json(data))
+    assert Bundle.from_json(made.as_json()) == made
+
+
+def _baseline(data: bytes) -> None:
+    made = Baseline.from_json(load_json(data))
+    assert Baseline.from_json(made.as_json()) == made
+
+
+@cache
+def _tpms() -> tuple[ForgedTpm, ...]:
+    return tuple(ForgedTpm(ak=kind, banks=("sha256", "sha384")) for kind in ("p256", "p384", "rsa", "rsapss"))
+
+
+def _files(*patterns: str) -> Iterator[bytes]:
+    """Captured evidence; nothing where the folder is missing."""
+    for pattern in patterns:
+        for path in sorted(VECTORS.glob(pattern)):
+            if path.is_file() and path.stat().st_size <= LARGEST_SEED:
+                yield path.read_bytes()
+
+
+def _attests() -> Iterator[bytes]:
+    yield from (tpm.quote(BINDING).attest for tpm in _tpms())
+    yield from _files("measured-vm/*/quote_*.msg")
+
+
+def _signatures() -> Iterator[bytes]:
+    yield from (tpm.quote(BINDING).signature for tpm in _tpms())
+    yield from _files("measured-vm/*/quote_*.sig")
+
+
+def _eks() -> Iterator[bytes]:
+    yield from (ForgedTpm(ek=kind).ek_public for kind in EK_KINDS if kind != "rsa4096")
+    yield from _files("measured-vm/*/ek_*.tpm2b_public")
+
+
+def _publics() -> Iterator[bytes]:
+    yield from (tpm.ak_public for tpm in _tpms())
+    yield from _eks()
+    yield from _files("measured-vm/*/ak_*.tpm2b_public")
+
+
+def _certificates() -> Iterator[bytes]:
+    ca = _tpms()[0].ca
+    yield from (ca.root, *ca.chain, _tpms()[0].enrolment()["ek_certificate"])
+    yield from _files("tpm-ek/*/*.der", "tpm-ek/*/*.crt", "tpm-ek/*/*.cer", "tpm-ek/*/*.pem", "measured-vm/*/*.crt.der")
+
+
+def _crls() -> Iterator[bytes]:
+    yield from (_tpms()[0].ca.revocations([1, 2**100]), _tpms()[0].ca.revocations(by_root=True))
+
+
+def _imas() -> Iterator[bytes]:
+    yield from (ForgedTpm(template=name).ima_log for name in ("ima-ng", "ima-sig", "ima-ngv2", "ima-sigv2"))
+    yield from _files("measured-vm/*/ima.bin", "measured-vm/tampered/*/ima.bin")
+
+
+def _boots() -> Iterator[bytes]:
+    yield from _files("measured-vm/*/bios_measurements.bin", "tcg-eventlog/**/*", "tpm-quote/*/*.eventlog")
+
+
+def _bundles() -> Iterator[bytes]:
+    yield from (canonical(tpm.bundle(BINDING).as_json()) for tpm in _tpms())
+
+
+def _baselines() -> Iterator[bytes]:
+    yield from (canonical(tpm.baseline().as_json()) for tpm in _tpms())
+
+
+TARGETS: dict[str, Target] = {
+    "attest": Target(parse_attest, _attests),
+    "public": Target(_public, _publics),
+    "signature": Target(parse_signature, _signatures),
+    "certificate": Target(_certificate, _certificates, 20 * 1024),
+    "crl": Target(parse_crl, _crls, 64 * 1024),
+    "credential": Target(_credential, _eks),
+    "ima": Target(_ima, _imas, 128 * 1024),
+    "bootlog": Target(_boot, _boots, 128 * 1024),
+    "bundle": Target(_bundle, _bundles, 64 * 1024),
+    "baseline": Target(_baseline, _baselines, 64 * 1024),
+}
+
+
+def run_one(name: str, data: bytes) -> None:
+    """One input: refused with a code, or read."""
+    try:
+        TARGETS[name].run(data)
+    except PerunError as exc:
+        if not exc.code:
+            raise
