@@ -13,6 +13,7 @@ from perunml.manager.config import Config
 from perunml.manager.keys import Keys
 from perunml.manager.library import Library
 from perunml.manager.limits import Limits
+from perunml.manager.logstates import LogStates
 from perunml.manager.pending import Challenges, Enrolments
 from perunml.manager.store.database import Database
 from perunml.manager.writer import Writer
@@ -34,6 +35,7 @@ class Services:
     clock: Clock
     limits: Limits
     library: Library
+    logs: LogStates
     challenges: Challenges
     enrolments: Enrolments
     attester: Attester
@@ -47,8 +49,13 @@ def make_services(config: Config, keys: Keys, *, clock: Clock | None = None) -> 
     database = Database.open(config.database)
     with database.read() as connection:
         clock.raise_floor(journal.check(connection, keys).time)
-    library = Library()
-    writer = Writer(database, keys, committed=clock.raise_floor, forget=library.forget)
+    library, logs = Library(), LogStates()
+
+    def forget() -> None:
+        library.forget()
+        logs.forget()
+
+    writer = Writer(database, keys, committed=clock.raise_floor, forget=forget)
     return Services(
         config=config,
         keys=keys,
@@ -59,6 +66,7 @@ def make_services(config: Config, keys: Keys, *, clock: Clock | None = None) -> 
         clock=clock,
         limits=Limits(clock.steady),
         library=library,
+        logs=logs,
         challenges=Challenges(clock.steady),
         enrolments=Enrolments(clock.steady),
         attester=SimulatedAttester.of(keys.machine),

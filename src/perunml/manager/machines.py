@@ -20,6 +20,10 @@ from perunml.wire.errors import refuse
 
 _MACHINE = "SELECT * FROM machines WHERE id = :machine"
 _LOG = "SELECT start, data FROM logs WHERE machine = :machine AND boot = :boot ORDER BY start"
+_PIECES = (
+    "SELECT start, data FROM logs WHERE machine = :machine AND boot = :boot AND start >= :start AND start < :size "
+    "ORDER BY start"
+)
 _ADD_LOG = Statement(insert(t.logs))
 _DROP_LOGS = "DELETE FROM logs WHERE machine = :machine AND boot <> :boot"
 _SET = (
@@ -128,30 +132,45 @@ def log_of(connection: Connection, machine: StoredMachine) -> bytes:
     return b"".join(bytes(row[1]) for row in rows)
 
 
+def keeps(connection: Connection, machine: StoredMachine, boot: str, start: int, log: bytes) -> bool:
+    """Whether the kept log of the boot, from byte `start` (where a piece begins) on, is what `log` begins with: then what is
+    found of the one is found of the other. `machine` is its row as it was before `log` was kept."""
+    size = machine.log_size if boot == machine.boot else 0
+    rows = connection.run(_PIECES, {"machine": machine.id, "boot": boot, "start": start, "size": size})
+    kept = b"".join(bytes(row[1]) for row in rows)
+    return start + len(kept) == size and log.startswith(kept)
+
+
 def remember(
     connection: Connection,
     machine: StoredMachine,
     *,
     boot: str,
     clock: Clock | None,
+    start: int,
     log: bytes,
     line: str,
     agreement: str,
     shared: bool,
 ) -> StoredMachine:
-    """Keep what accepted evidence proved: never an older clock, never a shorter log."""
+    """Keep what accepted evidence proved, of the log what follows its first `start` bytes: never an older clock or boot,
+    never a shorter log."""
     known = read_clock(machine.clock)
+    if known and clock and clock[:2] < known[:2]:
+        return machine  # quoted before a boot that is known by now
     newest = max(known, clock) if known and clock else clock or known
     size = machine.log_size if boot == machine.boot else 0
-    if len(log) > size:
-        _ADD_LOG.run(connection, machine=machine.id, boot=boot, start=size, data=log[size:])
+    if start > size:
+        raise ValueError("what is new of a log goes on from what is kept of it")
+    if start + len(log) > size:
+        _ADD_LOG.run(connection, machine=machine.id, boot=boot, start=size, data=log[size - start :])
     if boot != machine.boot:
         connection.run(_DROP_LOGS, {"machine": machine.id, "boot": boot})
     made = replace(
         machine,
         clock=write_clock(newest),
         boot=boot,
-        log_size=max(size, len(log)),
+        log_size=max(size, start + len(log)),
         boot_line=line,
         boot_agreement=agreement,
         boot_shared=shared,

@@ -129,7 +129,7 @@ def routes(services: Services) -> list[Spec]:
             known = machines.load(connection, machine)
             question = verdicts.ask(services, connection, held, stored.job, known, bundle, reserved.clock, reserved.log)
         bound = verdicts.bind(services, prepared.session, stored, machine, "release")
-        judged = await verdicts.answer(question, bundle, bound)
+        judged = await verdicts.answer(services, question, bundle, bound)
         now = services.clock.now()
         used: list[journal.Journal] = []
 
@@ -211,10 +211,11 @@ def _release(
     except PerunError as exc:
         return _refuse(transaction, run, machine.id, exc.reasons, now)
     job = held.agreement.jobs[run.job]
-    machine = machines.remember(
-        connection, machine, boot=appraisal.boot, clock=judged.clock, log=judged.log, line=held.line,
+    before, machine = machine, machines.remember(
+        connection, machine, boot=appraisal.boot, clock=judged.clock, start=judged.start, log=judged.log, line=held.line,
         agreement=held.agreement.digest, shared=job.tenancy == "shared",
     )  # fmt: skip
+    verdicts.keep(services, connection, before, machine, question, judged)
     if run.kind == "train" and run.released == 0:
         state.count_run(connection, held.line, run.job)
     lease = secrets.token_hex(16)

@@ -144,14 +144,14 @@ async def _judge(
             question = verdicts.ask(services, connection, held, run.job, machine, bundle, lease.clock, lease.log)
     if question is None:
         # The newest version has no such job: nothing to judge by, and the decision says so.
-        question = Question(machine, (), None, b"", held.agreement.digest, services.clock.now())
+        question = Question(machine, (), None, 0, held.agreement.digest, services.clock.now())
     wrong = _nonce(services, lease, nonce)
     if wrong is not None:
         await services.writer.submit(lambda tx: _note(tx, lease, wrong, services.clock.now(), purpose))
         raise wrong
     session = Session(lease.nonce, lease.role, lease.session_hpke, lease.session_key, lease.agreement)
     bound = verdicts.bind(services, session, run, lease.machine, purpose, payload)
-    judged = await verdicts.answer(question, bundle, bound)
+    judged = await verdicts.answer(services, question, bundle, bound)
     return Shown(lease, question, judged, bound, asked, purpose)
 
 
@@ -194,7 +194,8 @@ def _decide(services: Services, transaction: Transaction, shown: Shown, now: int
     )
     if isinstance(decided, Refusal):
         return _refuse(transaction, lease, decided.reasons, now, shown.purpose)
-    machine = _remember(connection, shown, machine, held, decided)
+    before, machine = machine, _remember(connection, shown, machine, held, decided)
+    verdicts.keep(services, connection, before, machine, shown.question, shown.judged)
     services.challenges.use(lease.nonce)
     return Decided(lease, run, held, decided, machine)
 
@@ -217,6 +218,7 @@ def _remember(
         machine,
         boot=shown.judged.appraisal.boot,
         clock=shown.judged.clock,
+        start=shown.judged.start,
         log=shown.judged.log,
         line=held.line,
         agreement=held.agreement.digest,

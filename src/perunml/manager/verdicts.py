@@ -7,14 +7,18 @@ the agreement it decides under is still the one whose policies were used.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from perunml.agreements.profiles import alternatives
 from perunml.evidence.binding import Purpose, binding
 from perunml.evidence.bundle import Bundle, TpmPart
-from perunml.evidence.judge import Judgement, judge
+from perunml.evidence.ima.state import LogState
+from perunml.evidence.judge import Judgement, judge, judge_new
 from perunml.evidence.policy import Policy
 from perunml.manager import machines
+from perunml.manager.codes import NONCE_MISMATCH
 from perunml.manager.context import Services
 from perunml.manager.library import Held
 from perunml.manager.machines import Clock, StoredMachine
@@ -22,9 +26,14 @@ from perunml.manager.state import StoredRun
 from perunml.manager.store.connection import Connection
 from perunml.release.policy import policy_for
 from perunml.wire.digests import digest_of
+from perunml.wire.errors import refuse
+
+T = TypeVar("T")
 
 INLINE = 64 * 1024
 """Bytes of log judged on the event loop itself; longer ones go to a thread."""
+_NOTHING = Policy("measured", "", None, False)
+"""Under which no evidence is good: there is no baseline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +50,12 @@ class Session:
 @dataclass(frozen=True, slots=True)
 class Question:
     """All that judging needs, read in one snapshot. `judged_by` is the digest of the agreement whose policies these are,
-    `now` the time of the snapshot."""
+    `now` the time of the snapshot; of the log kept of the machine's boot the first `size` bytes count."""
 
     machine: StoredMachine
     policies: tuple[Policy, ...]
     clock: Clock | None
-    log: bytes
+    size: int
     judged_by: str
     now: int
 
@@ -72,22 +81,74 @@ def ask(
     if now_known and (known is None or known[:2] != now_known[:2]):
         known = (now_known[0], now_known[1], 0) if known is None else now_known
         log = 0
-    kept = machines.log_of(connection, machine)[: max(log, offset)] if known else b""
-    return Question(machine, policies, known, kept, held.agreement.digest, services.clock.now())
+    size = min(max(log, offset), machine.log_size) if known else 0
+    return Question(machine, policies, known, size, held.agreement.digest, services.clock.now())
 
 
-async def answer(question: Question, bundle: Bundle, bound: bytes) -> Judgement:
-    """The judgement under the first policy that is met, else under the last one."""
-    size = len(question.log) + sum(len(part.ima_log) for part in bundle.parts if isinstance(part, TpmPart))
-    if size > INLINE:
-        return await asyncio.to_thread(_judge, question, bundle, bound)
-    return _judge(question, bundle, bound)
+async def answer(services: Services, question: Question, bundle: Bundle, bound: bytes) -> Judgement:
+    """The judgement under the first policy that is met, else under the last one: by what is new of the log where the state of
+    the rest is known, else by all of it. Raises `EvidenceRefusal` (nonce_mismatch): the machine booted meanwhile."""
+    new = sum(len(part.ima_log) for part in bundle.parts if isinstance(part, TpmPart))
+    if states := _states(services, question):
+        found = await _run(new, lambda: _judge_new(question, states, bundle, bound))
+        if found is not None:
+            return found
+    log = b""
+    if question.size:
+        with services.database.read() as connection:
+            log = machines.log_of(connection, question.machine)[: question.size]
+        if len(log) < question.size:
+            raise refuse(NONCE_MISMATCH, "the machine booted meanwhile: renew again")
+    return await _run(len(log) + new, lambda: _judge(question, log, bundle, bound))
 
 
-def _judge(question: Question, bundle: Bundle, bound: bytes) -> Judgement:
+def keep(
+    services: Services,
+    connection: Connection,
+    before: StoredMachine,
+    after: StoredMachine,
+    question: Question,
+    judged: Judgement,
+) -> None:
+    """Keep the state of an accepted log for the next renewal, when it is that of the log that is kept: the machine's row was
+    `before` that and is now `after`."""
+    boot, state = judged.appraisal.boot, judged.state
+    if state is None or (after.boot, after.log_size) != (boot, state.size):
+        return
+    known = question.size if boot == question.machine.boot else 0  # so many bytes were compared with what is kept
+    if machines.keeps(connection, before, boot, known, judged.log[known - judged.start :]):
+        services.logs.put(after.id, boot, state)
+
+
+def _states(services: Services, question: Question) -> list[tuple[Policy, LogState]]:
+    machine, found = question.machine, []
+    for policy in question.policies if question.size else ():
+        judged_by = policy.baseline.at(question.now).state if policy.baseline is not None else ""
+        state = services.logs.get(machine.id, machine.boot, question.size, judged_by)
+        if state is not None:
+            found.append((policy, state))
+    return found
+
+
+async def _run(size: int, judging: Callable[[], T]) -> T:
+    return judging() if size <= INLINE else await asyncio.to_thread(judging)
+
+
+def _judge_new(
+    question: Question, states: list[tuple[Policy, LogState]], bundle: Bundle, bound: bytes
+) -> Judgement | None:
     machine = question.machine.enrolled(question.clock)
-    for policy in question.policies:
-        found = judge(bundle, machine=machine, policy=policy, binding=bound, now=question.now, prior_log=question.log)
+    for policy, state in states:
+        found = judge_new(bundle, machine=machine, policy=policy, binding=bound, now=question.now, state=state)
+        if found is not None:
+            return found
+    return None
+
+
+def _judge(question: Question, log: bytes, bundle: Bundle, bound: bytes) -> Judgement:
+    machine = question.machine.enrolled(question.clock)
+    for policy in question.policies or (_NOTHING,):
+        found = judge(bundle, machine=machine, policy=policy, binding=bound, now=question.now, prior_log=log)
         if not found.appraisal.reasons:
             break
     return found

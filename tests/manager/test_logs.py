@@ -1,0 +1,200 @@
+"""A machine's IMA log at the manager: kept over restarts, judged by what is new of it, and never otherwise than as a whole."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manager.road import Road
+from manager.world import World, code_of
+from perunml.api.ledger import EntryList
+from perunml.evidence.ima.state import LogState, Noted
+from perunml.host.session import Session
+from perunml.manager import logstates, machines
+from perunml.manager.logstates import LogStates
+
+LOG_OF = machines.log_of
+PYTHON = ("/usr/bin/python3", b"an interpreter")
+
+
+@pytest.fixture
+def road(own_world: World, tmp_path: Path) -> Road:
+    return Road(own_world, tmp_path / "road")
+
+
+@contextmanager
+def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Machines whose kept log is read whole meanwhile."""
+    found: list[str] = []
+
+    def log_of(connection: Any, machine: machines.StoredMachine) -> bytes:
+        found.append(machine.id)
+        return LOG_OF(connection, machine)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(machines, "log_of", log_of)
+        yield found
+
+
+def kept(road: Road) -> machines.StoredMachine:
+    assert road.world.server is not None
+    with road.world.server.services.database.read() as connection:
+        return machines.load(connection, road.trainer.machine)
+
+
+def kept_log(road: Road) -> bytes:
+    assert road.world.server is not None
+    with road.world.server.services.database.read() as connection:
+        return LOG_OF(connection, machines.load(connection, road.trainer.machine))
+
+
+def renew_with_new_lines(road: Road, session: Session, lines: int = 3) -> None:
+    for _ in range(lines):
+        road.tpm.measure(*PYTHON)
+    session.renew()
+    assert kept_log(road) == road.tpm.ima_log
+
+
+def test_a_renewal_reads_no_kept_log(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was judged at the release is not read again; every new line is judged and kept."""
+    _, session, _ = road.started()
+    with reads(monkeypatch) as found:
+        for _ in range(3):
+            renew_with_new_lines(road, session)
+        session.renew()
+    assert found == []
+
+
+def test_sessions_in_turns_read_no_kept_log(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sessions of one machine, each behind the other by what the other's renewal told."""
+    _, one, _ = road.started()
+    _, two, _ = road.started()
+    with reads(monkeypatch) as found:
+        for _ in range(3):
+            renew_with_new_lines(road, one)
+            renew_with_new_lines(road, two)
+    assert found == []
+
+
+def test_i23_the_kept_log_outlives_a_restart(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restarted manager has the log, not its state: the first renewal is judged from the first line, the next by its new
+    lines. The host sends new lines all the time."""
+    _, session, _ = road.started()
+    renew_with_new_lines(road, session)
+    road.world.restart()
+    with reads(monkeypatch) as found:
+        renew_with_new_lines(road, session)
+        assert found == [road.trainer.machine]
+        renew_with_new_lines(road, session)
+        assert found == [road.trainer.machine]
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["state at hand", "after a restart"])
+def test_c14_i5_an_unlisted_file_ends_the_lease_and_all_know_it(road: Road, restarted: bool) -> None:
+    """C14, I5: path and digest stand in the ledger's entry and in the view of each party."""
+    run, session, _ = road.started()
+    renew_with_new_lines(road, session)
+    if restarted:
+        road.world.restart()
+    road.tpm.measure("/opt/evil", b"evil")
+    assert code_of(session.renew) == "not_in_policy"
+    for name in ("hospital", "startup", "cloud"):
+        reasons = road.run(run, name).reasons
+        assert [reason["code"] for reason in reasons] == ["not_in_policy"]
+        assert "/opt/evil" in reasons[0]["message"]
+        assert reasons[0]["seen"] == f"sha256:{hashlib.sha256(b'evil').hexdigest()}"
+    path = f"/v1/ledger/entries?agreement={road.agreement.digest}"
+    entries = [entry.entry for entry in road.party["hospital"].call("GET", path, EntryList).entries]
+    told = [entry for entry in entries if entry["type"] == "refusal" and entry["subject"] == run]
+    assert [reason["message"] for reason in told[-1]["body"]["reasons"]] == ["/opt/evil was loaded and is not agreed"]
+    assert code_of(session.renew) == "lease_ended"
+    assert b"/opt/evil" not in kept_log(road)
+
+
+def test_i23_a_reboot_wants_the_whole_log(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    """I23: after a reboot the old session is over for its host; a new one tells the log of the new boot from its first line,
+    which then is the kept one."""
+    _, session, _ = road.started()
+    renew_with_new_lines(road, session)
+    before = kept(road)
+    road.tpm.reboot()
+    road.tpm._accepted = before.log_size
+    run = road.submit().run
+    assert code_of(lambda: road.release(run)) == "ima_offset"
+    road.tpm.forget()
+    session, _ = road.release(run)
+    assert kept_log(road) == road.tpm.ima_log
+    assert kept(road).boot != before.boot
+    with reads(monkeypatch) as found:
+        renew_with_new_lines(road, session)
+    assert found == []
+
+
+def test_an_increment_that_begins_elsewhere_is_judged_as_a_whole(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that lost the manager's answer tells lines again: the kept log is read and compared."""
+    _, session, _ = road.started()
+    offset = road.tpm._accepted
+    renew_with_new_lines(road, session)
+    road.tpm._accepted = offset
+    with reads(monkeypatch) as found:
+        renew_with_new_lines(road, session)
+        assert found == [road.trainer.machine]
+        renew_with_new_lines(road, session)
+        assert found == [road.trainer.machine]
+
+
+def test_states_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest state goes, the one asked for stays; after a failed transaction none is left."""
+    monkeypatch.setattr(logstates, "MAX_STATES", 2)
+    state = LogState("sha256:b 1", 100, 2, {}, Noted())
+    states = LogStates()
+    for machine in ("a", "b"):
+        states.put(machine, "tpm:1.0", state)
+    assert states.get("a", "tpm:1.0", 100, "sha256:b 1") is state
+    states.put("c", "tpm:1.0", state)
+    assert states.get("b", "tpm:1.0", 100, "sha256:b 1") is None
+    assert states.get("a", "tpm:1.0", 100, "sha256:b 1") is state
+    for key in (("a", "tpm:2.0", 100, "sha256:b 1"), ("a", "tpm:1.0", 99, "sha256:b 1"), ("a", "tpm:1.0", 100, "")):
+        assert states.get(*key) is None
+    states.forget()
+    assert states.get("a", "tpm:1.0", 100, "sha256:b 1") is None
+
+
+def test_evidence_of_an_earlier_boot_keeps_nothing(road: Road) -> None:
+    """A quote that was made before a boot and is judged after it takes neither clock nor log back."""
+    road.started()
+    now = kept(road)
+    assert road.world.server is not None
+    known = machines.read_clock(now.clock)
+    assert known is not None
+    newer = replace(now, clock=machines.write_clock((known[0] + 1, 0, 5)), boot=f"tpm:{known[0] + 1}.0", log_size=7)
+    with road.world.server.services.database.read() as connection:
+        made = machines.remember(
+            connection, newer, boot=now.boot, clock=known, start=0, log=b"x" * 9, line="l", agreement="a", shared=False
+        )
+    assert made == newer
+
+
+def test_a_log_with_a_gap_is_a_bug(road: Road) -> None:
+    """What is new goes on from what is kept: nothing between them is missing."""
+    road.started()
+    now = kept(road)
+    assert road.world.server is not None
+    with road.world.server.services.database.read() as connection, pytest.raises(ValueError, match="goes on"):
+        machines.remember(
+            connection,
+            now,
+            boot=now.boot,
+            clock=None,
+            start=now.log_size + 1,
+            log=b"x",
+            line="l",
+            agreement="a",
+            shared=False,
+        )
