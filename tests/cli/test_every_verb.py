@@ -181,6 +181,7 @@ def _operated(do: Doer, world: World, here: Path) -> None:
     cloud, folder = world["gpu-cloud"], here / "host"
     do("host enrol", cloud, "--folder", folder, "--name", "other", "--simulated-machine", watch=folder)
     do("host doctor", cloud)
+    assert do("host explain", cloud, "other")["hosts"][0]["refusals"] == []
     do("manager init", Party(here / "none"), "--folder", here / "manager", "--url", "https://127.0.0.1:1")
     do("completion", cloud, "fish")
 

@@ -46,6 +46,7 @@ RENAMED: dict[str, dict[str, str]] = {
     "receipt verify": {"file": "data", "pin_file": "perunml.client.audit.verify_receipt_file"},
     "manager run": {},
     "host enrol": {"pin_file": "pin"},
+    "host explain": {"name": "host"},
     "host run": {"pin_file": "pin", "manager": "pin"},
     "quickstart": {"keep": "folder"},
     "evidence check tpm": {

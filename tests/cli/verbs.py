@@ -54,6 +54,7 @@ SDK = {
     "host enrol": "operators.enrol",
     "host run": "operators.agent",
     "host doctor": "operators.doctor",
+    "host explain": "Client.explain",
     "quickstart": "perunml.testing.story.tell.tell",
 }
 """Verb to `Client`'s attribute, `perunml.operators`' function, or the full name of a function."""

@@ -177,3 +177,42 @@ def _pin(settings: Settings, pin_file: Path | None, manager: str) -> Pin:
 def _check_machine(machine: dict[str, Any]) -> None:
     if machine["simulated_machine"] is (machine["tcti"] is not None):
         raise click.UsageError("Say which machine this is: either --tcti STRING or --simulated-machine.")
+
+
+@command.command("explain")
+@click.argument("name")
+@manager_option
+@click.pass_obj
+def explain(settings: Settings, name: str, manager: str) -> None:
+    """Say why the host NAME (its operator's name for it, or its machine's id) was refused last, under each agreement, and the
+    smallest change that would admit it. Only its operator and the parties of the agreement are told."""
+    from perunml.cli.voice import four_parts
+    from perunml.evidence import mend
+    from perunml.wire.rules import Reason
+
+    with settings.client(manager=manager) as client:
+        hosts = client.explain(name)
+    value, lines = [], []
+    for host in hosts:
+        rows: list[tuple[str, object]] = [("host", f"{host.name}, {host.machine}")]
+        if host.simulated:
+            rows.append(("simulated", "yes: what it proves holds for trying out only"))
+        lines += table(rows if host.refusals else [*rows, ("refused", "never, under an agreement of this party")])
+        told = []
+        for refusal in host.refusals:
+            reasons = [Reason.from_json(reason) for reason in refusal.reasons]
+            found = mend.mends(reasons)
+            added = mend.lines(found)
+            told.append(
+                {
+                    **refusal.model_dump(mode="json"),
+                    "reasons": [reason.as_json() for reason in reasons],
+                    "changes": [change.as_json() for change in found],
+                    "baseline": added,
+                }
+            )
+            lines += ["", f"{refusal.time}, {refusal.purpose} of run {refusal.run} under {refusal.agreement}:"]
+            lines += [line for reason in reasons for line in four_parts(reason)]
+            lines += [f"smallest change, by the {change.who}: {change.sentence}" for change in found]
+        value.append({**host.model_dump(mode="json"), "refusals": told})
+    settings.voice.answer({"hosts": value}, lines)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from perunml.agreements.schema import Agreement
     from perunml.api.agreements import AgreementView, SuspensionView
     from perunml.api.assets import AssetView, DocumentView
+    from perunml.api.hosts import HostView
     from perunml.api.inference import ReceiptFile
     from perunml.api.pin import Pin
     from perunml.api.runs import OutputView, RunView
@@ -246,6 +247,16 @@ class Client:
         from perunml.client import agreements, runs
 
         return runs.listed(self.connection, agreements.resolve(self.connection, agreement) if agreement else "")
+
+    def explain(self, host: str) -> list[HostView]:
+        """Why a host was refused last, under each agreement of this party: by its operator's name for it, or by its
+        machine's id. `evidence.mend.mends` says what would admit it. Raises `AgreementRefusal` (not_entitled): unknown, or
+        neither this party's own nor refused under an agreement of its."""
+        from urllib.parse import quote
+
+        from perunml.api.hosts import HostList
+
+        return self.connection.call("GET", f"/v1/hosts/{quote(host, safe='')}", HostList).hosts
 
     def wait(
         self, run: str, *, timeout: float | None = None, watch: Callable[[RunView], None] | None = None

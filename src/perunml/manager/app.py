@@ -11,6 +11,7 @@ from perunml.manager import (
     attestation,
     documents,
     enrolment,
+    hosts,
     ledger,
     outputs,
     quota,
@@ -29,7 +30,7 @@ _PARAMETER = re.compile(r"\{([a-z]+)(:path)?\}")
 def specs(services: Services) -> list[Spec]:
     """All routes, those that hosts ask for most first: they are looked through in order."""
     parts = (
-        release, renewal, quota, assets, runs, enrolment, attestation, documents, agreements, outputs, ledger,
+        release, renewal, quota, assets, runs, enrolment, attestation, documents, agreements, outputs, ledger, hosts,
     )  # fmt: skip
     return [spec for part in parts for spec in part.routes(services)]
 
