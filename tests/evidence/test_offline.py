@@ -243,6 +243,27 @@ def test_a_log_is_checked_alone() -> None:
     assert codes(check_event_log(b"")) == codes(check_event_log(bytes(3))) == {"non_canonical"}
 
 
+def test_a_log_of_every_template_is_read() -> None:
+    """A log made of one line of each; whether a policy would take them is another question."""
+    found = check_ima((FOLDER / "ima" / "kgoldman__ibmtss" / "imatest.log").read_bytes())
+    assert found.accepted
+    assert found.claims["ima"]["entries"] == 17
+    assert {"ima", "ima-ngv2", "ima-sigv2", "ima-buf", "ima-modsig", "evm-sig"} <= set(found.claims["ima"]["templates"])
+
+
+def test_i27_lines_for_another_pcr_are_told_and_prove_nothing() -> None:
+    """I27: a real server's log has some. Alone they are told; against PCR 10, which says nothing of them, they refuse."""
+    log = (FOLDER / "ima" / "immune-gmbh__guard-oss" / "sr630.binary_measurements").read_bytes()
+    found = check_ima(log)
+    assert found.accepted
+    assert set(found.claims["ima"]["pcrs"]) == {"10", "11"}
+    assert found.claims["ima"]["violations"] > 0
+    assert "ima_pcr" in codes(check_ima(log, ("sha256", bytes(range(32)))))
+    changed = bytearray((VM / "A61" / "ima.bin").read_bytes())
+    changed[0] = 11
+    assert "ima_pcr" in codes(check_tpm(files_of(VM / "A61", ima=bytes(changed)), now=NOW))
+
+
 # physical machines
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
@@ -15,14 +14,14 @@ from perunml.wire.errors import PerunError
 
 
 @pytest.fixture(scope="module")
-def road(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
+def road(world: World, tmp_path_factory: pytest.TempPathFactory) -> Road:
     """A trainer that loads what nobody agreed on, and is refused."""
     made = Road(world, tmp_path_factory.mktemp("hosts"))
     made.tpm.measure("/opt/unlisted", b"evil")
     run = made.submit()
     assert code_of(lambda: made.release(run.run)) == "not_in_policy"
     made.refused = run.run  # type: ignore[attr-defined]  # for the tests below
-    yield made
+    return made
 
 
 def ask(party: Connection, name: str) -> HostList:

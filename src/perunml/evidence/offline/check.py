@@ -76,7 +76,7 @@ def check_tpm(files: TpmFiles, *, now: int, baseline: Baseline | None = None) ->
         possible = () if ak is None else (ak[0],) if ak[1] else found.attempt(possible_aks, ak[0]) or ()
         claims["ek"] = check_endorsement(found, files.ek_certificate, files.authorities, possible, attest, now)
     if ima is not None:
-        found.add(ima.reasons)
+        found.add((*ima.reasons, *ima.of_others()))
     unread = (boot is None and files.event_log is not None) or (ima is None and files.ima is not None)
     proven = None
     if attest is not None and signature is not None and not unread:
@@ -113,7 +113,10 @@ def check_ima(data: bytes, pcr10: tuple[str, bytes] | None = None) -> Checked:
     if ima is None:
         return found.checked({"ima": None})
     found.add(ima.reasons)
-    covered = found.attempt(replay, ima.lines, dict([pcr10])) if pcr10 is not None else None
+    covered = None
+    if pcr10 is not None:
+        found.add(ima.of_others())
+        covered = found.attempt(replay, ima.lines, dict([pcr10]))
     return found.checked({"ima": {**ima.claims(covered), "pcr10": ima.replayed()}})
 
 

@@ -61,6 +61,15 @@ class ImaLog:
             return [Reason(BOOT_AGGREGATE, "boot_aggregate is not that of the boot's PCRs")]
         return []
 
+    def of_others(self) -> list[Reason]:
+        """A reason when a line is for another PCR than 10: the kernel can be told to measure into several, and PCR 10 proves
+        nothing of such a line."""
+        for number, line in enumerate(self.lines, 1):
+            if line[0] != PCR:
+                told = f"line {number} of the IMA log is for another PCR"
+                return [Reason(IMA_PCR, told, expected=str(PCR), seen=str(line[0]))]
+        return []
+
     def replayed(self) -> dict[str, str]:
         """PCR 10 after the whole log, by bank."""
         found = {}
@@ -80,6 +89,7 @@ class ImaLog:
             "entries": len(self.lines),
             "covered": covered,
             "violations": sum(line[1] == VIOLATION for line in self.lines),
+            "pcrs": {str(pcr): count for pcr, count in sorted(Counter(line[0] for line in self.lines).items())},
             "templates": dict(sorted(Counter(_shown(line[5]) for line in self.lines).items())),
             "digests": dict(sorted(algorithms.items())),
             "boot_aggregate": f"{first[0]}:{first[1].hex()}" if first is not None else None,
@@ -98,13 +108,6 @@ def read_ima(data: bytes) -> ImaLog:
         raise refuse(NON_CANONICAL, "the IMA log is too long", expected=f"at most {MAX_FILE} bytes")
     lines, _ = parse_log(data)
     reasons = check_template_hashes(lines)
-    for number, line in enumerate(lines, 1):
-        if line[0] != PCR:
-            seen = str(line[0])
-            reasons.append(
-                Reason(IMA_PCR, f"line {number} of the IMA log is for another PCR", expected="10", seen=seen)
-            )
-            break
     for number, line in enumerate(lines, 1):
         if line[5] != IMA and not fields_of(line[5]):
             told = f"line {number} of the IMA log is of an unknown template"
