@@ -28,6 +28,7 @@ from perunml.evidence.tpm.credential import make_credential
 from perunml.evidence.tpm.ek import EkIdentity, verify_ek
 from perunml.evidence.tpm.keys import check_ak
 from perunml.evidence.tpm.public import parse_public
+from perunml.evidence.tpm.template import check_ek_template
 from perunml.testing.ca import DevelopmentCa
 from perunml.testing.forge import ForgedTpm
 from perunml.testing.machine import SimulatedMachine
@@ -148,6 +149,50 @@ def test_credentials_for_the_ecc_p384_ek_open_too(machine: SimulatedMachine, att
             session2=ESYS_TR.PASSWORD,
         )
     assert bytes(found) == b"s" * 32
+
+
+@pytest.mark.parametrize("kind", ["rsa-high", "p256-high", "p384", "rsa3072", "p521", "rsa4096"])
+def test_k19_credentials_for_eks_of_the_high_range_open(
+    kind: str, machine: SimulatedMachine, attester: TpmAttester
+) -> None:
+    """K19: templates H-1 to H-7 made in a real TPM; our credential opens there, and not for another key's name."""
+    from tpm2_pytss import ESAPI, ESYS_TR, TPM2B_ENCRYPTED_SECRET, TPM2B_ID_OBJECT, TPM2B_PUBLIC, TSS2_Exception
+
+    sample = parse_public(ForgedTpm(ek=kind).ek_public)
+    unique = b"".join(len(part).to_bytes(2) + part for part in sample.unique)
+    area = sample.raw.removesuffix(unique) + b"".join(
+        len(part).to_bytes(2) + bytes(len(part)) for part in sample.unique
+    )
+    ak = attester.enrolment()["ak_public"]
+    assert isinstance(ak, bytes)
+    with ESAPI(machine.tcti) as esys:
+        template, _ = TPM2B_PUBLIC.unmarshal(len(area).to_bytes(2) + area)
+        try:
+            ek, made, *_ = esys.create_primary(None, template, primary_handle=ESYS_TR.ENDORSEMENT)
+        except TSS2_Exception:
+            pytest.skip("this software TPM makes no such key; runs where it does")
+        try:
+            ek_public = bytes(made.marshal())
+            check_ek_template(ek_public)
+            loaded = esys.tr_from_tpmpublic(AK_HANDLE)
+
+            def activate(name: bytes) -> bytes:
+                credential, encrypted = make_credential(ek_public, name, b"s" * 32)
+                found = esys.activate_credential(
+                    loaded,
+                    ek,
+                    TPM2B_ID_OBJECT.unmarshal(credential)[0],
+                    TPM2B_ENCRYPTED_SECRET.unmarshal(encrypted)[0],
+                    session1=ESYS_TR.PASSWORD,
+                    session2=ESYS_TR.PASSWORD,
+                )
+                return bytes(found)
+
+            assert activate(check_ak(ak).name) == b"s" * 32
+            with pytest.raises(TSS2_Exception):
+                activate(check_ak(ForgedTpm().ak_public).name)
+        finally:
+            esys.flush_context(ek)
 
 
 def test_an_extended_pcr_is_refused(manager: Manager, machine: SimulatedMachine) -> None:
