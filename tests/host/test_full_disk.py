@@ -77,16 +77,22 @@ def test_s9_a_disk_that_fills_up_while_outputs_are_sealed(road: Road, disk: Path
     works(road, agreement)
 
 
-def test_s9_a_disk_that_is_full_before_inputs_are_fetched(road: Road, disk: Path) -> None:
-    """S9: not even the inputs find room: no job starts."""
+@pytest.mark.parametrize("left", [2, 0], ids=["before-inputs-are-fetched", "before-the-run-starts"])
+def test_s9_a_disk_that_is_full(road: Road, disk: Path, left: int) -> None:
+    """S9: no room for the inputs, or not even for the run's own record, with `left` pages free: no job starts, and the agent lives."""
     road.enrol()
     agreement = road.agree(TRAIN, outputs=DECLARED)
     run = road.submit(agreement)
     with (disk / "filler").open("wb", buffering=0) as filler:
-        while room := os.statvfs(disk).f_bavail:
-            filler.write(bytes(room * os.statvfs(disk).f_frsize))
+        while (room := os.statvfs(disk).f_bavail) > left:
+            filler.write(bytes((room - left) * os.statvfs(disk).f_frsize))
     road.start_agent()
-    failed(road, run)
-    assert "running" not in road.names()
+    if left:
+        failed(road, run)
+        assert "running" not in road.names()
+    else:
+        told = road.heard("not_started")
+        assert [reason["code"] for reason in told["reasons"]] == ["disk_full"]
+        assert road.view(run).state == "queued"
     enlarge(disk)
     works(road, agreement)

@@ -29,7 +29,7 @@ from perunml.host.progress import Event, Listener
 from perunml.host.protocol import ManagerLink
 from perunml.host.runner import Settings
 from perunml.host.sandbox import check_bubblewrap
-from perunml.wire.errors import PerunError, Unreachable, refuse
+from perunml.wire.errors import LimitReached, PerunError, Unreachable, refuse
 from perunml.wire.identity import Signer
 
 POLL = 1.0
@@ -144,9 +144,15 @@ class Agent:
             return self._collect(request, item)
 
         forget = getattr(self._attester, "forget", lambda: None)
-        self._running[item.run] = RunnerProcess(
-            RUNNERS[item.kind], settings, collect, self._attester.accepted, forget, self._tell
-        )
+        try:
+            self._running[item.run] = RunnerProcess(
+                RUNNERS[item.kind], settings, collect, self._attester.accepted, forget, self._tell
+            )
+        except LimitReached as exc:  # it stays queued, for this agent once it has room, or for another
+            self._not_before[item.run] = time.monotonic() + BACK_OFF
+            self._tell(
+                {"event": "not_started", "run": item.run, "reasons": [reason.as_json() for reason in exc.reasons]}
+            )
 
     def _collect(self, request: EvidenceRequest, item: WorkItem) -> Bundle:
         # A runner names the parts; manager and machine are ours, and the agreement is the one it was started for.

@@ -27,6 +27,7 @@ from perunml.host.limits import find_cgroups
 from perunml.host.progress import MAX_EVENT, Event
 from perunml.host.runner import EXIT_LOST, EXIT_REFUSED, Settings
 from perunml.host.sandbox import FIRST_UID
+from perunml.sealing.store import disk_full
 from perunml.wire.canonical import canonical, load_json
 from perunml.wire.errors import PerunError
 
@@ -35,10 +36,13 @@ START_LIMIT = 120.0
 GRACE = 3.0
 """Seconds that a stopped run has to tell the manager so; without, its lease just ends."""
 RECORD = "record.json"
+RECORD_SIZE = 256
+"""Bytes; blanks fill up what the record leaves."""
 
 
 class RunnerProcess:
-    """One runner. Made in the thread that is to outlive it (the kernel kills it with that thread)."""
+    """One runner. Made in the thread that is to outlive it (the kernel kills it with that thread). Raises `LimitReached`
+    (disk_full): there is no room to note it down, so it does not run."""
 
     def __init__(
         self, module: str, settings: Settings, collect: Callable[..., object], accepted: Callable[..., None],
@@ -49,7 +53,10 @@ class RunnerProcess:
         self._on_event = on_event
         self._deadline = boottime() + START_LIMIT
         self._lost_told = False
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with disk_full():
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # the room for what is known only once it runs
+            (self.folder / RECORD).write_bytes(bytes(RECORD_SIZE))
         ours, theirs = socket.socketpair()
         events_out, events_in = os.pipe()
         with theirs:
@@ -60,7 +67,8 @@ class RunnerProcess:
             os.close(events_in)
             self._pidfd = os.pidfd_open(self._process.pid)
             record = {"pid": self._process.pid, "start": start_time(self._process.pid), "boot": boot_id()}
-            (self.folder / RECORD).write_bytes(canonical(record))
+            with (self.folder / RECORD).open("r+b") as file:
+                file.write(canonical(record).ljust(RECORD_SIZE))
             told = settings.model_copy(update={"evidence_fd": theirs.fileno(), "events_fd": events_in})
             assert self._process.stdin is not None
             with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:

@@ -3,7 +3,7 @@ nothing of it is a job's: names and digests of the agreement, counts of cipherte
 
 Events of a run, by the runner: taken, challenged, released, fetching, fetched, confined, running, renewed, job_ended, sealing,
 sealed, sending, finished, failed, refused, lease_lost, warning; for services also serving. By the agent: ready, idle (once),
-unreachable, keys_wiped (the run's processes are gone, and with them its memory), cleaned (leftovers of an earlier agent).
+unreachable, not_started (a run for which there is no room; it is tried again), keys_wiped (the run's processes are gone, and with them its memory), cleaned (leftovers of an earlier agent).
 """
 
 from __future__ import annotations
