@@ -42,6 +42,9 @@ FILES = (
     "pin.json",
     "vendor.pem",
     "swtpm-ca.pem",
+    "issuer.der",
+    "root.der",
+    "issuer.crl",
 )
 
 
