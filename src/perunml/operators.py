@@ -88,11 +88,12 @@ def machine(
     tcti: str | None = None,
     ima_log: PathLike | None = None,
     event_log: PathLike | None = None,
+    cmdline: PathLike | None = None,
     ek_chain: Sequence[PathLike] = (),
     simulated_machine: bool = False,
 ) -> Machine:
     """This machine, as what proves it: the TPM that `tcti` names, or with `simulated_machine` a bare key in `folder`, which
-    proves nothing. Logs are the kernel's by default; `ek_chain` are certificates between the EK's and its vendor's root.
+    proves nothing. Logs and command line are the kernel's by default; `ek_chain` are certificates between the EK's and its vendor's root.
     The folder remembers which machine it was made for. Raises `ValueError` unless exactly one of the two is said, and
     `EvidenceRefusal` or `Unreachable` for a TPM that is not there or has no EK certificate."""
     if simulated_machine is (tcti is not None):
@@ -103,8 +104,8 @@ def machine(
         return SimulatedAttester(Path(folder))
     from perunml.attesters.tpm import TpmAttester
 
-    ima, boot = (Path(path) if path is not None else None for path in (ima_log, event_log))
-    return TpmAttester(tcti, Path(folder), ima, boot, [Path(path) for path in ek_chain])
+    ima, boot, line = (Path(path) if path is not None else None for path in (ima_log, event_log, cmdline))
+    return TpmAttester(tcti, Path(folder), ima, boot, [Path(path) for path in ek_chain], line)
 
 
 def enrol(

@@ -37,9 +37,14 @@ from perunml.wire.errors import EvidenceRefusal, PerunError, Unreachable
 pytestmark = pytest.mark.swtpm
 
 
+def attester_of(machine: SimulatedMachine, tmp_path: Path) -> TpmAttester:
+    """The machine's attester, which tells its logs and its command line."""
+    return TpmAttester(machine.tcti, tmp_path / "agent", machine.ima_log, machine.event_log, cmdline=machine.cmdline)
+
+
 @pytest.fixture
 def attester(machine: SimulatedMachine, tmp_path: Path) -> TpmAttester:
-    return TpmAttester(machine.tcti, tmp_path / "agent", machine.ima_log)
+    return attester_of(machine, tmp_path)
 
 
 def identified(attester: TpmAttester, roots: list[Path]) -> EkIdentity:
@@ -196,10 +201,20 @@ def test_k19_credentials_for_eks_of_the_high_range_open(
 
 
 def test_an_extended_pcr_is_refused(manager: Manager, machine: SimulatedMachine) -> None:
-    """C14: a PCR extended in mid-run is seen at the next renewal, in both banks and by boot_aggregate."""
+    """C14: a PCR extended in mid-run is seen at the next renewal, in both banks, by boot log and boot_aggregate."""
+    assert manager.ask() == []
+    machine.extend(1, b"another setup")
+    twice = ["pcr_mismatch", "pcr_mismatch", "event_log_mismatch", "event_log_mismatch"]
+    assert manager.ask() == [*twice, "boot_aggregate"]
+
+
+def test_e1_a_pcr_that_the_boot_log_judges_is_refused_when_extended(
+    manager: Manager, machine: SimulatedMachine
+) -> None:
+    """E1: the baseline gives no value of PCR 4, only the images that may have been started."""
     assert manager.ask() == []
     machine.extend(4, b"another kernel")
-    assert manager.ask() == ["pcr_mismatch", "pcr_mismatch", "boot_aggregate"]
+    assert manager.ask() == ["event_log_mismatch", "event_log_mismatch", "boot_aggregate"]
 
 
 def test_i1_pcr_10_extended_outside_of_the_log_is_refused(manager: Manager, machine: SimulatedMachine) -> None:
@@ -248,7 +263,7 @@ def test_i23_a_reboot_sends_the_whole_log_again(
     boot = manager.machine.last_clock
     assert boot is not None
     machine.reboot(files)
-    manager.attester = TpmAttester(machine.tcti, tmp_path / "agent", machine.ima_log)
+    manager.attester = attester_of(machine, tmp_path)
     assert manager.ask() == []
     assert manager.machine.last_clock is not None
     assert manager.machine.last_clock[0] == boot[0] + 1
@@ -304,6 +319,21 @@ def test_without_a_tpm_there_is_a_coded_refusal(tmp_path: Path) -> None:
     with pytest.raises(Unreachable) as caught:
         TpmAttester("device:/dev/no-such-tpm", tmp_path / "agent")
     assert caught.value.code == "tpm_unavailable"
+
+
+def test_a_boot_log_that_was_asked_for_and_is_not_there_is_refused(machine: SimulatedMachine, tmp_path: Path) -> None:
+    """A path of the operator's own; /dev/null sends none."""
+    blind = TpmAttester(machine.tcti, tmp_path / "agent", machine.ima_log, tmp_path / "no log")
+    with pytest.raises(EvidenceRefusal) as caught:
+        blind.collect(bytes(48))
+    assert caught.value.code == "event_log_unreadable"
+    long = tmp_path / "cmdline"
+    long.write_text("x" * 5000)
+    with pytest.raises(EvidenceRefusal):
+        TpmAttester(machine.tcti, tmp_path / "agent", machine.ima_log, cmdline=long).collect(bytes(48))
+    part = TpmAttester(machine.tcti, tmp_path / "agent", machine.ima_log, Path("/dev/null")).collect(bytes(48)).parts[0]
+    assert isinstance(part, TpmPart)
+    assert (part.event_log, part.cmdline) == (b"", "")
 
 
 def test_a_boot_log_travels_when_it_is_asked_for(machine: SimulatedMachine, tmp_path: Path) -> None:

@@ -32,3 +32,9 @@ IMA_LOG_UNREADABLE = rule(
     "The kernel's IMA log cannot be read.",
     "The host's operator boots a kernel with IMA and `ima_policy=tcb`, mounts securityfs and lets the agent read it.",
 )
+EVENT_LOG_UNREADABLE = rule(
+    "event_log_unreadable",
+    Kind.EVIDENCE,
+    "The firmware's boot log, or the kernel's command line beside it, cannot be read or is too long.",
+    "The host's operator mounts securityfs and lets the agent read it, or names other files (`perunml host run`).",
+)

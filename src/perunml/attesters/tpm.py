@@ -16,10 +16,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from perunml.attesters.codes import EK_CERTIFICATE_MISSING, IMA_LOG_UNREADABLE, TPM_BUSY, TPM_CHANGED
+from perunml.attesters.codes import (
+    EK_CERTIFICATE_MISSING,
+    EVENT_LOG_UNREADABLE,
+    IMA_LOG_UNREADABLE,
+    TPM_BUSY,
+    TPM_CHANGED,
+)
 from perunml.attesters.esys import Tpm, open_tpm
 from perunml.evidence.binding import tpm_extra_data
-from perunml.evidence.bundle import Bundle, TpmPart
+from perunml.evidence.bundle import MAX_CMDLINE, MAX_EVENT_LOG, Bundle, TpmPart
 from perunml.evidence.codes import WEAK_BANK
 from perunml.evidence.ima.parse import parse_log
 from perunml.evidence.ima.replay import prefix_values
@@ -41,6 +47,7 @@ from perunml.wire.errors import PerunError, refuse
 
 KERNEL_IMA_LOG = Path("/sys/kernel/security/ima/binary_runtime_measurements")
 KERNEL_EVENT_LOG = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
+KERNEL_CMDLINE = Path("/proc/cmdline")
 BANKS = ("sha256", "sha384")
 """Banks quoted, each where the TPM has it allocated."""
 QUOTED = tuple(range(15))
@@ -88,7 +95,9 @@ class TpmAttester:
     tcti       the TPM2 Software Stack's name of the transport: ``device:/dev/tpmrm0``, ``swtpm:host=127.0.0.1,port=2321``
     state      a folder that remembers which TPM it was made for
     ima_log    the kernel's by default
-    event_log  the firmware's boot log to send along, or None
+    event_log  the firmware's boot log, by default the kernel's copy where there is one; an empty file sends none. With
+               an `ima_log` given and no `event_log`, none is sent: such a machine is made up of files
+    cmdline    what the kernel's command line is read from, by default this kernel's where its boot log is sent
     ek_chain   certificates between the EK's and its root, DER or PEM files
     """
 
@@ -99,10 +108,14 @@ class TpmAttester:
         ima_log: Path | None = None,
         event_log: Path | None = None,
         ek_chain: Sequence[Path] = (),
+        cmdline: Path | None = None,
     ) -> None:
         self._tcti, self._state = tcti, state
         self._ima_log = ima_log or KERNEL_IMA_LOG
+        if event_log is None and ima_log is None and KERNEL_EVENT_LOG.exists():
+            event_log = KERNEL_EVENT_LOG
         self._event_log = event_log
+        self._cmdline = cmdline or (KERNEL_CMDLINE if event_log == KERNEL_EVENT_LOG else None)
         self._ek_chain = tuple(ek_chain)
         self._lock = threading.Lock()
         self._accepted: tuple[tuple[int, int], int] | None = None  # boot, bytes of the log
@@ -146,8 +159,8 @@ class TpmAttester:
             boot, offset = (clock.reset, clock.restart), 0
             if self._accepted is not None and self._accepted[0] == boot and self._accepted[1] <= len(log):
                 offset = self._accepted[1]
-        event_log = self._event_log.read_bytes() if self._event_log else b""
-        part = TpmPart(attest, signature, values, log[offset:], offset, event_log)
+        event_log, cmdline = self._boot_log()
+        part = TpmPart(attest, signature, values, log[offset:], offset, event_log, cmdline=cmdline)
         return {own: Bundle((replace(part, others=tuple(sorted({*bindings} - {own}))),)) for own in bindings}
 
     def accepted(self, bundle: Bundle) -> None:
@@ -181,6 +194,20 @@ class TpmAttester:
             return self._ima_log.read_bytes()
         except OSError as exc:
             raise refuse(IMA_LOG_UNREADABLE, f"no IMA log: {exc.strerror}", seen=str(self._ima_log)) from None
+
+    def _boot_log(self) -> tuple[bytes, str]:
+        """The boot log and the kernel's command line. Whether they are needed is for the judge to say; what was asked for
+        and cannot be read is refused here."""
+        found = []
+        for path, limit in ((self._event_log, MAX_EVENT_LOG), (self._cmdline, MAX_CMDLINE)):
+            try:
+                data = path.read_bytes() if path is not None else b""
+            except OSError as exc:
+                raise refuse(EVENT_LOG_UNREADABLE, f"no boot log: {exc.strerror}", seen=str(path)) from None
+            if len(data) > limit:
+                raise refuse(EVENT_LOG_UNREADABLE, "too long", expected=f"{limit} bytes", seen=f"{len(data)}: {path}")
+            found.append(data)
+        return found[0], found[1].decode("utf-8", "replace").removesuffix("\n")
 
     def _remember(self) -> None:
         path = self._state / "tpm.json"

@@ -1,12 +1,12 @@
 """A machine with a software TPM in a process of its own, and an IMA log built in user space.
 
-The kernel's part is imitated: fixed values go into PCRs 0 to 9, each "loaded" file becomes a line of the log and an
-extend of PCR 10 in every bank. The TPM is real code with a real EK certificate, but of a CA in the machine's folder: a
-manager takes it for `simulated`, and only where it was given that CA with `--simulated-ek-root`.
+The firmware's and the kernel's part is imitated: a boot log's events go into PCRs 0 to 9 and 11, each "loaded" file becomes
+a line of the log and an extend of PCR 10 in every bank. The TPM is real code with a real EK certificate, but of a CA in
+the machine's folder: a manager takes it for `simulated`, and only where it was given that CA with `--simulated-ek-root`.
 
-As a process of its own: ``python -m perunml.testing.machine FOLDER [FILE…]`` prints a line of JSON (tcti, ima_log, roots),
-then takes line commands on stdin and answers each with a line of JSON: ``measure PATH``, ``extend PCR HEX``,
-``baseline``, ``quit``. It ends with its stdin.
+As a process of its own: ``python -m perunml.testing.machine FOLDER [FILE…]`` prints a line of JSON (tcti, ima_log,
+event_log, cmdline, roots), then takes line commands on stdin and answers each with a line of JSON: ``measure PATH``,
+``extend PCR HEX``, ``baseline``, ``quit``. It ends with its stdin.
 """
 
 from __future__ import annotations
@@ -29,10 +29,14 @@ from typing import Any
 
 from perunml.attesters.esys import open_tpm
 from perunml.evidence.baseline import Baseline
+from perunml.testing.bootlog import Boot, boot, boot_rules
 from perunml.testing.imalog import ImaLine, boot_aggregate, ima_line
 from perunml.wire.errors import PerunError
 
 BOOT_PCRS = range(10)
+FIRMWARE_PCRS = range(3)
+"""Given by value in the machine's baseline; what follows is judged by the boot log's events."""
+BOOTS = Boot()
 IMA_PCR = 10
 START_SECONDS = 10.0
 """Longest wait for the software TPM to listen; it takes some 20 ms."""
@@ -65,6 +69,8 @@ class SimulatedMachine:
         self.folder = folder.resolve()
         self.banks = tuple(banks)
         self.ima_log = self.folder / "binary_runtime_measurements"
+        self.event_log = self.folder / "binary_bios_measurements"
+        self.cmdline = self.folder / "cmdline"
         self.tcti = ""
         self._die_with_parent = die_with_parent
         self._process: subprocess.Popen[bytes] | None = None
@@ -124,10 +130,13 @@ class SimulatedMachine:
         self.boot(files)
 
     def boot(self, files: Iterable[Path] = ()) -> None:
-        """What firmware, kernel and IMA would do: PCRs 0 to 9, boot_aggregate, a line for each file."""
+        """What firmware, kernel and IMA would do: the boot log's events, boot_aggregate, a line for each file."""
+        log = boot(BOOTS, self.banks, locality=0)  # the TPM's process starts it from locality 0
+        self.event_log.write_bytes(log.encoded)
+        self.cmdline.write_text(BOOTS.cmdline + "\n")
         with open_tpm(self.tcti) as tpm:
-            for index in BOOT_PCRS:
-                tpm.extend(index, {bank: hashlib.new(bank, b"boot %d" % index).digest() for bank in self.banks})
+            for event in log.events:
+                tpm.extend(event.index, event.digests)
             values = tpm.read_pcrs(self.banks[0], list(BOOT_PCRS))
         self._log(boot_aggregate([values[i] for i in BOOT_PCRS], self.banks[0]))
         for path in files:
@@ -145,10 +154,12 @@ class SimulatedMachine:
             tpm.extend(pcr, {bank: hashlib.new(bank, data).digest() for bank in self.banks})
 
     def baseline(self) -> Baseline:
-        """The state it is in now, as parties would agree on it."""
+        """The state that it booted into and the files of now, as parties would agree on it: the firmware by its PCRs, what the
+        firmware started by the boot log."""
         with open_tpm(self.tcti) as tpm:
-            pcrs = {bank: tpm.read_pcrs(bank, list(BOOT_PCRS)) for bank in self.banks}
-        return Baseline(pcrs, {path: frozenset(digests) for path, digests in self._measured.items()})
+            pcrs = {bank: tpm.read_pcrs(bank, list(FIRMWARE_PCRS)) for bank in self.banks}
+        files = {path: frozenset(digests) for path, digests in self._measured.items()}
+        return Baseline(pcrs, files, boot_rules(BOOTS, self.banks[0]))
 
     def _log(self, line: ImaLine) -> None:
         # as the kernel: first the list, then the PCR, so that a log read after a quote has what the quote proves
@@ -245,7 +256,8 @@ def main(arguments: Sequence[str]) -> int:
     with SimulatedMachine(Path(arguments[0]), die_with_parent=True) as machine:
         machine.boot(Path(name) for name in arguments[1:])
         roots = [str(root) for root in machine.roots]
-        say({"tcti": machine.tcti, "ima_log": str(machine.ima_log), "roots": roots})
+        logs = {name: str(getattr(machine, name)) for name in ("ima_log", "event_log", "cmdline")}
+        say({"tcti": machine.tcti, **logs, "roots": roots})
         serve(machine, sys.stdin, say)
     return 0
 

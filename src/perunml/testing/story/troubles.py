@@ -103,7 +103,7 @@ def extended_pcr(story: Story) -> None:
     agent = world.servers["trainer"]
     agent.wait_for(event="released", run=story.found["third"])
     agent.wait_for(event="renewed", run=story.found["third"])
-    world.servers["tpm"].ask("extend 4 " + "ab" * 32)
+    world.servers["tpm"].ask("extend 1 " + "ab" * 32)
     lost = agent.wait_for(event="lease_lost", run=story.found["third"])
     agent.wait_for(event="keys_wiped", run=story.found["third"])
     outcome = world["acme"].refused("job", "wait", story.found["third"])

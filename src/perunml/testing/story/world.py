@@ -98,7 +98,15 @@ class World:
     def machine_flags(self, host: str) -> list[str]:
         if host == "trainer":
             issuer = self.tpm["roots"][0]
-            return ["--tcti", self.tpm["tcti"], "--ima-log", self.tpm["ima_log"], "--ek-chain", issuer]
+            logs = [
+                "--ima-log",
+                self.tpm["ima_log"],
+                "--event-log",
+                self.tpm["event_log"],
+                "--cmdline",
+                self.tpm["cmdline"],
+            ]
+            return ["--tcti", self.tpm["tcti"], *logs, "--ek-chain", issuer]
         return ["--simulated-machine"]
 
     def start_host(self, host: str) -> None:
