@@ -90,6 +90,31 @@ def test_review_what_the_manager_holds(world: World, proposed: str) -> None:
     assert (found["party"], found["digest"]) == ("st-vitus", proposed)
 
 
+def test_the_review_says_who_signed_each_baseline(world: World, tmp_path: Path) -> None:
+    """The digest pins the document; whoever sent it is named, and a baseline that nobody sent is told."""
+    import json
+
+    from perunml.testing.forge import ForgedTpm
+
+    baseline = ForgedTpm().baseline()
+    document = world.document("with-baseline")
+    role = document["jobs"]["train"]["hosts"]
+    document["hosts"][role] = {"profile": "simulated", "imitates": "measured", "baseline": baseline.digest}
+    acme = world["acme"]
+    acme.ok("agreement", "propose", world.write(document))
+
+    def told() -> str:
+        sections = acme.ok("agreement", "review", "with-baseline")["sections"]
+        return "".join(next(section["sentences"] for section in sections if section["title"] == "Baselines"))
+
+    assert "is not at the manager yet" in told()
+    path = tmp_path / "baseline.json"
+    path.write_text(json.dumps({"apiVersion": "perunml/v1", "kind": "Baseline", **baseline.as_json()}))
+    world["st-vitus"].ok("document", "push", path)
+    assert f"{baseline.digest} lists {len(baseline.files)} files" in told()
+    assert "signed by st-vitus (ed25519:" in told()
+
+
 def test_proposing_for_another_manager(world: World) -> None:
     """An agreement that names another manager goes nowhere."""
     from perunml.wire.identity import SigningKey

@@ -12,6 +12,7 @@ from perunml.cli.settings import Settings, dry_run_option, files, group, manager
 from perunml.cli.voice import columns, table
 
 if TYPE_CHECKING:
+    from perunml.agreements.review import Section
     from perunml.agreements.schema import Agreement
     from perunml.api.agreements import AgreementView
 
@@ -65,8 +66,8 @@ def schema(settings: Settings) -> None:
 def review(settings: Settings, agreement: str, party: str | None, manager: str) -> None:
     """Say in sentences what AGREEMENT (a file, a digest, or a name at the manager) means for this party, what its mode
     does not protect, what may leave, and what approving would sign."""
-    found, found_party = _read(settings, agreement, party, manager)
-    _show_review(settings, found, found_party)
+    found, found_party, baselines = _read(settings, agreement, party, manager)
+    _show_review(settings, found, found_party, baselines)
 
 
 @command.command("propose")
@@ -102,7 +103,7 @@ def approve(settings: Settings, agreement: str, digest: str | None, manager: str
         if digest is None and not sys.stdin.isatty():
             raise refuse(NOT_CONFIRMED, "there is no terminal to ask", expected="--digest", command=hint)
         if digest is None:
-            _show_review(settings, found, party, beside=True)
+            _show_review(settings, found, party, client.about_baselines(found), beside=True)
             if not click.confirm(f"Approve {found.digest} for {party}?", err=True):
                 raise refuse(NOT_CONFIRMED, "not approved", seen="no")
         elif digest != found.digest:
@@ -151,11 +152,13 @@ def _show(settings: Settings, view: AgreementView) -> None:
     settings.voice.answer(_brief(view), table(rows))
 
 
-def _read(settings: Settings, agreement: str, party: str | None, manager: str) -> tuple[Agreement, str]:
-    """The agreement from a file (offline) or from the manager, and the party whose view is wanted."""
+def _read(settings: Settings, agreement: str, party: str | None, manager: str) -> tuple[Agreement, str, Section | None]:
+    """The agreement from a file (offline) or from the manager, the party whose view is wanted, and what the manager holds of
+    its baselines."""
     from perunml.client.agreements import read_agreement
     from perunml.client.identity import PublicIdentity
 
+    baselines = None
     if Path(agreement).is_file():
         found = read_agreement(Path(agreement).read_bytes())
         key = "" if party else PublicIdentity.load(settings.home).identity
@@ -163,6 +166,7 @@ def _read(settings: Settings, agreement: str, party: str | None, manager: str) -
         with settings.client(manager=manager) as client:
             _, found = client.agreement(agreement)
             key = client.identity.signing.public.text
+            baselines = client.about_baselines(found)
     party = party or found.party_of(key)
     if party is None or party not in found.parties:
         from perunml.client.codes import NO_KEY_OF_A_PARTY
@@ -170,14 +174,16 @@ def _read(settings: Settings, agreement: str, party: str | None, manager: str) -
 
         expected = ", ".join(found.parties)
         raise refuse(NO_KEY_OF_A_PARTY, "no party of this agreement", expected=expected, seen=party or key)
-    return found, party
+    return found, party, baselines
 
 
-def _show_review(settings: Settings, agreement: Agreement, party: str, *, beside: bool = False) -> None:
+def _show_review(
+    settings: Settings, agreement: Agreement, party: str, baselines: Section | None, *, beside: bool = False
+) -> None:
     """The review as the command's answer, or beside it (on stderr) before a question."""
     from perunml.agreements.review import review as review_for
 
-    sections = review_for(agreement, party)
+    sections = review_for(agreement, party) + ([baselines] if baselines is not None else [])
     lines = [f"{agreement.name}, version {agreement.metadata.version}, for {party}", ""]
     for section in sections:
         lines += [section.title, *(f"  {sentence}" for sentence in section.sentences), ""]

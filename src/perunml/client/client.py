@@ -182,6 +182,12 @@ class Client:
         document = self.check(agreement)
         return review(document, party or self.party_in(document))
 
+    def about_baselines(self, agreement: Agreement) -> Section | None:
+        """In sentences, the baselines that an agreement names, as the manager holds them, and who signed each."""
+        from perunml.client import documents
+
+        return documents.about_baselines(self.connection, agreement)
+
     def propose(self, agreement: Agreement | bytes | PathLike) -> AgreementView:
         """Sign an agreement as its proposer and send it; approves nothing yet."""
         from perunml.client import agreements
