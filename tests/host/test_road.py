@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -114,6 +115,21 @@ def test_extended_pcr_in_mid_run_ends_it(road: Road) -> None:
     view = road.wait_state(run, "lost")
     assert view.reasons
     assert view.outputs == []
+
+
+def test_i5_unlisted_file_in_mid_run_ends_it(road: Road) -> None:
+    """C14, I5: a file that nobody agreed on is loaded while the job runs, after a renewal or two. The next one is refused: the
+    job is killed, keys are wiped, and host and parties know the path and the digest."""
+    run, user = running(road)
+    road.heard("renewed")
+    road.tpm.measure("/opt/evil", b"evil")
+    lost = road.heard("lease_lost")
+    assert codes(lost) == ["not_in_policy"]
+    road.heard("keys_wiped")
+    no_trace(road, user)
+    for reason in (lost["reasons"][0], road.wait_state(run, "lost").reasons[0]):
+        assert reason["message"] == "/opt/evil was loaded and is not agreed"
+        assert reason["seen"] == f"sha256:{hashlib.sha256(b'evil').hexdigest()}"
 
 
 def test_suspended_asset_ends_the_run(road: Road) -> None:

@@ -166,6 +166,25 @@ def test_states_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert states.get("a", "tpm:1.0", 100, "sha256:b 1") is None
 
 
+def test_only_the_kept_log_has_a_state(road: Road) -> None:
+    """I8: lines after the quoted prefix are told, not proven; a session may tell others than were kept. What was found of its
+    log is not found of the kept one, nor of a piece that is not where it ought to be, nor of another boot."""
+    _, session, _ = road.started()
+    first = kept(road).log_size
+    renew_with_new_lines(road, session)
+    now, log = kept(road), kept_log(road)
+    assert road.world.server is not None
+    with road.world.server.services.database.read() as connection:
+        for start in (0, first, now.log_size):
+            assert machines.keeps(connection, now, now.boot, start, log[start:])
+            assert machines.keeps(connection, now, now.boot, start, log[start:] + b"more")
+        assert machines.keeps(connection, now, "tpm:9.9", 0, log)  # nothing is kept of it
+        assert not machines.keeps(connection, now, now.boot, first, log[first:-1] + b"?")
+        assert not machines.keeps(connection, now, now.boot, first, log[first:-1])
+        assert not machines.keeps(connection, now, now.boot, first + 1, log[first + 1 :])
+        assert not machines.keeps(connection, now, "tpm:9.9", first, log[first:])
+
+
 def test_evidence_of_an_earlier_boot_keeps_nothing(road: Road) -> None:
     """A quote that was made before a boot and is judged after it takes neither clock nor log back."""
     road.started()
