@@ -231,6 +231,24 @@ def test_a_trusted_machines_log() -> None:
         build_baseline(Sources(ima_log=tpm.ima_log[:-1]))
 
 
+def test_pcrs_of_a_boot_log() -> None:
+    """0 to 9 by default, those that are open aside; with boot rules also what a unified kernel image's stub measured."""
+    from perunml.client.baselines.machine import pcrs_of
+    from perunml.testing.bootlog import Boot, boot
+
+    log = boot(Boot()).encoded
+    assert set(pcrs_of(log, {})["sha256"]) == set(range(10))
+    later = {index for index in (11, 12, 13, 14) if index in pcrs_of(log, {"sha256": range(15)})["sha256"]}
+    assert set(pcrs_of(log, {}, judged=True)["sha256"]) - set(range(10)) <= later
+    rules = Rules(boot=BootRules(open=frozenset({1, 5})))
+    made = build_baseline(Sources(event_log=log), rules).baseline
+    assert {1, 5}.isdisjoint(made.pcrs["sha256"])
+    with pytest.raises(UsageError):
+        pcrs_of(log, {"sha512": [0]})
+    with pytest.raises(EvidenceRefusal):
+        pcrs_of(log[:-1], {})
+
+
 def test_nothing_makes_no_baseline(tmp_path: Path) -> None:
     """An empty root, and a window without an end."""
     with pytest.raises(UsageError):

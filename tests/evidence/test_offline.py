@@ -16,7 +16,7 @@ from perunml.client.baselines import Rules, Sources, build_baseline
 from perunml.evidence.baseline import Baseline
 from perunml.evidence.offline.check import TpmFiles, check_event_log, check_ima, check_tpm
 from perunml.evidence.offline.findings import Checked
-from perunml.evidence.rules import ImaRules
+from perunml.evidence.rules import BootRules, ImaRules
 from perunml.evidence.tpm.attest import parse_attest
 
 pytestmark = needs_vectors
@@ -134,6 +134,31 @@ def test_a_profile_of_its_own_boot_accepts_each_honest_case(case: str) -> None:
     """No wrong refusal."""
     found = check_tpm(files_of(VM / case), now=NOW, baseline=baseline_of(case))
     assert (found.accepted, found.reasons) == (True, ())
+
+
+def test_i21_a_profile_of_words_and_paths_refuses_the_gap_and_the_unmeasured_script() -> None:
+    """I21, I29: each machine by a profile of its own boot that demands the IMA policy on the measured command line and the
+    training script in the log. A late policy and an unmeasured script are refused, whatever else was agreed."""
+    rules = Rules(
+        BootRules(cmdline=frozenset({"ima_policy=tcb"})), ImaRules(require=frozenset({"/opt/perun/train.py"}))
+    )
+
+    def judged(case: str) -> set[str]:
+        cmdline = (VM / case / "cmdline").read_text().removesuffix("\n")
+        profile = baseline_of(case, rules)
+        return codes(check_tpm(files_of(VM / case, cmdline=cmdline), now=NOW, baseline=profile))
+
+    for case in ("A61", "B61-ima-ng", "H612-3banks", "M612-uki", "N612-uki-secureboot"):
+        assert judged(case) == set(), case
+    assert judged("F61-policy") == {"kernel_cmdline"}
+    assert judged("C61-nobody") == {"ima_required"}
+
+
+def test_e13_secure_boot_is_demanded_of_both() -> None:
+    """E13: on and proven for N612, off for M612."""
+    rules = Rules(BootRules(secure_boot=True))
+    for case, wanted in (("N612-uki-secureboot", set()), ("M612-uki", {"secure_boot_off"})):
+        assert codes(check_tpm(files_of(VM / case), now=NOW, baseline=baseline_of(case, rules))) == wanted
 
 
 def test_i12_violations_are_refused_under_a_profile() -> None:

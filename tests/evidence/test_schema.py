@@ -32,16 +32,14 @@ def fits(value: Any, schema: dict[str, Any]) -> bool:
                 good = isinstance(value, types[said]) and not (said == "integer" and isinstance(value, bool))
             case "const":
                 good = value == said and type(value) is type(said)
+            case "enum":
+                good = value in said
             case "pattern":
                 good = re.search(said, value) is not None
             case "minLength":
                 good = len(value) >= said
             case "maxLength":
                 good = len(value) <= said
-            case "minimum":
-                good = value >= said
-            case "maximum":
-                good = value <= said
             case "minItems" | "minProperties":
                 good = len(value) >= said
             case "maxItems":

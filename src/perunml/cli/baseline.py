@@ -59,10 +59,11 @@ def _rule_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options: list[Callable[..., Any]] = [
         click.option("--event-log", type=file_type, help="A trusted machine's boot log; its replay gives the PCRs."),
         click.option("--pcrs", multiple=True, metavar="BANK:LIST",
-                     help="PCRs taken from the boot log, as sha256:0-7,9 [default: 0 to 9 of its strong bank]."),
+                     help="PCRs taken from the boot log, as sha256:0-7,9 [default: 0 to 9 of its strong bank, and with boot rules "
+                     "those of 11 to 14 that it extends]."),
         click.option("--pcr", "values", multiple=True, metavar="BANK:N=HEX", help="A PCR's value, written out."),
-        click.option("--open-pcr", multiple=True, type=click.IntRange(0, 9), metavar="N",
-                     help="A boot PCR that the parties leave open."),
+        click.option("--open-pcr", multiple=True, type=click.IntRange(0, 14), metavar="N",
+                     help="A PCR of 0 to 9 or 11 to 14 that the parties leave open."),
         *(click.option(name, _variable(group, member), multiple=True, metavar="TEXT", help=text)
           for name, (group, member, text) in _LISTS.items()),
         *(click.option(name, _variable(group, member), is_flag=True, help=text)

@@ -18,7 +18,7 @@ DIGEST = "^(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})$"
 _DIGEST = {"type": "string", "pattern": DIGEST}
 _PATH = {"type": "string", "minLength": 1, "maxLength": MAX_PATH}
 _WORD = {"type": "string", "pattern": "^[!-~]+$", "maxLength": MAX_WORD}
-_PCR = {"type": "integer", "minimum": 0, "maximum": 9}
+_PCR = {"type": "integer", "enum": [*range(10), *range(11, 15)]}
 _FIRMWARE = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
 _ITEMS: dict[str, dict[str, Any]] = {
     "require": _PATH,

@@ -27,7 +27,8 @@ class Sources:
     split_usr   packages' /bin, /sbin and /lib are folders of their own, not links into /usr
     ima_log     a trusted machine's IMA log
     event_log   a trusted machine's boot log: its replay gives the PCRs of `pcrs`
-    pcrs        bank -> indices taken from the boot log; empty: 0 to 9 of its strong bank, less those that are open
+    pcrs        bank -> indices taken from the boot log; empty: 0 to 9 of its strong bank, and with boot rules those of 11
+                to 14 that it extends; less those that are open
     values      bank -> index -> value, written by the caller
     exec_only   of root and image only what may be executed or loaded
     algorithms  digests made of each file
@@ -103,7 +104,7 @@ def assemble(
         raise refuse(BASELINE_SOURCE, "an older state and the time until which it is allowed come together")
     pcrs: dict[str, dict[int, bytes]] = {bank: dict(values) for bank, values in sources.values.items()}
     if sources.event_log is not None:
-        for bank, values in pcrs_of(sources.event_log, sources.pcrs).items():
+        for bank, values in pcrs_of(sources.event_log, sources.pcrs, judged=rules.boot != BootRules()).items():
             held = pcrs.setdefault(bank, {})
             for index, value in values.items():
                 if index not in rules.boot.open:

@@ -15,6 +15,8 @@ from perunml.wire.errors import error, refuse
 from perunml.wire.rules import printable
 
 BOOT_PCRS = tuple(range(10))
+LATER_PCRS = (11, 12, 13, 14)
+"""Of a unified kernel image's stub and of shim (`bootlog.appraise`)."""
 _SIZES = {name: BANK_SIZES[name] for name in ALGORITHMS}
 
 
@@ -39,9 +41,12 @@ def list_log(listing: Listing, log: bytes) -> None:
             listing.add(path.decode("utf-8", "surrogateescape"), [f"{name}:{digest.hex()}"])
 
 
-def pcrs_of(event_log: bytes, wanted: Mapping[str, Iterable[int]]) -> dict[str, dict[int, bytes]]:
+def pcrs_of(
+    event_log: bytes, wanted: Mapping[str, Iterable[int]], *, judged: bool = False
+) -> dict[str, dict[int, bytes]]:
     """The values that a boot log's replay gives for the `wanted` PCRs, by bank; an empty `wanted` means 0 to 9 of its
-    strongest common bank, SHA-256 where it has it.
+    strongest common bank, SHA-256 where it has it, and where a baseline's boot rules will have the log `judged`, those of
+    11 to 14 that it extends: the parties may still take some of them out, and explain them by rules.
 
     Raises `EvidenceRefusal` for a log that is not of its form, `UsageError` (baseline_source) for a bank that it lacks.
     """
@@ -50,7 +55,8 @@ def pcrs_of(event_log: bytes, wanted: Mapping[str, Iterable[int]]) -> dict[str, 
         banks = [bank for bank in STRONG_BANKS if bank in replayed]
         if not banks:
             raise refuse(BASELINE_SOURCE, "the boot log has no strong bank", expected=", ".join(STRONG_BANKS))
-        wanted = {banks[0]: BOOT_PCRS}
+        later = [index for index in LATER_PCRS if judged and index in replayed[banks[0]]]
+        wanted = {banks[0]: (*BOOT_PCRS, *later)}
     found: dict[str, dict[int, bytes]] = {}
     for bank, indices in wanted.items():
         if bank not in replayed:
