@@ -217,3 +217,29 @@ def test_a_log_with_a_gap_is_a_bug(road: Road) -> None:
             agreement="a",
             shared=False,
         )
+
+
+@pytest.mark.parametrize("step", ["renew", "finish"])
+def test_i22_a_log_that_the_manager_lacks_is_sent_whole(road: Road, step: str) -> None:
+    """I22: a manager that keeps less than the host thinks (it was restored) refuses the increment; lease and nonce stay as
+    they were, and the host proves itself again with the whole log."""
+    run, session, _ = road.started()
+    road.tpm.measure(*PYTHON)
+    road.tpm._accepted = len(road.tpm.ima_log)
+    if step == "renew":
+        session.renew()
+        assert kept_log(road) == road.tpm.ima_log
+    else:
+        session.finish({}, error="code_failed")
+        assert road.run(run).state == "failed"
+
+
+def test_a_refusal_that_stays_is_told_after_the_second_try(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more try, not many: a nonce that is wrong the second time too ends the renewal."""
+    _, session, _ = road.started()
+    session._nonce = bytes(32)
+    sent: list[str] = []
+    renew = session.link.renew
+    monkeypatch.setattr(session.link, "renew", lambda run, request: (sent.append(run), renew(run, request))[1])
+    assert code_of(session.renew) == "nonce_mismatch"
+    assert len(sent) == 2

@@ -42,6 +42,9 @@ T = TypeVar("T")
 
 MAX_LEASE = 24 * 3600
 """Seconds; a lease longer than a day is no lease, whoever grants it."""
+AGAIN = frozenset({"ima_offset", "nonce_mismatch"})
+"""Refusals of a renewal or finish that leave lease and nonce as they were (docs/protocol.md, section 6): the manager wants the
+whole log, or a version of the agreement came into force while it judged."""
 
 
 class Evidence(Protocol):
@@ -133,11 +136,7 @@ class Session:
         """Renew the lease on fresh evidence. Raises what the manager refuses. `Unreachable` leaves the lease as it was: the
         next call sends the very same request again, whose answer may have been lost; a repeated answer grants what is left."""
         with self._lock:
-            if self._pending is None:
-                bundle = self._evidence.collect(self._request("renew", self._nonce, ""))
-                self._pending = RenewRequest(nonce=self._nonce, evidence=bundle)
-            sent = self._clock()
-            answer = self.link.renew(self.run, self._pending)
+            answer, sent = self._proven(self._ask_to_renew)
             self._extend(answer.lease_seconds, sent)
             self._pending = None
             self._nonce = answer.next_nonce
@@ -151,16 +150,18 @@ class Session:
         if self._pending is not None:
             self.renew()  # its answer holds the nonce that is wanted now
         with self._lock:
-            payload = digest_of(dict(outputs))
-            bundle = self._evidence.collect(self._request("finish", self._nonce, payload))
-            request = FinishRequest(
-                nonce=self._nonce,
-                evidence=bundle,
-                outputs=dict(outputs),
-                error=error,
-                reasons=[reason.as_json() for reason in reasons],
-            )
-            answer, _ = self._insist(lambda: self.link.finish(self.run, request), self.deadline)
+
+            def ask() -> FinishAnswer:
+                request = FinishRequest(
+                    nonce=self._nonce,
+                    evidence=self._evidence.collect(self._request("finish", self._nonce, digest_of(dict(outputs)))),
+                    outputs=dict(outputs),
+                    error=error,
+                    reasons=[reason.as_json() for reason in reasons],
+                )
+                return self._insist(lambda: self.link.finish(self.run, request), self.deadline)[0]
+
+            answer = self._proven(ask)
             answer.receipt.verify("Receipt", [PublicKey(self.pin.identity)])
             self._over = True
             return answer
@@ -183,6 +184,26 @@ class Session:
         self._nonce = answer.next_nonce
         self.lease_id = answer.lease
         self._extend(answer.lease_seconds, sent)
+
+    def _ask_to_renew(self) -> tuple[RenewAnswer, float]:
+        """The answer, and when the request was sent."""
+        if self._pending is None:
+            bundle = self._evidence.collect(self._request("renew", self._nonce, ""))
+            self._pending = RenewRequest(nonce=self._nonce, evidence=bundle)
+        sent = self._clock()
+        return self.link.renew(self.run, self._pending), sent
+
+    def _proven(self, ask: Callable[[], T]) -> T:
+        """What `ask` gives, which collects evidence; after a refusal of `AGAIN` it is asked once more."""
+        try:
+            return ask()
+        except EvidenceRefusal as exc:
+            if exc.code not in AGAIN:
+                raise
+            if exc.code == "ima_offset":
+                self._evidence.forget()
+            self._pending = None
+            return ask()
 
     def _insist(self, ask: Callable[[], T], until: float) -> tuple[T, float]:
         """The answer, and when the request that got it was sent."""
