@@ -7,6 +7,7 @@ import hashlib
 import json
 import tarfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,13 @@ from perunml.evidence.baseline import Baseline
 from perunml.evidence.bootlog.judge import BootFindings
 from perunml.evidence.bundle import TpmPart
 from perunml.evidence.ima.appraise import appraise_log
-from perunml.evidence.ima.parse import parse_log
+from perunml.evidence.ima.lines import LineJudge
+from perunml.evidence.ima.parse import field_of, parse_log
 from perunml.evidence.ima.replay import VIOLATION, replay
+from perunml.evidence.ima.state import Noted
 from perunml.evidence.judge import Judgement
 from perunml.evidence.policy import Machine, Policy
+from perunml.evidence.rules import ImaRules
 from perunml.evidence.tpm.attest import parse_attest
 from perunml.evidence.tpm.credential import make_credential
 from perunml.evidence.tpm.ek import verify_ek
@@ -236,3 +240,68 @@ def test_a_servers_log_of_sixteen_thousand_lines_replays() -> None:
     lines, _ = parse_log((PHYSICAL / "dl160-fwupd-report.ima.binary_measurements").read_bytes())
     assert len(lines) > 16_000
     assert replay(lines, {"sha256": base64.b64decode(document["pcrs"]["10"])}) <= len(lines)
+
+
+# what a baseline's rules say of the machines' logs
+
+
+def under_rules(case: str, known: str, **rules: object) -> list[str]:
+    """The codes of a case's log under another case's files and these rules."""
+    baseline = replace(baseline_of(known), ima=ImaRules(**rules))  # type: ignore[arg-type]
+    own = baseline_of(case).files
+    files = {path: own.get(path, frozenset()) | baseline.files.get(path, frozenset()) for path in own | baseline.files}
+    baseline = replace(baseline, files=files)
+    log = (VM / case / "ima.bin").read_bytes()
+    return [reason.code for reason in appraise_log(log, 0, {"sha256": pcrs_of(case)}, baseline.at(NOW)).reasons]
+
+
+def test_i29_training_that_was_not_measured_is_refused() -> None:
+    """I29: C61's policy leaves out what an unprivileged user reads; nothing else is wrong with it."""
+    wanted = frozenset(["/opt/perun/train.py"])
+    assert under_rules("C61-nobody", "A61") == []
+    assert under_rules("C61-nobody", "A61", require=wanted) == ["ima_required"]
+    for case in ("A61", "B61-ima-ng", "H612-3banks", "R612-verity"):
+        assert under_rules(case, case, require=wanted) == []
+
+
+def test_what_ran_before_a_late_policy_is_missed() -> None:
+    """F61 loaded its policy from /etc/ima/ima-policy: the script that did so, its shell and kmod are not in the log."""
+    early = frozenset(["/opt/perun/guest-init.sh", "/usr/bin/bash", "/usr/bin/kmod"])
+    assert under_rules("F61-policy", "A61") == []
+    assert under_rules("F61-policy", "A61", require=early) == ["ima_required"] * 3
+    assert under_rules("A61", "A61", require=early) == []
+
+
+def test_a_policy_that_the_kernel_does_not_show_is_not_in_force() -> None:
+    """F61's kernel (6.1) does not measure what is written to the policy file, so its log cannot show it."""
+    policies = frozenset(["sha256:" + hashlib.sha256(b"any").hexdigest()])
+    assert under_rules("F61-policy", "A61", policies=policies) == ["ima_policy"]
+
+
+def test_i12_a_vms_violations_are_excused_by_path() -> None:
+    """I12: both, or the one that is left is told."""
+    paths = ["/etc/hostname", "/opt/perun/data.bin"]
+    assert under_rules("D61-violation", "D61-violation", violations=frozenset(paths)) == []
+    assert under_rules("D61-violation", "D61-violation", violations=frozenset(paths[:1])) == ["ima_violation"]
+
+
+def test_i19_a_key_that_a_kernel_told_of_is_refused() -> None:
+    """I19: a certificate that entered .builtin_trusted_keys, in a log of every template; agreed, it may."""
+    lines, _ = parse_log((FOLDER / "ima" / "kgoldman__ibmtss" / "imatest.log").read_bytes())
+    number, line = next((n, line) for n, line in enumerate(lines, 1) if line[4] == b".builtin_trusted_keys")
+    agreed = ImaRules(keyrings=frozenset(["sha256:" + hashlib.sha256(field_of(line, b"buf")).hexdigest()]))
+    for rules, wanted in ((ImaRules(), ["ima_keyring"]), (agreed, [])):
+        judge = LineJudge(Baseline({}, {}, ima=rules).at(NOW), Noted())
+        judge.see(number, line)
+        assert [reason.code for reason in judge.reasons] == wanted
+
+
+def test_i27_a_servers_lines_for_another_pcr_are_refused() -> None:
+    """I27: 3,537 lines for PCR 11; the reasons told are bounded."""
+    log = (FOLDER / "ima" / "immune-gmbh__guard-oss" / "sr630.binary_measurements").read_bytes()
+    lines, _ = parse_log(log)
+    judge = LineJudge(Baseline({}, {}).at(NOW), Noted())
+    for number, line in enumerate(lines, 1):
+        judge.see(number, line)
+    assert {"ima_pcr", "not_in_policy"} <= {reason.code for reason in judge.reasons}
+    assert "more lines" in judge.reasons[-1].message

@@ -92,9 +92,19 @@ def read_line(log: bytes, at: int, number: int) -> tuple[Line, int]:
     if size > MAX_DATA or at + size > end:
         raise bad(number, "the template data are too long")
     data = log[at : at + size]
-    ids = fields_of(name)
+    return line_of(pcr, template_hash, name, data, number), at + size
+
+
+def line_of(pcr: int, template_hash: bytes, template: bytes, data: bytes, number: int) -> Line:
+    """A line from its parts. Raises `EvidenceRefusal` (non_canonical) when the data are not of the template's form."""
+    if template == IMA:
+        digest, path = b"sha1:\0" + data[:HASH_SIZE], data[HASH_SIZE:].rstrip(b"\0")
+        if len(data) != HASH_SIZE + OLD_NAME + 1 or 0 in path or len(path) > OLD_NAME:
+            raise bad(number, "the path field is too long")
+        return pcr, template_hash, data, digest, path, template
+    ids = fields_of(template)
     digest, path = _digest_and_path(ids, split(data, len(ids), number), number) if ids else (b"", b"")
-    return (pcr, template_hash, data, digest, path, name), at + size
+    return pcr, template_hash, data, digest, path, template
 
 
 def fields_of(template: bytes) -> tuple[bytes, ...]:
@@ -155,7 +165,7 @@ def _read_old(log: bytes, at: int, number: int, pcr: int, template_hash: bytes) 
     path = log[at : at + size]
     if size > OLD_NAME or len(path) != size or 0 in path:
         raise bad(number, "the path field is too long")
-    return (pcr, template_hash, digest + path.ljust(OLD_NAME + 1, b"\0"), b"sha1:\0" + digest, path, IMA), at + size
+    return line_of(pcr, template_hash, IMA, digest + path.ljust(OLD_NAME + 1, b"\0"), number), at + size
 
 
 def bad(number: int, why: str) -> PerunError:

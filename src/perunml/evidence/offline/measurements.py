@@ -10,7 +10,8 @@ from typing import Any
 
 from perunml.evidence.bundle import BANK_SIZES
 from perunml.evidence.codes import BOOT_AGGREGATE, IMA_NOT_EXTENDED, IMA_PCR, IMA_TEMPLATE, NON_CANONICAL
-from perunml.evidence.ima.parse import IMA, TEMPLATES, Line, fields_of, parse_log
+from perunml.evidence.ima.forms import TEXT, read_log
+from perunml.evidence.ima.parse import IMA, TEMPLATES, Line, fields_of
 from perunml.evidence.ima.replay import VIOLATION, check_template_hashes, prefix_values
 from perunml.wire.errors import refuse
 from perunml.wire.rules import Reason, printable
@@ -27,7 +28,7 @@ Values = Mapping[str, Mapping[int, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class ImaLog:
-    """`reasons` is what is wrong with the log itself, whatever a quote says."""
+    """`reasons` is what is wrong with the log itself, whatever a quote says; `form` as of `ima.forms.read_log`."""
 
     lines: Sequence[Line]
     reasons: tuple[Reason, ...]
@@ -86,6 +87,7 @@ class ImaLog:
         first = self._first()
         return {
             "form": self.form,
+            "weaker": self.form.startswith(TEXT),
             "entries": len(self.lines),
             "covered": covered,
             "violations": sum(line[1] == VIOLATION for line in self.lines),
@@ -106,14 +108,14 @@ def read_ima(data: bytes) -> ImaLog:
     """Raises `EvidenceRefusal` for a log that does not parse."""
     if len(data) > MAX_FILE:
         raise refuse(NON_CANONICAL, "the IMA log is too long", expected=f"at most {MAX_FILE} bytes")
-    lines, _ = parse_log(data)
+    lines, form = read_log(data)
     reasons = check_template_hashes(lines)
     for number, line in enumerate(lines, 1):
         if line[5] != IMA and not fields_of(line[5]):
             told = f"line {number} of the IMA log is of an unknown template"
             reasons.append(Reason(IMA_TEMPLATE, told, expected=", ".join(map(_shown, TEMPLATES)), seen=_shown(line[5])))
             break
-    return ImaLog(lines, tuple(reasons), "binary")
+    return ImaLog(lines, tuple(reasons), form)
 
 
 def _shown(text: bytes) -> str:
