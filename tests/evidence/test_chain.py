@@ -302,6 +302,8 @@ def test_k11_where_lists_are_demanded_each_issuer_needs_one_in_force() -> None:
         tpm.ca.revocations(until=AT - DAY),
         tpm.ca.revocations(since=AT + DAY),
         tpm.ca.revocations(forged=True),
+        tpm.ca.revocations(partial=True),
+        tpm.ca.revocations(weak=True),
         DevelopmentCa().revocations(),
     ):
         assert refused(verified, tpm, trust, revocations=[bad, good[1]]) == ["ek_revocation_unknown"]
@@ -315,6 +317,51 @@ def test_k11_an_old_list_still_revokes_and_a_forged_one_does_not() -> None:
     old, forged = tpm.ca.revocations([4711], until=AT - DAY), tpm.ca.revocations([4711], forged=True)
     assert refused(verified, tpm, trust, ek_certificate=certificate, revocations=[old]) == ["ek_revoked"]
     assert verified(tpm, trust, ek_certificate=certificate, revocations=[forged])
+
+
+def test_k11_an_issuer_that_may_not_sign_lists_says_nothing_about_revocation() -> None:
+    """K11: its list neither revokes nor vouches."""
+    ca = DevelopmentCa(may_revoke=False)
+    tpm = ForgedTpm(ca=ca)
+    certificate = ca.certify(tpm._ek.public_key(), serial=4711)
+    trust, lists = Trust(simulated=(ca.root,)), [ca.revocations([4711]), ca.revocations(by_root=True)]
+    assert verified(tpm, trust, ek_certificate=certificate, revocations=lists)
+    demanding = replace(trust, demand=True)
+    found = refused(verified, tpm, demanding, ek_certificate=certificate, revocations=lists)
+    assert found == ["ek_revocation_unknown"]
+
+
+def test_k2_an_issuer_of_another_name_with_the_same_key_is_not_the_issuer() -> None:
+    """K2: names and keys both lead upwards."""
+    ca, tpm = DevelopmentCa(), ForgedTpm()
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer, _ = _issuer(ca, key=key)
+    other = x509.load_der_x509_certificate(ca.certify(key.public_key(), ca=True, usage=None, subject="somebody else"))
+    certificate = _under(other.public_bytes(Encoding.DER), key, tpm._ek.public_key())
+    trust = Trust(simulated=(ca.root,))
+    assert refused(verified, tpm, trust, ek_certificate=certificate, ek_chain=[issuer]) == ["ek_chain"]
+
+
+def test_d4_a_revocation_list_past_the_bound_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """D4: a good one, of more bytes than are read."""
+    good = default_ca().revocations([1])
+    monkeypatch.setattr("perunml.evidence.tpm.crl.MAX_CRL", len(good) - 1)
+    parse_crl.cache_clear()
+    assert refused(parse_crl, good) == ["non_canonical"]
+    parse_crl.cache_clear()
+
+
+def test_two_signature_algorithms_are_refused() -> None:
+    """K2: the one outside, which is not signed, says what the one inside says."""
+    good = default_ca().chain[0]
+    inner, outer = (
+        good.find(b"\x06\x08\x2a\x86\x48\xce\x3d\x04\x03"),
+        good.rfind(b"\x06\x08\x2a\x86\x48\xce\x3d\x04\x03"),
+    )
+    assert 0 < inner < outer
+    changed = bytearray(good)
+    changed[outer + 9] ^= 1
+    assert refused(parse_certificate, bytes(changed)) == ["non_canonical"]
 
 
 @pytest.mark.parametrize("junk", [b"", b"0", bytes(1024 * 1024 + 1)])

@@ -160,7 +160,7 @@ def test_k18_a_cleared_tpm_gets_keys_only_after_owners_approve_anew(road: Road, 
     """K18, Q22: counters that went back are refused; enrolling anew is not enough; a version approved afterwards is."""
     _, session, _ = road.started()
     session.finish({})
-    road.tpm.reset, road.tpm.restart, road.tpm.clock = 0, 0, 0
+    road.tpm.reset, road.tpm.restart, road.tpm.clock = 1, 0, 0  # as the boot whose log is kept was numbered
     if new_key_too:
         another_ak(road.tpm)
     road.tpm.forget()
@@ -172,7 +172,7 @@ def test_k18_a_cleared_tpm_gets_keys_only_after_owners_approve_anew(road: Road, 
         road.trainer = road.world.enrol(road.keys["cloud"], "trainer", road.tpm)
         assert code_of(lambda: road.release(run)) == "clock_rollback"
     road.trainer = road.world.enrol(road.keys["cloud"], "trainer", road.tpm, cleared=True)
-    assert code_of(lambda: road.release(run)) == "tpm_cleared"
+    assert code_of(lambda: road.trainer.link.challenge(run)) == "tpm_cleared"
     assert road.trainer.link.work().items == []
     approve_anew(road)
     _, again, delivery = road.started()

@@ -24,7 +24,7 @@ _CertifiedKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519Pu
 class DevelopmentCa:
     """A root (signed with SHA-224, as old ones with SHA-1: it is known by its bytes) and an intermediate, made in memory.
 
-    ca, path_length, may_sign  what the intermediate's (for path_length the root's) certificate allows it;
+    ca, path_length, may_sign, may_revoke  what the intermediate's (for path_length the root's) certificate allows it;
                                ca=None leaves basic constraints out
     """
 
@@ -35,6 +35,7 @@ class DevelopmentCa:
         ca: bool = True,
         path_length: int | None = None,
         may_sign: bool = True,
+        may_revoke: bool = True,
     ) -> None:
         self._root_key = ec.generate_private_key(ec.SECP256R1())
         self._issuer_key = ec.generate_private_key(ec.SECP256R1())
@@ -42,7 +43,7 @@ class DevelopmentCa:
         self._issuer_name = issuer
         self._root = _ca(root, root, self._root_key.public_key(), self._root_key, path_length=path_length, root=True)
         issuer_key = self._issuer_key.public_key()
-        self._issuer = _ca(issuer, root, issuer_key, self._root_key, ca=ca, may_sign=may_sign)
+        self._issuer = _ca(issuer, root, issuer_key, self._root_key, ca=ca, may_sign=may_sign, may_revoke=may_revoke)
 
     @property
     def root(self) -> bytes:
@@ -113,16 +114,22 @@ class DevelopmentCa:
         since: dt.datetime = START,
         until: dt.datetime = END,
         forged: bool = False,
+        partial: bool = False,
+        weak: bool = False,
     ) -> bytes:
-        """A revocation list in DER of the intermediate, or `by_root` of the root; `forged` by another key."""
+        """A revocation list in DER of the intermediate, or `by_root` of the root; `forged` by another key, `partial` (a
+        critical extension says that it tells of some certificates only), signed with a `weak` hash."""
         issuer, key = (self._root, self._root_key) if by_root else (self._issuer, self._issuer_key)
         builder = x509.CertificateRevocationListBuilder().issuer_name(issuer.subject)
         builder = builder.last_update(since).next_update(until)
         for serial in serials:
             entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(since).build()
             builder = builder.add_revoked_certificate(entry)
+        if partial:
+            some = x509.IssuingDistributionPoint(None, None, True, False, None, False, False)
+            builder = builder.add_extension(some, critical=True)
         signer = ec.generate_private_key(ec.SECP256R1()) if forged else key
-        return builder.sign(signer, hashes.SHA256()).public_bytes(Encoding.DER)
+        return builder.sign(signer, hashes.SHA224() if weak else hashes.SHA256()).public_bytes(Encoding.DER)
 
     @property
     def issuer_serial(self) -> int:
@@ -159,6 +166,7 @@ def _ca(
     ca: bool | None = True,
     path_length: int | None = None,
     may_sign: bool = True,
+    may_revoke: bool = True,
     root: bool = False,
 ) -> x509.Certificate:
     builder = (
@@ -169,7 +177,7 @@ def _ca(
         .serial_number(x509.random_serial_number())
         .not_valid_before(START)
         .not_valid_after(END)
-        .add_extension(_usage(certs=may_sign, lists=True), critical=True)
+        .add_extension(_usage(certs=may_sign, lists=may_revoke), critical=True)
     )
     if ca is not None:
         builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)

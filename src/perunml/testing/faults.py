@@ -87,6 +87,10 @@ def _swapped_pcrs(part: TpmPart) -> TpmPart:
     return replace(part, pcrs={"sha256": values})
 
 
+def _with_bank(part: TpmPart) -> TpmPart:
+    return replace(part, pcrs={**part.pcrs, "sha384": {i: bytes(48) for i in QUOTED}})
+
+
 def _with_signature(parts: Callable[[bytes, bytes], tuple[bytes, bytes]]) -> Break:
     def change(part: TpmPart) -> TpmPart:
         r, s = parts(part.signature[6:38], part.signature[40:72])
@@ -177,6 +181,7 @@ QUOTE_FAULTS: tuple[Fault, ...] = (
     ),
     Fault("Q15", "count_of_4g", "pcr_selection", _signed(lambda t, b: Quoting(selected=b"\xff" * 4))),
     Fault("Q16", "attest_trailing", "non_canonical", _signed(lambda t, b: Quoting(trailing=b"\0"))),
+    Fault("Q8", "unsigned_bank_beside", "pcr_selection", _sent(_with_bank)),
     Fault("Q17", "signature_trailing", "non_canonical", _sent(lambda p: replace(p, signature=p.signature + b"\0"))),
     Fault("Q18", "rsassa_sha1", "weak_scheme", _scheme(RSASSA, 0x0004)),
     Fault("Q18", "hmac", "weak_scheme", _scheme(0x0005, 0x000B)),
