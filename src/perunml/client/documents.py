@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 def read_document(data: bytes) -> tuple[str, dict[str, Any]]:
     """(kind, body without apiVersion and kind) of a document that `document push` sends. Raises `UsageError`
     (malformed): unknown kinds, and bodies that are not of their form."""
+    return "Baseline", read_baseline(data).as_json()
+
+
+def read_baseline(data: bytes) -> Baseline:
+    """The baseline in a YAML or JSON document. Raises as `read_document`."""
     value = load_json(data, limit=MAX_BASELINE) if data.lstrip()[:1] == b"{" else load_yaml(data)
     kind = value.get("kind") if isinstance(value, dict) else None
     if kind != "Baseline" or value.get("apiVersion") != API_VERSION:
         raise refuse(MALFORMED, "not a document that can be sent", expected=f"{API_VERSION} Baseline", seen=str(kind))
-    return kind, Baseline.from_json(value).as_json()
+    return Baseline.from_json(value)
 
 
 def about_baselines(connection: Connection, agreement: Agreement) -> Section | None:

@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 from perunml.client.codes import LOCAL_FILE, NOT_FOUND
+from perunml.client.documents import read_baseline
 from perunml.evidence.baseline import Baseline
 from perunml.evidence.offline.check import TpmFiles, check_event_log, check_ima, check_tpm
 from perunml.evidence.offline.findings import Checked
@@ -18,7 +19,9 @@ MAX_AUTHORITIES = 4096
 MAX_CERTIFICATE = 64 * 1024
 """Bytes of a file in such a folder; longer ones hold no single certificate."""
 
-__all__ = ["Checked", "TpmFiles", "check_event_log", "check_ima", "check_tpm", "read_authorities", "read_evidence"]
+__all__ = [
+    "Checked", "TpmFiles", "check_event_log", "check_ima", "check_tpm", "read_authorities", "read_evidence", "read_profile",
+]  # fmt: skip
 
 
 def read_evidence(path: Path) -> bytes:
@@ -51,6 +54,4 @@ def read_authorities(folder: Path) -> list[bytes]:
 
 def read_profile(path: Path) -> Baseline:
     """The baseline in a YAML or JSON file. Raises `UsageError` (malformed, local_file)."""
-    from perunml.client.documents import read_document
-
-    return Baseline.from_json(read_document(read_evidence(path))[1])
+    return read_baseline(read_evidence(path))
