@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from evidence.judging import BINDING, codes, judged
+from perunml.evidence.bootlog.appraise import MAX_REASONS
 from perunml.evidence.bootlog.variables import IMAGE_SECURITY, SHIM_LOCK
 from perunml.evidence.rules import BootRules
 from perunml.testing.bootfaults import BOOT_FAULTS, GOOD, started, told
@@ -185,3 +186,29 @@ def test_a_boot_that_was_agreed_without_secure_boot_is_accepted_with_pcr_7_exact
     assert codes(judged(tpm, tpm.bundle(BINDING), baseline)) != []
     pcrs = {"sha256": {i: tpm.pcrs["sha256"][i] for i in (0, 1, 2, 7)}}
     assert codes(judged(tpm, tpm.bundle(BINDING), replace(baseline, pcrs=pcrs))) == []
+
+
+def test_e12_reasons_and_claims_of_ten_thousand_lines_are_bounded() -> None:
+    """E12: a log within its bounds does not fill the ledger."""
+    tpm = ForgedTpm()
+    tpm.boot_into(lambda log: [log.grub(f"/vmlinuz {number}") for number in range(10_000)])
+    found = judged(tpm, tpm.bundle(BINDING), tpm.boot_baseline())
+    assert set(codes(found)) == {"kernel_cmdline"}
+    assert len(codes(found)) == MAX_REASONS + 1
+    told_boot = found.appraisal.claims["boot"]
+    assert isinstance(told_boot, dict)
+    assert len(told_boot["cmdline"]) == 4
+
+
+def test_e16_words_beyond_what_the_kernel_reads_do_not_count() -> None:
+    """E16: the kernel cuts a long line off, and the word that was demanded with it."""
+    tpm = ForgedTpm()
+    line = "root=/dev/vda lockdown=confidentiality " + "x" * 2048 + " ima_policy=tcb"
+    assert codes(judged(tpm, started(line)(tpm, BINDING), tpm.boot_baseline())) == ["kernel_cmdline"]
+
+
+def test_e16_other_characters_than_printable_ones_are_refused() -> None:
+    """E16: what some reader takes for a blank, and the kernel does not."""
+    tpm = ForgedTpm()
+    line = "root=/dev/vda lockdown=confidentiality a=b\x1cima_policy=tcb"
+    assert codes(judged(tpm, started(line)(tpm, BINDING), tpm.boot_baseline())) == ["kernel_cmdline"]

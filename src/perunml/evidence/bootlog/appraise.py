@@ -37,7 +37,7 @@ def appraise_boot(facts: BootFacts, rules: BootRules, exact: Mapping[str, Mappin
         *(reason for index, found in facts.mismatches.items() if index not in rules.open for reason in found),
         *_bounded(_events(facts, rules, judged)),
         *_secure_boot(facts, rules),
-        *_cmdline(facts, rules, facts.proven & (judged | fixed)),
+        *_bounded(_cmdline(facts, rules, facts.proven & (judged | fixed))),
     )
 
 
@@ -135,14 +135,14 @@ def _what(fact: Fact) -> str:
 
 
 def _bounded(reasons: Iterator[Reason]) -> Iterator[Reason]:
-    left = 0
+    last, left = None, 0
     for count, reason in enumerate(reasons, 1):
         if count <= MAX_REASONS:
             yield reason
         else:
-            left += 1
-    if left:
-        yield Reason(BOOT_EVENT, f"and {left} more of the boot log are refused")
+            last, left = reason, left + 1
+    if last is not None:
+        yield Reason(last.rule, f"and {left} more of the boot log are refused")
 
 
 def _shown(text: str) -> str:

@@ -12,6 +12,8 @@ from perunml.evidence.codes import KERNEL_CMDLINE
 from perunml.evidence.rules import BootRules
 from perunml.wire.rules import Reason, printable
 
+MAX_LINE = 2047
+"""Characters that the kernel reads (COMMAND_LINE_SIZE on x86 and arm64 is 2,048 with the NUL): what follows is cut off."""
 _SHOWN = 200
 _FOR_INIT = "--"
 
@@ -21,6 +23,10 @@ def appraise_line(line: str, rules: BootRules) -> Iterator[Reason]:
     value of the same name, a forbidden one is there, or the line has characters that the kernel may read otherwise."""
     if not line.isascii() or not line.isprintable():
         yield _reason("the kernel's command line is not of printable words", "printable ASCII", line)
+        return
+    if len(line) > MAX_LINE:
+        seen = f"{len(line)} characters"
+        yield _reason("the kernel's command line is longer than the kernel reads", f"at most {MAX_LINE}", seen)
         return
     words = kernel_words(line)
     demanded = {_normal(word): word for word in rules.cmdline}
@@ -39,37 +45,38 @@ def appraise_line(line: str, rules: BootRules) -> Iterator[Reason]:
 def kernel_words(line: str) -> list[str]:
     """The words that the kernel takes for its own, without quotes, names with `_` for `-`."""
     found = []
-    for raw in _split(line):
-        word = _unquoted(raw)
+    at = 0
+    while (at := _skip_blanks(line, at)) < len(line):
+        word, at = _next(line, at)
         if word == _FOR_INIT:
             break
         found.append(_normal(word))
     return found
 
 
-def _split(line: str) -> Iterator[str]:
-    """At blanks outside of double quotes; a quote that is not closed reaches to the end."""
-    word, quoted = "", False
-    for character in line:
-        if character == " " and not quoted:
-            if word:
-                yield word
-            word = ""
-        else:
-            quoted ^= character == '"'
-            word += character
-    if word:
-        yield word
+def _skip_blanks(line: str, at: int) -> int:
+    while at < len(line) and line[at] == " ":
+        at += 1
+    return at
 
 
-def _unquoted(word: str) -> str:
-    """Without the quotes around the whole word or around its value; others stay, as in the kernel."""
-    if word.startswith('"'):
-        return word[1:].removesuffix('"')
-    name, equals, value = word.partition("=")
-    if value.startswith('"'):
-        value = value[1:].removesuffix('"')
-    return name + equals + value
+def _next(line: str, at: int) -> tuple[str, int]:
+    """The word that begins at `at`, and where it ends, as `next_arg` cuts it: a blank inside of double quotes does not end
+    it; quotes go that stand around the whole word, or around its value; others stay."""
+    quoted = inside = line[at] == '"'
+    begin = end = at + quoted
+    equals = 0
+    while end < len(line) and (inside or line[end] != " "):
+        if line[end] == "=" and not equals:
+            equals = end - begin
+        inside ^= line[end] == '"'
+        end += 1
+    word = line[begin:end]
+    closed = word.endswith('"')
+    if equals and word[equals + 1 : equals + 2] == '"':
+        value = word[equals + 2 :]
+        return word[: equals + 1] + value.removesuffix('"'), end
+    return word[:-1] if quoted and closed else word, end
 
 
 def _normal(word: str) -> str:

@@ -176,9 +176,11 @@ class _Reader:
             ):
                 text = data[len(prefix) :].decode("utf-8", "backslashreplace")
                 first, _, rest = text.partition(" ")
-                if first in _LINUX:
+                if first in _LINUX and len(rest) <= MAX_CMDLINE:
                     return Sort.CMDLINE, rest
-                return (Sort.CMDLINE if first.startswith(("/", "(")) else Sort.COMMAND), text
+                if first.startswith(("/", "(")) and len(text) <= MAX_CMDLINE:
+                    return Sort.CMDLINE, text
+                return Sort.COMMAND, text
         return Sort.OTHER, ""
 
     def _stub(self, event: Event, digest: bytes) -> tuple[Sort, str]:

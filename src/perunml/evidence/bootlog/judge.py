@@ -16,12 +16,14 @@ from perunml.wire.canonical import Json
 from perunml.wire.errors import PerunError
 from perunml.wire.rules import Reason, printable
 
-BOOTS = 256
-"""Boots whose facts are kept read: some 100 KiB each."""
-MAX_KEPT = 128 * 1024
+BOOTS = 64
+"""Boots whose facts are kept read: some 100 KiB each. Reading one takes a millisecond or two."""
+MAX_KEPT = 96 * 1024
 """Bytes of a log whose facts are kept; a longer one is read anew each time, so that odd logs do not fill the memory."""
 _IMA = 10
 _SHOWN = 500
+_LINES = 4
+"""Command lines told in an appraisal: a boot has one, in two or three forms."""
 
 Quoted = tuple[tuple[str, tuple[tuple[int, bytes], ...]], ...]
 
@@ -43,7 +45,7 @@ class BootFindings:
             "events": len(facts.log.events),
             "proven": sorted(facts.proven),
             "secure_boot": facts.secure_boot if SECURE_BOOT in facts.proven else None,
-            "cmdline": list(dict.fromkeys(printable(text, _SHOWN) for text in told)),
+            "cmdline": list(dict.fromkeys(printable(text, _SHOWN) for text in told))[:_LINES],
         }
 
 
