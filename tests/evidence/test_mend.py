@@ -104,3 +104,12 @@ def test_reasons_of_other_forms_give_nothing() -> None:
         Reason(codes.QUOTE_SIGNATURE, "anything"),
     ):
         assert mends([reason]) == ()
+
+
+def test_people_read_the_change_with_the_refusal() -> None:
+    """Wherever the command line tells a refused machine's reasons: before the command that mends it."""
+    from perunml.cli.voice import four_parts
+
+    lines = four_parts(Reason(codes.NOT_IN_POLICY, "/x was loaded and is not agreed", seen=DIGEST))
+    assert f"  change   by the parties: list /x with {DIGEST}" in lines
+    assert not any("change" in line for line in four_parts(Reason(codes.QUOTE_SIGNATURE, "anything")))

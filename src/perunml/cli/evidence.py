@@ -139,11 +139,9 @@ def _pcr10(text: str) -> tuple[str, bytes]:
 
 
 def _answer(settings: Settings, checked: Checked) -> int:
-    from perunml.evidence.mend import mends
     from perunml.wire.rules import Kind
 
     lines = [line for reason in checked.reasons for line in four_parts(reason)]
-    lines += [f"smallest change, by the {change.who}: {change.sentence}" for change in mends(checked.reasons)]
     rows = [("accepted", "yes" if checked.accepted else "no"), *_rows("", checked.claims)]
     settings.voice.answer(checked.as_json(), [*lines, *table(rows)])
     return 0 if checked.accepted else Kind.EVIDENCE.value

@@ -215,6 +215,5 @@ def explain(settings: Settings, name: str, manager: str) -> None:
             )
             lines += ["", f"{refusal.time}, {refusal.purpose} of run {refusal.run} under {refusal.agreement}:"]
             lines += [line for reason in reasons for line in four_parts(reason)]
-            lines += [f"smallest change, by the {change.who}: {change.sentence}" for change in found]
         value.append({**host.model_dump(mode="json"), "refusals": told})
     settings.voice.answer({"hosts": value}, lines)

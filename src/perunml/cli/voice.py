@@ -89,12 +89,23 @@ def mending(reason: Reason) -> str:
     return reason.command or (named[1] if named else "")
 
 
+def _change(reason: Reason) -> str:
+    from perunml.wire.rules import Kind
+
+    if reason.rule.kind is not Kind.EVIDENCE:
+        return ""
+    from perunml.evidence.mend import mends
+
+    return "; ".join(f"by the {found.who}: {found.sentence}" for found in mends([reason]))
+
+
 def four_parts(reason: Reason) -> list[str]:
-    """What, what was seen, who can mend it, and the command, each on its line; empty parts are left out."""
+    """What, what was seen, who can mend it, and the command, each on its line; empty parts are left out. Where a machine was
+    refused and the smallest change that would admit it is known, that stands before the command."""
     seen = reason.seen
     if reason.expected:
         seen = f"{seen or 'nothing'} (expected: {reason.expected})"
-    parts = {"seen": seen, "mend": reason.rule.mend, "command": mending(reason)}
+    parts = {"seen": seen, "mend": reason.rule.mend, "change": _change(reason), "command": mending(reason)}
     lines = [f"refused: {reason.code}: {reason.message}"]
     return [clean(line) for line in lines + [f"  {name:<8} {text}" for name, text in parts.items() if text]]
 
