@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any
+from typing import Any, TextIO
 
 from perunml.sealing.codes import FORMAT_REFUSED, OUTPUT_TOO_LARGE
 from perunml.sealing.pt2 import check_pt2
+from perunml.sealing.pt2_program import MAX_VALUES, values_at_most
 from perunml.wire.canonical import load_json
 from perunml.wire.errors import PerunError, refuse
 
 MAX_HEADER = 64 * 2**20
 """Bytes of a safetensors header; the format's own bound is 100 MB."""
 MAX_TEXT = 64 * 2**20
+MAX_DIMENSIONS = 64
+"""Of one tensor, as in PyTorch. With no bound, the product of a long shape is a number of a million digits."""
+MAX_COLUMNS = 100_000
+"""Of one row of CSV: a row is held in memory whole."""
 MAX_FIELDS = 10_000
 """Fields at the top of an ONNX model: the graph, and some for opsets, metadata and functions."""
 _WIDTH = {
@@ -66,6 +70,7 @@ def _safetensors(path: Path, size: int) -> None:
         text = file.read(head)
         if not text.startswith(b"{"):  # as the format demands; the end may be padded with blanks
             raise _wrong("safetensors", "the header does not begin with a brace")
+        _few_values("safetensors", text)
         header = load_json(text.rstrip(b" "), limit=MAX_HEADER)
     if not isinstance(header, dict):
         raise _wrong("safetensors", "the header is no object")
@@ -86,8 +91,11 @@ def _span(name: str, value: Any) -> tuple[int, int]:
     try:
         begin, stop = value["data_offsets"]
         shape, width = value["shape"], _WIDTH[value["dtype"]]
-        if set(value) != {"dtype", "shape", "data_offsets"} or any(
-            type(n) is not int or n < 0 for n in (*shape, begin, stop)
+        if (
+            set(value) != {"dtype", "shape", "data_offsets"}
+            or not isinstance(shape, list)
+            or len(shape) > MAX_DIMENSIONS
+            or any(type(n) is not int or n < 0 for n in (*shape, begin, stop))
         ):
             raise TypeError
     except (TypeError, KeyError, ValueError):
@@ -139,18 +147,37 @@ def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
 
 def _json(path: Path, size: int) -> None:
     _bounded("json", size)
-    load_json(path.read_bytes(), limit=MAX_TEXT)
+    data = path.read_bytes()
+    _few_values("json", data)
+    load_json(data, limit=MAX_TEXT)
 
 
 def _csv(path: Path, size: int) -> None:
     _bounded("csv", size)
+    commas = 0  # since the last row ended: quotes carry a row over many lines
+
+    def lines(file: TextIO) -> Iterator[str]:
+        nonlocal commas
+        for line in file:
+            commas += line.count(",")
+            if commas >= MAX_COLUMNS:
+                raise _wrong("csv", f"a row of more than {MAX_COLUMNS} columns")
+            yield line
+
+    width = None
     try:
-        rows = csv.reader(io.StringIO(path.read_bytes().decode("utf-8")), strict=True)
-        widths = {len(row) for row in rows}
+        with path.open(encoding="utf-8", newline="\n") as file:
+            for row in csv.reader(lines(file), strict=True):
+                if width not in (None, len(row)):
+                    raise _wrong("csv", "rows of different lengths")
+                width, commas = len(row), 0
     except (UnicodeDecodeError, csv.Error) as exc:
         raise _wrong("csv", str(exc)) from None
-    if len(widths) > 1:
-        raise _wrong("csv", "rows of different lengths")
+
+
+def _few_values(declared: str, text: bytes) -> None:
+    if not values_at_most(text, MAX_VALUES):
+        raise _wrong(declared, f"more than {MAX_VALUES} values")
 
 
 def _bounded(declared: str, size: int) -> None:
