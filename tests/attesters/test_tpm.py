@@ -14,16 +14,19 @@ import pytest
 from perunml.attesters.esys import open_tpm
 from perunml.attesters.tpm import (
     AK_HANDLE,
+    EK_CHAIN,
     EK_ECC_CERTIFICATE,
     EK_ECC_HANDLE,
     EK_ECC_TEMPLATE,
     EK_RSA_HANDLE,
+    ENDORSEMENT_KEYS,
     TpmAttester,
 )
 from perunml.evidence.baseline import Baseline
 from perunml.evidence.bundle import Bundle, TpmPart
 from perunml.evidence.judge import Judgement, judge
 from perunml.evidence.policy import Machine, Policy
+from perunml.evidence.tpm.certificate import parse_certificate
 from perunml.evidence.tpm.credential import make_credential
 from perunml.evidence.tpm.ek import EkIdentity, verify_ek
 from perunml.evidence.tpm.keys import check_ak
@@ -420,6 +423,71 @@ def test_an_ecc_ek_is_preferred_and_its_credential_opens(
     assert identity.machine == attester.machine
     credential = make_credential(ek_public, check_ak(ak_public).name, b"e" * 32)
     assert attester.activate(*credential) == b"e" * 32
+
+
+def test_k19_a_tpm_with_an_ek_of_the_high_range_alone_enrols(
+    machine: SimulatedMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """K19: the software TPM's ECC P-384 EK and its certificate, as if it had no other; its credential opens by password."""
+    high = tuple(item for item in ENDORSEMENT_KEYS if item[0] > EK_ECC_CERTIFICATE)
+    monkeypatch.setattr("perunml.attesters.tpm.ENDORSEMENT_KEYS", high)
+    attester = TpmAttester(machine.tcti, tmp_path / "high", machine.ima_log)
+    identity = identified(attester, machine.roots)
+    assert identity.machine == attester.machine
+    told = attester.enrolment()
+    assert isinstance(told["ek_public"], bytes)
+    assert isinstance(told["ak_public"], bytes)
+    assert parse_public(told["ek_public"]).curve == "p384"
+    credential = make_credential(told["ek_public"], check_ak(told["ak_public"]).name, b"h" * 32)
+    assert attester.activate(*credential) == b"h" * 32
+
+
+@pytest.mark.parametrize(
+    ("handle", "template"), [item[1:] for item in ENDORSEMENT_KEYS], ids=[f"{item[0]:08x}" for item in ENDORSEMENT_KEYS]
+)
+def test_k19_templates_of_our_own_give_keys_of_the_profile(
+    handle: int, template: bytes, machine: SimulatedMachine
+) -> None:
+    """K19: a real TPM makes each of them, and the verifier takes them."""
+    spare = handle + 0x1000
+    try:
+        with open_tpm(machine.tcti) as tpm:
+            tpm.create_endorsement_key(template, spare)
+    except Unreachable:
+        assert handle == 0x8101001E
+        pytest.skip("this software TPM makes no RSA-4096 keys; runs where it does")
+    with open_tpm(machine.tcti) as tpm:
+        found = tpm.read_public(spare)
+        tpm.evict(spare)
+    assert check_ek_template(found)
+
+
+def test_certificates_that_the_tpm_holds_above_its_ek_go_along(machine: SimulatedMachine, tmp_path: Path) -> None:
+    """Two certificates across two NV indices, then padding, as a firmware TPM has them; then the root alone is enough."""
+    from tpm2_pytss import ESAPI, ESYS_TR, TPM2_ALG, TPM2B_NV_PUBLIC, TPMA_NV, TPMS_NV_PUBLIC
+
+    issuer, root = (parse_certificate(path.read_bytes()).raw for path in machine.roots)
+    data = issuer + root + bytes(50)
+    pieces = (data[:700], data[700:])
+    with ESAPI(machine.tcti) as esys:
+        for number, piece in enumerate(pieces):
+            area = TPMS_NV_PUBLIC(
+                nvIndex=EK_CHAIN[number],
+                nameAlg=TPM2_ALG.SHA256,
+                attributes=TPMA_NV.parse("ownerread|ownerwrite|authread|authwrite"),
+                dataSize=len(piece),
+            )
+            index = esys.nv_define_space("", TPM2B_NV_PUBLIC(nvPublic=area), auth_handle=ESYS_TR.OWNER)
+            for at in range(0, len(piece), 500):
+                esys.nv_write(index, piece[at : at + 500], offset=at)
+    try:
+        attester = TpmAttester(machine.tcti, tmp_path / "agent", machine.ima_log)
+        assert attester.enrolment()["ek_chain"] == [issuer, root]
+        assert identified(attester, [machine.roots[1]]).simulated
+    finally:
+        with ESAPI(machine.tcti) as esys:
+            for number in range(len(pieces)):
+                esys.nv_undefine_space(esys.tr_from_tpmpublic(EK_CHAIN[number]), auth_handle=ESYS_TR.OWNER)
 
 
 def test_the_chain_that_the_operator_has_goes_along(

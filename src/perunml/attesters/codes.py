@@ -23,7 +23,7 @@ TPM_BUSY = rule(
 EK_CERTIFICATE_MISSING = rule(
     "ek_certificate_missing",
     Kind.EVIDENCE,
-    "The TPM holds no EK certificate that is read (RSA-2048 at 0x01c00002, ECC P-256 at 0x01c0000a).",
+    "The TPM holds no EK certificate where the TCG profile puts one (RSA-2048 at 0x01c00002, ECC P-256 at 0x01c0000a, the high range from 0x01c00012 on).",
     "The host's operator uses a machine whose TPM came with its certificate.",
 )
 IMA_LOG_UNREADABLE = rule(

@@ -87,10 +87,17 @@ class Tpm:
             found += bytes(self._esys.nv_read(nv, min(NV_CHUNK, size - len(found)), len(found), auth_handle=nv))
         return found
 
-    def activate(self, ak: int, ek: int, credential: bytes, encrypted_secret: bytes) -> bytes:
-        """TPM2_ActivateCredential, with the EK's standard policy: PolicySecret of the endorsement hierarchy."""
+    def activate(
+        self, ak: int, ek: int, credential: bytes, encrypted_secret: bytes, *, by_policy: bool = True
+    ) -> bytes:
+        """TPM2_ActivateCredential, with the low range's policy (PolicySecret of the endorsement hierarchy) or, for an EK of
+        the high range, its own empty authorization."""
         blob, _ = TPM2B_ID_OBJECT.unmarshal(credential)
         secret, _ = TPM2B_ENCRYPTED_SECRET.unmarshal(encrypted_secret)
+        if not by_policy:
+            keys = self._esys.tr_from_tpmpublic(ak), self._esys.tr_from_tpmpublic(ek)
+            password = ESYS_TR.PASSWORD
+            return bytes(self._esys.activate_credential(*keys, blob, secret, session1=password, session2=password))
         session = self._esys.start_auth_session(
             ESYS_TR.NONE, ESYS_TR.NONE, TPM2_SE.POLICY, TPMT_SYM_DEF(algorithm=TPM2_ALG.NULL), TPM2_ALG.SHA256
         )

@@ -31,6 +31,7 @@ from perunml.evidence.ima.parse import parse_log
 from perunml.evidence.ima.replay import prefix_values
 from perunml.evidence.tpm.algorithms import AES, CFB, CURVE_IDS, ECC, ECDSA, HASH_IDS, NULL, RSA
 from perunml.evidence.tpm.attest import Attest, parse_attest
+from perunml.evidence.tpm.chain import MAX_CHAIN
 from perunml.evidence.tpm.keys import (
     ADMIN_WITH_POLICY,
     DECRYPT,
@@ -42,7 +43,8 @@ from perunml.evidence.tpm.keys import (
     USER_WITH_AUTH,
     check_ak,
 )
-from perunml.evidence.tpm.template import POLICY_A_SHA256, check_ek_template, ek_machine
+from perunml.evidence.tpm.public import parse_public
+from perunml.evidence.tpm.template import POLICY_A_SHA256, STANDARD, check_ek_template, ek_machine
 from perunml.wire.errors import PerunError, refuse
 
 KERNEL_IMA_LOG = Path("/sys/kernel/security/ima/binary_runtime_measurements")
@@ -87,6 +89,32 @@ EK_ECC_TEMPLATE = _sized(
     + _sized(bytes(32))
 )
 """Templates L-1 and L-2 of the EK Credential Profile, annex B.3."""
+EK_CHAIN = range(0x01C00100, 0x01C00110)
+"""NV indices from which on some TPMs hold the certificates above the EK's (profile, 2.2.1.5.2); one firmware TPM fills several."""
+
+
+def _high_template(key: str, name_hash: str, bits: int) -> bytes:
+    """A template of the high range (annex B.4), its unique field empty."""
+    (attributes, policy), _ = next(item for item in STANDARD[key, name_hash, bits].items() if item[1].startswith("H"))
+    rsa = key.startswith("rsa")
+    head = struct.pack(">HHI", RSA if rsa else ECC, HASH_IDS[name_hash], attributes) + _sized(policy)
+    head += struct.pack(">HHHH", AES, bits, CFB, NULL)
+    if rsa:
+        return _sized(head + struct.pack(">HI", int(key[3:]), 0) + _sized(b""))
+    return _sized(head + struct.pack(">HH", CURVE_IDS[key], NULL) + _sized(b"") + _sized(b""))
+
+
+ENDORSEMENT_KEYS: tuple[tuple[int, int, bytes], ...] = (
+    # (the certificate's NV index, where the key is kept, its template), in the order in which they are taken
+    (EK_ECC_CERTIFICATE, EK_ECC_HANDLE, EK_ECC_TEMPLATE),
+    (EK_RSA_CERTIFICATE, EK_RSA_HANDLE, EK_RSA_TEMPLATE),
+    (0x01C00014, 0x81010014, _high_template("p256", "sha256", 128)),
+    (0x01C00016, 0x81010016, _high_template("p384", "sha384", 256)),
+    (0x01C00012, 0x81010012, _high_template("rsa2048", "sha256", 128)),
+    (0x01C0001C, 0x8101001C, _high_template("rsa3072", "sha384", 256)),
+    (0x01C0001E, 0x8101001E, _high_template("rsa4096", "sha384", 256)),
+    (0x01C00018, 0x81010018, _high_template("p521", "sha512", 256)),
+)
 
 
 class TpmAttester:
@@ -123,6 +151,7 @@ class TpmAttester:
             self._ek_handle, self._ek_certificate = _endorsement_key(tpm)
             self._ek_public = tpm.read_public(self._ek_handle)
             self._ak_public = _attestation_key(tpm)
+            self._nv_chain = _certificates_above(tpm)
             self._banks = tuple(bank for bank in BANKS if tpm.read_pcrs(bank, [0]))
         if not self._banks:
             raise refuse(WEAK_BANK, "the TPM has no strong PCR bank allocated", expected=" or ".join(BANKS))
@@ -137,7 +166,7 @@ class TpmAttester:
         """What a manager needs to know this machine: ek_certificate, ek_chain (DER), ek_public, ak_public."""
         return {
             "ek_certificate": self._ek_certificate,
-            "ek_chain": [path.read_bytes() for path in self._ek_chain],
+            "ek_chain": [*(path.read_bytes() for path in self._ek_chain), *self._nv_chain],
             "ek_public": self._ek_public,
             "ak_public": self._ak_public,
         }
@@ -145,7 +174,8 @@ class TpmAttester:
     def activate(self, credential: bytes, encrypted_secret: bytes) -> bytes:
         """The credential's secret: only the TPM that holds both keys can tell it."""
         with self._lock, open_tpm(self._tcti) as tpm:
-            return tpm.activate(AK_HANDLE, self._ek_handle, credential, encrypted_secret)
+            by_policy = not parse_public(self._ek_public).attributes & USER_WITH_AUTH
+            return tpm.activate(AK_HANDLE, self._ek_handle, credential, encrypted_secret, by_policy=by_policy)
 
     def collect(self, binding: bytes) -> Bundle:
         """A fresh quote bound to `binding`, and the IMA log's part since the last accepted one of this boot."""
@@ -248,15 +278,27 @@ def _quoted_values(
 
 def _endorsement_key(tpm: Tpm) -> tuple[int, bytes]:
     """The persistent EK that the TPM has a certificate for, and the certificate."""
-    for index, handle, template in (
-        (EK_ECC_CERTIFICATE, EK_ECC_HANDLE, EK_ECC_TEMPLATE),
-        (EK_RSA_CERTIFICATE, EK_RSA_HANDLE, EK_RSA_TEMPLATE),
-    ):
+    for index, handle, template in ENDORSEMENT_KEYS:
         if tpm.has(index):
             if not tpm.has(handle):
                 tpm.create_endorsement_key(template, handle)
             return handle, _der(tpm.nv_read(index))
-    raise refuse(EK_CERTIFICATE_MISSING, "the TPM has no EK certificate for RSA-2048 or ECC P-256")
+    raise refuse(EK_CERTIFICATE_MISSING, "the TPM has no EK certificate of any standard template")
+
+
+def _certificates_above(tpm: Tpm) -> list[bytes]:
+    """The certificates that the TPM itself holds above its EK's: one after the other, also across NV indices."""
+    found = b""
+    for index in EK_CHAIN:
+        if not tpm.has(index):
+            break
+        found += tpm.nv_read(index)
+    chain = []
+    while found[:2] == b"\x30\x82":
+        size = 4 + int.from_bytes(found[2:4])
+        chain.append(found[:size])
+        found = found[size:]
+    return chain[:MAX_CHAIN]
 
 
 def _attestation_key(tpm: Tpm) -> bytes:
