@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -210,6 +211,39 @@ def test_a_signature_field_with_a_length_alone_is_refused() -> None:
     head = last.encoded[:4] + hashlib.sha1(data).digest() + last.encoded[24 : -len(last.data)]
     tpm.log(replace(last, encoded=head + data, data=data))
     assert refused(tpm, tpm.baseline()) == ["non_canonical"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 4, 264, 4096])
+def test_a_listed_file_is_good_whatever_its_signature(size: int) -> None:
+    """A machine whose files are all signed: the listed digest is what counts, and the field is one, of its length."""
+    tpm = ForgedTpm(files={}, template="ima-sig")
+    tpm.log(ima_line(b"/bin/x", hashlib.sha256(b"x").digest(), template="ima-sig", more=[b"\3" * size]))
+    assert refused(tpm, with_rules(tpm, {"/bin/x": b"x"})) == []
+    assert refused(tpm, with_rules(tpm, {"/bin/x": b"y"})) == ["not_in_policy"]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data + b"\0",
+        lambda data: data[:-1],
+        lambda data: data[:-4],
+        lambda data: data + bytes(4),
+        lambda data: b"\xff\xff\xff\xff" + data[4:],
+        lambda data: data[:44] + b"\xff\xff\xff\xff" + data[48:],
+        lambda data: data[:2],
+        lambda data: b"",
+    ],
+    ids=["a byte more", "a byte less", "no signature field", "a field more", "long digest", "long path", "cut", "none"],
+)  # fmt: skip
+def test_i25_a_listed_file_with_other_fields_after_it_is_refused(spoil: Callable[[bytes], bytes]) -> None:
+    """I25: the short way for listed files reads the lengths as strictly as the long one."""
+    tpm = ForgedTpm(files={}, template="ima-sig")
+    line = ima_line(b"/bin/x", hashlib.sha256(b"x").digest(), template="ima-sig", more=[b"\3\2\4abcd"])
+    data = spoil(line.data)
+    head = line.encoded[:4] + hashlib.sha1(data).digest() + line.encoded[24 : -len(line.data) - 4]
+    tpm.log(replace(line, encoded=head + len(data).to_bytes(4, "little") + data, data=data))
+    assert refused(tpm, with_rules(tpm, {"/bin/x": b"x"})) == ["non_canonical"]
 
 
 def test_i24_a_log_of_too_many_lines_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,8 @@ def rule(code: str, kind: Kind, meaning: str, mend: str) -> Rule:
 
 def printable(text: str, limit: int = MAX_TEXT) -> str:
     """`text` without control characters, ANSI escapes or bidi marks (each shown as \\xNN), cut to `limit` characters."""
+    if len(text) <= limit and text.isprintable():
+        return text
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: limit + 1])
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from struct import Struct
+from struct import Struct, error
 from typing import Any
 
 from perunml.evidence.baseline import Allowed
@@ -20,8 +20,11 @@ from perunml.evidence.ima.state import LogState, Noted
 from perunml.wire.rules import Reason
 
 _PLAIN = {b"ima-ng": False, b"ima-sig": True}
-"""Templates whose lines may be plain, and whether they have a signature field, which then is empty."""
-_UNSIGNED = bytes(4)
+"""Templates whose lines may be plain, and whether they have a signature field: of a listed file it needs no look."""
+_U32 = Struct("<I").unpack_from
+
+_HEADS = {name: (head.unpack_from, head.size) for name in _PLAIN for head in [Struct(f"<I{HASH_SIZE}sI{len(name)}sI")]}
+"""All of a line before its template data, by the template's name."""
 
 
 @dataclass(slots=True)
@@ -101,8 +104,7 @@ class Scan:
         if not banks:
             return at
         signed, name_size, plain, sha1 = _PLAIN[template], len(template), self._plain, hashlib.sha1
-        head = Struct(f"<I{HASH_SIZE}sI{name_size}sI")
-        unpack, head_size = head.unpack_from, head.size
+        unpack, head_size = _HEADS[template]
         first, others = banks[0], banks[1:]
         hash_of, quoted, before, value, proven = first.hash, first.quoted, first.before, first.value, first.proven
         lines, last = self.lines, end - head_size
@@ -113,10 +115,7 @@ class Scan:
             if name != template or size != name_size or pcr != PCR or following > end:
                 break
             data = log[begin:following]
-            if signed:
-                if data[-4:] != _UNSIGNED or data[:-4] not in plain:
-                    break
-            elif data not in plain:
+            if (data[: _file_size(data)] if signed else data) not in plain:
                 break
             if sha1(data, usedforsecurity=False).digest() != found:
                 break
@@ -133,3 +132,13 @@ class Scan:
         self.lines = lines
         first.before, first.value, first.proven = before, value, proven
         return at
+
+
+def _file_size(data: bytes) -> int:
+    """Bytes of ima-sig data that ima-ng has too, digest and path; 0 unless one field and nothing else follows them."""
+    try:
+        at = 4 + _U32(data)[0]
+        at += 4 + _U32(data, at)[0]
+        return at if at + 4 + _U32(data, at)[0] == len(data) else 0
+    except error:
+        return 0
