@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from host.road import until
 from perunml.host import contract, launch
 
 pytestmark = [
@@ -292,6 +293,15 @@ def test_kill_ends_everything_in_the_sandbox() -> None:
     )
     assert end["status"] == 128 + signal.SIGKILL
     assert not processes_of(end["user"])
+
+
+@pytest.mark.parametrize("after", [0.0, 0.002, 0.004, 0.006, 0.008, 0.012])
+def test_a_runner_killed_while_its_sandbox_starts_takes_it_along(after: float) -> None:
+    """Bubblewrap's processes bind their lives to their parents' late; whenever the runner is killed, nothing runs on, or waits."""
+    crashed = start({"code": {"train.py": "import time\ntime.sleep(600)"}, "then": "crash", "kill_after": after})
+    out, _ = crashed.communicate(timeout=60)
+    user = json.loads(out.splitlines()[0])["user"]
+    until(lambda: not processes_of(user), "the sandbox's end")
 
 
 def test_killed_runner_takes_its_sandbox_along() -> None:

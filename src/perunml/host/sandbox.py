@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from perunml.host import launch
+from perunml.host import keeper, launch
 from perunml.host.clock import boottime
 from perunml.host.codes import HOST_UNFIT
 from perunml.host.contract import CODE, IN, OUT, PARAMETERS, SHM, TMP
@@ -158,6 +158,7 @@ class Sandbox:
         self.landlock = launch.landlock_version() > 0
         user = job_user() if uid is None else uid
         argument = launch_argument(view, command, file_size=file_size, landlock=self.landlock)
+        self._keeper = _keeper(user)
         with contextlib.ExitStack() as stack:
             info_out, info_in = (
                 stack.enter_context(open(end, mode, 0)) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True)
@@ -192,6 +193,7 @@ class Sandbox:
             except BaseException:
                 self._process.kill()
                 self._process.wait()
+                _dismiss(self._keeper)
                 raise
 
     def __enter__(self) -> Sandbox:
@@ -204,6 +206,7 @@ class Sandbox:
         if self._cgroup is not None:
             self._cgroup.kill()
             self._cgroup.remove()
+        _dismiss(self._keeper)
 
     def wait(self, deadline: float | None) -> int | None:
         """The job's exit status (128 + signal when it was killed), once no process of it is left; None when `deadline`,
@@ -226,6 +229,31 @@ class Sandbox:
     def out_of_memory(self) -> bool:
         """Whether the kernel ended the job for want of memory, as far as a cgroup can tell."""
         return self._cgroup is not None and self._cgroup.out_of_memory()
+
+
+def _keeper(user: int) -> subprocess.Popen[bytes]:
+    """A process that ends everything of the user should this one die. In a session of its own: what kills this process's
+    group is not to kill it. Raises `UsageError` (host_unfit)."""
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", keeper.__file__, str(user)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, cwd="/", env={},
+    )  # fmt: skip
+    assert process.stdout is not None
+    if process.stdout.read(len(keeper.READY)) != keeper.READY:
+        process.kill()
+        _dismiss(process)
+        raise refuse(HOST_UNFIT, "what ends a job with its runner does not start", command="perunml host doctor")
+    return process
+
+
+def _dismiss(process: subprocess.Popen[bytes]) -> None:
+    """All is over: it ends without killing anybody."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin:
+        process.stdin.write(b".")
+    process.stdout.close()
+    process.wait()
 
 
 def _bwrap() -> str:
