@@ -319,6 +319,27 @@ def test_a_physical_machines_boot_log_gives_the_pcrs_that_it_quotes(name: str) -
     assert found.claims["pcrs"]["sha256"] == {i: base64.b64decode(value).hex() for i, value in told.items()}
 
 
+def test_a_laptop_whose_kernel_has_ima_and_no_policy_is_explained_by_its_boot_log() -> None:
+    """Three banks, one of which the firmware's log lacks, and a PCR 10 that holds boot_aggregate alone. Its key is not known,
+    so the signature is all that is refused."""
+    document = json.loads((PHYSICAL / "ludmilla.json").read_text())
+    attest = base64.b64decode(document["quote"])
+    stranger = ec.generate_private_key(ec.SECP256R1()).public_key()
+    found = check_tpm(
+        TpmFiles(
+            attest,
+            base64.b64decode(document["signature"]),
+            stranger.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+            parse_attest(attest).extra_data,
+            (PHYSICAL / "ludmilla.eventlog").read_bytes(),
+        ),
+        now=NOW,
+    )
+    assert codes(found) == {"quote_signature"}
+    told = {i: base64.b64decode(value).hex() for i, value in document["pcrs"].items()}
+    assert found.claims["pcrs"]["sha256"] == told
+
+
 def test_e1_a_physical_machine_that_is_not_what_its_log_says_is_refused() -> None:
     """E1: failed-1 differs from its log in PCR 0."""
     assert codes(check_tpm(physical("failed-1"), now=NOW)) == {"pcr_digest"}

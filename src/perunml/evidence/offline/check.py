@@ -21,7 +21,7 @@ from perunml.evidence.offline.boot import ReplayedLog, read_boot
 from perunml.evidence.offline.endorsement import check_endorsement
 from perunml.evidence.offline.findings import Checked, Findings
 from perunml.evidence.offline.keys import possible_aks, read_ak
-from perunml.evidence.offline.measurements import ImaLog, read_ima
+from perunml.evidence.offline.measurements import ImaLog, only_aggregate, read_ima
 from perunml.evidence.offline.values import IMA_PCR, Proven, prove_values, unexplained
 from perunml.evidence.rules import STRONG_BANKS
 from perunml.evidence.tpm.attest import Attest, parse_attest
@@ -87,6 +87,8 @@ def check_tpm(files: TpmFiles, *, now: int, baseline: Baseline | None = None) ->
         claims["boot"] = boot.claims(proven.pcrs if proven is not None else {}, files.cmdline)
     if ima is not None:
         claims["ima"] = ima.claims(proven.covered if proven is not None else None)
+    elif proven is not None and proven.covered:
+        claims["ima"] = {"form": "none given: boot_aggregate alone", "entries": 1, "covered": 1, "violations": 0}
     if baseline is not None and not found.reasons:
         assert attest is not None
         assert ak is not None
@@ -174,6 +176,10 @@ def _prove(
     agreed = baseline.at(now).pcrs if baseline is not None else {}
     lines = ima.lines if ima is not None else None
     proven = prove_values(attest, signature.hash, replayed, lines, agreed)
+    if proven is None and ima is None:
+        # a kernel that has IMA and no policy measures one line, which follows from the boot log
+        logs = (prove_values(attest, signature.hash, replayed, one.lines, {}) for one in only_aggregate(replayed))
+        proven = next((found for found in logs if found is not None), None)
     if proven is None:
         _explain_failure(found, attest, replayed, ima)
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +102,20 @@ class ImaLog:
             return None
         algorithm, _, value = self.lines[0][3].partition(b":\0")
         return _shown(algorithm), value
+
+
+def only_aggregate(replayed: Values) -> Iterator[ImaLog]:
+    """The logs, of one line each, that kernels without an IMA policy have by themselves: boot_aggregate of a boot log's
+    PCRs, in each bank and in the templates that are a kernel's default."""
+    for bank, count in AGGREGATED.items():
+        if held := replayed.get(bank):
+            values = b"".join(held.get(index, bytes(BANK_SIZES[bank])) for index in range(count))
+            digest = bank.encode() + b":\0" + hashlib.new(bank, values).digest()
+            for template in (b"ima-ng", b"ima-sig"):
+                fields = [digest, AGGREGATE + b"\0", *([b""] if template == b"ima-sig" else [])]
+                data = b"".join(len(field).to_bytes(4, "little") + field for field in fields)
+                line = (PCR, hashlib.sha1(data, usedforsecurity=False).digest(), data, digest, AGGREGATE, template)
+                yield ImaLog([line], (), "computed")
 
 
 def read_ima(data: bytes) -> ImaLog:
