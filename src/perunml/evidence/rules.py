@@ -88,13 +88,18 @@ class BootRules(_Rules):
 class ImaRules(_Rules):
     """What the IMA log must show besides listed files, and what is excused in it.
 
-    require     paths that must have been measured inside the proven prefix, with a listed digest
-    policies    ``sha256:`` of the IMA policies (text as loaded) of which the one in force must be
-    keys        ``sha256:`` of the SubjectPublicKeyInfo (DER) of keys whose file signatures stand for a listed digest
-    keyrings    ``sha256:`` of keys (DER, as measured in an ima-buf line) that may enter a keyring
-    violations  paths at which a violation is excused
-    reload      a policy may be loaded again while the machine runs
-    kexec       a second boot_aggregate may follow
+    require     paths that must have been measured inside the proven prefix, with a digest that is listed
+    policies    digests of IMA policies (text as loaded, or as the kernel shows the rules in force); one must be shown, inside
+                the proven prefix, and no other may be. The kernel's own lines tell of loading; a policy's file, measured, only
+                of having been read
+    keys        ``sha256:`` of the SubjectPublicKeyInfo (DER) of keys whose file signatures stand for a listed digest, at
+                any path, after the log shows the key entering the keyring .ima
+    keyrings    ``sha256:`` of what may enter a keyring (a certificate in DER, as measured in an ima-buf line)
+    violations  paths at which a violation is excused. No digest covers a violation's line, so which path it was is the
+                host's word
+    reload      a policy may be loaded again while the machine runs; it must be one of `policies`
+    kexec       a second boot_aggregate, of the same PCRs, may follow; the command line of kexec is listed as a file,
+                ``kexec-cmdline``
     """
 
     require: frozenset[str] = frozenset()

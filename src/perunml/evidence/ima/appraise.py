@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from perunml.evidence.baseline import Allowed
 from perunml.evidence.codes import BOOT_AGGREGATE, IMA_LAG, IMA_POLICY, IMA_REQUIRED, PCR10_MISMATCH
 from perunml.evidence.ima.lines import MAX_REASONS, PCR, shown
-from perunml.evidence.ima.parse import bad, parse_log
+from perunml.evidence.ima.parse import bad, iterate
 from perunml.evidence.ima.plain import AGGREGATE
 from perunml.evidence.ima.replay import check_extended, different, mismatch
 from perunml.evidence.ima.scan import Scan
@@ -46,14 +46,16 @@ def appraise_log(log: bytes, accepted: int, pcrs: Values, allowed: Allowed) -> L
             raise bad(1, "it is shorter than what was accepted before")
         scan.read(log, 0, accepted)
         before = scan.lines
-        scan.read(log, accepted, len(log))
+        scan.read(log, scan.size, len(log))
     except PerunError as exc:
         return LogFindings(0, 0, exc.reasons)
+    if scan.size < len(log):  # nothing of it needs to be proven any more
+        return LogFindings(scan.lines, 0, (*scan.reasons, *scan.judge.reasons))
     try:
         check_extended(quoted)
         for bank, count in scan.proven.items():
             if not count:
-                raise mismatch(parse_log(log)[0], bank, quoted[bank])
+                raise mismatch(iterate(log), scan.lines, bank, quoted[bank])
     except PerunError as exc:
         return LogFindings(scan.lines, 0, (*scan.reasons, *exc.reasons))
     if len(set(scan.proven.values())) != 1:
@@ -80,7 +82,7 @@ def resume_log(new: bytes, state: LogState, pcrs: Values, allowed: Allowed) -> L
         return None
     proven = next(iter(counts))
     # the state reaches back by as many lines as may be in flight, so what it finds proven covers those told before
-    if not proven or scan.reasons or any(_prefix_reasons(scan.lines, proven, state.lines)):
+    if not proven or scan.reasons or scan.judge.reasons or any(_prefix_reasons(scan.lines, proven, state.lines)):
         return None
     if any(_reasons(scan, proven, pcrs, allowed.ima)):
         return None

@@ -28,6 +28,8 @@ from perunml.wire.rules import Reason, Rule, printable
 PCR = 10
 MAX_REASONS = 24
 """Reasons told about lines, a machine out of its baseline has thousands; the rest is counted."""
+MAX_REFUSED = 10_000
+"""Refused lines after which the rest of a log is not looked at: it is refused, and nobody reads so many reasons."""
 POLICY_LOADED, POLICY_WRITTEN = b"ima_policy_loaded", b"ima_policy_written"
 """Names of the lines that hold a policy's text: the rules in force, and what was written (Linux, ima_policy.c, ima_main.c)."""
 KEYRINGS = (b".ima", b"_ima")
@@ -48,6 +50,12 @@ class LineJudge:
         self._required, self._keys = dict(noted.required), dict(noted.keys)
         self._reasons: list[Reason] = []
         self._left = 0
+        self._signed: set[bytes] = set()
+
+    @property
+    def is_full(self) -> bool:
+        """So many lines were refused that the rest need not be looked at."""
+        return self._left > MAX_REFUSED
 
     @property
     def noted(self) -> Noted:
@@ -60,7 +68,8 @@ class LineJudge:
         if not self._left:
             return self._reasons
         last = self._reasons[-1]
-        return [*self._reasons[:-1], Reason(last.rule, f"and {self._left} more lines of the IMA log are refused")]
+        rest = "; what follows was not looked at" if self.is_full else ""
+        return [*self._reasons[:-1], Reason(last.rule, f"and {self._left} more lines of the IMA log are refused{rest}")]
 
     def see(self, number: int, line: Line) -> None:
         """One line, `number` of its log."""
@@ -108,7 +117,10 @@ class LineJudge:
         if listed:
             return True
         if self._rules.keys and (signature := field_of(line, b"sig")):
-            if verified_by(signature, digest, self._keys) is not None:
+            # what is doubled, or refused anyway, costs no signature check
+            known = line[2] in self._signed
+            if known or (not self._left and verified_by(signature, digest, self._keys) is not None):
+                self._signed.add(line[2])
                 return True
             told = "its signature is by no agreed and measured key, or does not verify"
             self._add(IMA_SIGNATURE, f"{shown(path)} was loaded and is not agreed; {told}", seen=_told(digest))

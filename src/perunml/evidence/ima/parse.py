@@ -8,7 +8,7 @@ What is weak or unknown is read all the same, so that a replay can go on: to ref
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from struct import Struct
 
 from perunml.evidence.codes import NON_CANONICAL
@@ -70,6 +70,15 @@ def parse_log(log: bytes, mark: int = 0) -> tuple[list[Line], int]:
     if before < 0:
         raise bad(len(lines), "what was accepted before ends inside it")
     return lines, before
+
+
+def iterate(log: bytes) -> Iterator[Line]:
+    """The lines one by one, without keeping them. Raises as `parse_log`."""
+    at = number = 0
+    while at < len(log):
+        number += 1
+        line, at = read_line(log, at, number)
+        yield line
 
 
 def read_line(log: bytes, at: int, number: int) -> tuple[Line, int]:

@@ -17,6 +17,8 @@ from perunml.wire.errors import PerunError, error, refuse
 from perunml.wire.rules import Reason
 
 VIOLATION = bytes(HASH_SIZE)
+MAX_EXPLAINED = 20_000
+"""Lines of a log that is replayed once more to explain why it does not fit: an old kernel's may have some thousands."""
 
 
 def replay(lines: Sequence[Line], quoted: Mapping[str, bytes]) -> int:
@@ -28,7 +30,7 @@ def replay(lines: Sequence[Line], quoted: Mapping[str, bytes]) -> int:
     covered = {bank: _covered(lines, bank, value) for bank, value in quoted.items()}
     for bank, count in covered.items():
         if count is None:
-            raise mismatch(lines, bank, quoted[bank])
+            raise mismatch(lines, len(lines), bank, quoted[bank])
     if len(set(covered.values())) != 1:
         raise error([different({bank: count for bank, count in covered.items() if count is not None})])
     return next(count for count in covered.values() if count is not None)
@@ -46,9 +48,9 @@ def different(covered: Mapping[str, int]) -> Reason:
     return Reason(PCR10_MISMATCH, "the banks prove different parts of the IMA log", seen=str(sorted(covered.items())))
 
 
-def mismatch(lines: Sequence[Line], bank: str, quoted: bytes) -> PerunError:
-    """Why no prefix gives the quoted value: an old kernel's way of extending, or another log."""
-    if bank != "sha1" and quoted in padded_values(lines, bank):
+def mismatch(lines: Iterable[Line], count: int, bank: str, quoted: bytes) -> PerunError:
+    """Why no prefix of the `count` lines gives the quoted value: an old kernel's way of extending, or another log."""
+    if bank != "sha1" and count <= MAX_EXPLAINED and quoted in padded_values(lines, bank):
         return refuse(
             IMA_WEAK_EXTEND,
             "the kernel extended the bank with the SHA-1 of each line and zeros",
@@ -57,7 +59,7 @@ def mismatch(lines: Sequence[Line], bank: str, quoted: bytes) -> PerunError:
         )
     return refuse(
         PCR10_MISMATCH,
-        f"no prefix of the {len(lines)} lines of the IMA log gives the quoted PCR 10",
+        f"no prefix of the {count} lines of the IMA log gives the quoted PCR 10",
         expected=f"{bank}:{quoted.hex()}",
     )
 

@@ -19,9 +19,13 @@ from perunml.evidence.ima.replay import VIOLATION, wrong_template_hash
 from perunml.evidence.ima.state import LogState, Noted
 from perunml.wire.rules import Reason
 
-_PLAIN = {b"ima-ng": False, b"ima-sig": True}
-"""Templates whose lines may be plain, and whether they have a signature field: of a listed file it needs no look."""
-_U32 = Struct("<I").unpack_from
+_PLAIN = {b"ima-ng": (False, False), b"ima-sig": (True, False), b"ima-ngv2": (False, True), b"ima-sigv2": (True, True)}
+"""Templates whose lines may be plain: whether they have a signature field, and whether they name the digest's type."""
+_UNSIGNED = bytes(4)
+_U32 = Struct("<I")
+_LENGTH = _U32.unpack_from
+_TYPED = {_U32.pack(size + 12) + b"ima:": _U32.pack(size + 8) for size in (32, 48, 64)}
+"""How a digest field of ``ima:sha…:\\0`` and so many bytes begins, and how it does without the type."""
 
 _HEADS = {name: (head.unpack_from, head.size) for name in _PLAIN for head in [Struct(f"<I{HASH_SIZE}sI{len(name)}sI")]}
 """All of a line before its template data, by the template's name."""
@@ -89,7 +93,9 @@ class Scan:
             self.judge.see(self.lines, line)
             at = following
             template = template if template in _PLAIN else b""
-        self.size += end - start
+            if self.judge.is_full:
+                break
+        self.size += at - start
 
     def _extend(self, bank: _Bank, digest: bytes) -> None:
         bank.before = bank.value
@@ -103,7 +109,8 @@ class Scan:
         banks = tuple(self._banks.values())
         if not banks:
             return at
-        signed, name_size, plain, sha1 = _PLAIN[template], len(template), self._plain, hashlib.sha1
+        signed, typed = _PLAIN[template]
+        name_size, plain, sha1 = len(template), self._plain, hashlib.sha1
         unpack, head_size = _HEADS[template]
         first, others = banks[0], banks[1:]
         hash_of, quoted, before, value, proven = first.hash, first.quoted, first.before, first.value, first.proven
@@ -115,7 +122,10 @@ class Scan:
             if name != template or size != name_size or pcr != PCR or following > end:
                 break
             data = log[begin:following]
-            if (data[: _file_size(data)] if signed else data) not in plain:
+            file = _TYPED.get(data[:8], b"") + data[8:] if typed else data
+            if signed:
+                file = file[:-4] if file[-4:] == _UNSIGNED else file[: _file_size(file)]
+            if file not in plain:
                 break
             if sha1(data, usedforsecurity=False).digest() != found:
                 break
@@ -137,8 +147,8 @@ class Scan:
 def _file_size(data: bytes) -> int:
     """Bytes of ima-sig data that ima-ng has too, digest and path; 0 unless one field and nothing else follows them."""
     try:
-        at = 4 + _U32(data)[0]
-        at += 4 + _U32(data, at)[0]
-        return at if at + 4 + _U32(data, at)[0] == len(data) else 0
+        at = 4 + _LENGTH(data)[0]
+        at += 4 + _LENGTH(data, at)[0]
+        return at if at + 4 + _LENGTH(data, at)[0] == len(data) else 0
     except error:
         return 0
