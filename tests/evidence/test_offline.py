@@ -252,6 +252,26 @@ def test_mutations_of_each_file_are_refused_or_say_the_same(member: str) -> None
             assert found.claims["pcrs"] == said.claims["pcrs"]
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_a_log_of_text_is_taken_for_the_same_and_marked_weaker(case: str) -> None:
+    """ASCII, with and without a profile; a tampered one proves nothing."""
+    text = (VM / case / "ima.ascii").read_bytes()
+    found = check_tpm(files_of(VM / case, ima=text), now=NOW)
+    binary = check_tpm(files_of(VM / case), now=NOW)
+    assert (found.accepted, found.reasons) == (True, ())
+    assert found.claims["ima"]["weaker"]
+    assert found.claims["ima"]["covered"] == binary.claims["ima"]["covered"]
+    profile = baseline_of(case)
+    assert codes(check_tpm(files_of(VM / case, ima=text), now=NOW, baseline=profile)) == codes(
+        check_tpm(files_of(VM / case), now=NOW, baseline=profile)
+    )
+    assert "pcr10_mismatch" in codes(
+        check_tpm(files_of(VM / case, ima=text.replace(b"/usr/lib/", b"/usr/lab/")), now=NOW)
+    )
+    logs = Sources(ima_log=text, event_log=(VM / case / "bios_measurements.bin").read_bytes())
+    assert build_baseline(logs).baseline == profile
+
+
 def test_a_log_is_checked_alone() -> None:
     """`evidence check ima` and `event-log`: form, template hashes, and a value of PCR 10 that a prefix must give."""
     for case in CASES:

@@ -15,6 +15,7 @@ from typing import Any
 from perunml.evidence.baseline import Baseline
 from perunml.evidence.bundle import MAX_ATTEST, MAX_SIGNATURE, TpmPart
 from perunml.evidence.codes import BINDING_MISMATCH, NON_CANONICAL, PCR10_MISMATCH, PCR_DIGEST, PCR_SELECTION, WEAK_BANK
+from perunml.evidence.ima.forms import BINARY
 from perunml.evidence.ima.replay import replay
 from perunml.evidence.offline.appraise import appraise_files
 from perunml.evidence.offline.boot import ReplayedLog, read_boot
@@ -93,9 +94,8 @@ def check_tpm(files: TpmFiles, *, now: int, baseline: Baseline | None = None) ->
         assert attest is not None
         assert ak is not None
         pcrs = proven.pcrs if proven is not None else {}
-        part = TpmPart(
-            files.attest, files.signature, pcrs, files.ima or b"", 0, files.event_log or b"", cmdline=files.cmdline
-        )
+        log = ima.binary() if ima is not None and ima.form != BINARY else files.ima or b""
+        part = TpmPart(files.attest, files.signature, pcrs, log, 0, files.event_log or b"", cmdline=files.cmdline)
         found.add(appraise_files(part, ak[0], attest, proven, baseline, now, (claims["ek"] or {}).get("kind", "")))
     return found.checked(claims)
 

@@ -11,7 +11,7 @@ from typing import Any
 from perunml.evidence.bundle import BANK_SIZES
 from perunml.evidence.codes import BOOT_AGGREGATE, IMA_NOT_EXTENDED, IMA_PCR, IMA_TEMPLATE, NON_CANONICAL
 from perunml.evidence.ima.forms import TEXT, read_log
-from perunml.evidence.ima.parse import IMA, TEMPLATES, Line, fields_of
+from perunml.evidence.ima.parse import HASH_SIZE, IMA, TEMPLATES, Line, fields_of
 from perunml.evidence.ima.replay import VIOLATION, check_template_hashes, prefix_values
 from perunml.wire.errors import refuse
 from perunml.wire.rules import Reason, printable
@@ -80,6 +80,17 @@ class ImaLog:
                 pass
             found[bank] = value.hex()
         return found
+
+    def binary(self) -> bytes:
+        """The log in the kernel's binary form, whatever form it came in: the appraisal reads no other."""
+        made = []
+        for pcr, template_hash, data, _, path, template in self.lines:
+            old = data[:HASH_SIZE] + len(path).to_bytes(4, "little") + path
+            body = old if template == IMA else len(data).to_bytes(4, "little") + data
+            made.append(
+                pcr.to_bytes(4, "little") + template_hash + len(template).to_bytes(4, "little") + template + body
+            )
+        return b"".join(made)
 
     def claims(self, covered: int | None) -> dict[str, Any]:
         """What the log tells; `covered` lines of it are proven."""
