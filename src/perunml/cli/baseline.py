@@ -61,6 +61,8 @@ def _rule_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--pcrs", multiple=True, metavar="BANK:LIST",
                      help="PCRs taken from the boot log, as sha256:0-7,9 [default: 0 to 9 of its strong bank, and with boot rules "
                      "those of 11 to 14 that it extends]."),
+        click.option("--by-events", is_flag=True,
+                     help="Of the boot log take only the firmware's PCRs by value, and rules that admit all other events."),
         click.option("--pcr", "values", multiple=True, metavar="BANK:N=HEX", help="A PCR's value, written out."),
         click.option("--open-pcr", multiple=True, type=click.IntRange(0, 14), metavar="N",
                      help="A PCR of 0 to 9 or 11 to 14 that the parties leave open."),
@@ -231,6 +233,7 @@ def _sources(options: dict[str, Any]) -> Sources:
         event_log=log("event_log"),
         pcrs=dict(map(_pcr_list, options["pcrs"])),
         values=_pcr_values(options["values"]),
+        by_events=bool(options["by_events"]),
         exec_only=bool(options.get("exec_only")),
         algorithms=tuple(dict.fromkeys(options.get("algorithms") or ("sha256",))),
     )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 
 import pytest
 
 from evidence.vectors import FOLDER, needs_vectors
-from perunml.evidence.bootlog.appraise import JUDGED, appraise_boot
+from perunml.evidence.bootlog import record
+from perunml.evidence.bootlog.appraise import appraise_boot
+from perunml.evidence.bootlog.claims import boot_claims
 from perunml.evidence.bootlog.cmdline import kernel_words
-from perunml.evidence.bootlog.facts import APPLICATIONS, MOK, SECURE_BOOT, BootFacts, Sort, read_boot_log
+from perunml.evidence.bootlog.facts import BootFacts, Sort, read_boot_log
 from perunml.evidence.bootlog.parse import parse_boot_log
 from perunml.evidence.rules import BootRules
 
@@ -25,7 +28,6 @@ OPEN = {
     "dl160-fwupd-report": {0},  # its log does not give its PCR 0 (decision 0013)
     "good-1": {9, 11, 12, 13, 14},  # its quote ends with PCR 8
 }
-LISTED = {Sort.OTHER, Sort.SECTION, Sort.COMMAND}
 
 
 def facts_of(name: str) -> BootFacts:
@@ -41,21 +43,11 @@ def facts_of(name: str) -> BootFacts:
 
 
 def recorded(facts: BootFacts, left_open: set[int]) -> tuple[BootRules, dict[str, dict[int, bytes]]]:
-    """Rules and exact values, as a trusted machine shows them: firmware's PCRs by value, the rest by its events. Without
-    Secure Boot PCR 7 is given by value too."""
-    exact = {0, 1, 2} if facts.secure_boot else {0, 1, 2, SECURE_BOOT}
-    listed = JUDGED - exact - {APPLICATIONS, MOK}
-    rules = BootRules(
-        secure_boot=bool(facts.secure_boot),
-        authorities=frozenset(facts.texts(Sort.AUTHORITY)),
-        dbx=frozenset(facts.signatures("dbx") or ()),
-        applications=frozenset(fact.digest for fact in facts.of(APPLICATIONS) if fact.sort is Sort.OTHER),
-        mok=frozenset(fact.digest for fact in facts.of(MOK)),
-        loaded=frozenset(f.digest for f in facts.facts if f.sort in LISTED and f.event.register in listed),
-        cmdline=frozenset(word for text in facts.texts(Sort.CMDLINE)[-1:] for word in kernel_words(text)),
-        open=frozenset(left_open),
-    )
-    return rules, {"sha256": {i: value for i, value in facts.values["sha256"].items() if i in exact}}
+    """Rules and exact values, as a trusted machine shows them, and every word of its command line."""
+    rules, exact = record.recorded(facts)
+    words = frozenset(word for text in facts.texts(Sort.CMDLINE)[-1:] for word in kernel_words(text))
+    values = {i: value for i, value in facts.values["sha256"].items() if i in exact}
+    return replace(rules, cmdline=words, open=frozenset(left_open)), {"sha256": values}
 
 
 FACTS = {name: facts_of(name) for name in (*VMS, *PHYSICAL)} if FOLDER.is_dir() else {}
@@ -90,14 +82,10 @@ def test_e16_a_word_that_a_real_line_lacks_or_holds_is_seen(name: str) -> None:
     assert rules.cmdline
     word = sorted(rules.cmdline)[0]
     for changed in (
-        BootRules(**{**_members(rules), "cmdline": rules.cmdline | {"lockdown=confidentiality"}}),
-        BootRules(**{**_members(rules), "cmdline": frozenset(), "no_cmdline": frozenset({word})}),
+        replace(rules, cmdline=rules.cmdline | {"lockdown=confidentiality"}),
+        replace(rules, cmdline=frozenset(), no_cmdline=frozenset({word})),
     ):
         assert {reason.code for reason in appraise_boot(facts, changed, exact)} == {"kernel_cmdline"}
-
-
-def _members(rules: BootRules) -> dict[str, object]:
-    return {name: getattr(rules, name) for name in BootRules.__dataclass_fields__}
 
 
 def test_e13_and_e14_on_real_machines() -> None:
@@ -105,9 +93,20 @@ def test_e13_and_e14_on_real_machines() -> None:
     ludmilla, server = FACTS["ludmilla"], FACTS["r340"]
     assert (ludmilla.secure_boot, server.secure_boot) == (False, True)
     rules, exact = recorded(ludmilla, set())
-    demanded = BootRules(**{**_members(rules), "secure_boot": True})
+    demanded = replace(rules, secure_boot=True)
     assert "secure_boot_off" in {reason.code for reason in appraise_boot(ludmilla, demanded, exact)}
     rules, exact = recorded(server, set())
-    newer = BootRules(**{**_members(rules), "dbx": rules.dbx | {"sha256:" + "ab" * 32}})
+    newer = replace(rules, dbx=rules.dbx | {"sha256:" + "ab" * 32})
     assert [reason.code for reason in appraise_boot(server, newer, exact)] == ["dbx_outdated"]
     assert len(rules.dbx) > 200
+
+
+def test_claims_tell_what_loaders_read_with_the_logs_own_words() -> None:
+    """GRUB's files and the stub's initrd, by digest; the words beside them are told, not proven."""
+    told = boot_claims(FACTS["ludmilla"])["loaded"]
+    assert isinstance(told, list)
+    by_name = {item["told"]: item for item in told if isinstance(item, dict)}
+    assert by_name["/initrd.img-5.13.0-30-generic"]["pcr"] == 9
+    assert by_name["MokList"]["pcr"] == 14
+    (initrd,) = [item for item in boot_claims(FACTS["A61"])["loaded"] if item["told"] == "Linux initrd"]  # type: ignore[union-attr,index,call-overload]  # JSON
+    assert str(initrd["digest"]).startswith("sha256:")  # type: ignore[index,call-overload]  # JSON

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from perunml.client.baselines.image import list_image
@@ -13,7 +13,10 @@ from perunml.client.baselines.packages import list_packages
 from perunml.client.baselines.tree import list_tree
 from perunml.client.codes import BASELINE_SOURCE
 from perunml.evidence.baseline import Baseline, Until
-from perunml.evidence.rules import BootRules, ImaRules, TpmRules
+from perunml.evidence.bootlog.facts import read_boot_log
+from perunml.evidence.bootlog.parse import parse_boot_log
+from perunml.evidence.bootlog.record import joined, recorded
+from perunml.evidence.rules import STRONG_BANKS, BootRules, ImaRules, TpmRules
 from perunml.wire.errors import refuse
 
 
@@ -30,6 +33,8 @@ class Sources:
     pcrs        bank -> indices taken from the boot log; empty: 0 to 9 of its strong bank, and with boot rules those of 11
                 to 14 that it extends; less those that are open
     values      bank -> index -> value, written by the caller
+    by_events   of the boot log the firmware's PCRs are taken by value (and PCR 7 where Secure Boot was off), all else
+                becomes rules that admit its events, beside the caller's
     exec_only   of root and image only what may be executed or loaded
     algorithms  digests made of each file
     """
@@ -42,6 +47,7 @@ class Sources:
     event_log: bytes | None = None
     pcrs: Mapping[str, Iterable[int]] = field(default_factory=dict)
     values: Mapping[str, Mapping[int, bytes]] = field(default_factory=dict)
+    by_events: bool = False
     exec_only: bool = False
     algorithms: tuple[str, ...] = ("sha256",)
 
@@ -103,6 +109,8 @@ def assemble(
     if (older is None) != (until is None):
         raise refuse(BASELINE_SOURCE, "an older state and the time until which it is allowed come together")
     pcrs: dict[str, dict[int, bytes]] = {bank: dict(values) for bank, values in sources.values.items()}
+    if sources.by_events:
+        sources, rules = _by_events(sources, rules)
     if sources.event_log is not None:
         for bank, values in pcrs_of(sources.event_log, sources.pcrs, judged=rules.boot != BootRules()).items():
             held = pcrs.setdefault(bank, {})
@@ -123,3 +131,13 @@ def assemble(
         windows,
     )
     return Baseline.from_json(made.as_json())  # by the same reader as everybody's
+
+
+def _by_events(sources: Sources, rules: Rules) -> tuple[Sources, Rules]:
+    if sources.event_log is None or sources.pcrs:
+        raise refuse(BASELINE_SOURCE, "a boot log's events are taken from one, and say which PCRs are taken by value")
+    facts = read_boot_log(parse_boot_log(sources.event_log), {})
+    boot, exact = recorded(facts)
+    if facts.bank not in STRONG_BANKS:
+        raise refuse(BASELINE_SOURCE, "the boot log has no strong bank", expected=", ".join(STRONG_BANKS))
+    return replace(sources, pcrs={facts.bank: sorted(exact)}), replace(rules, boot=joined(boot, rules.boot))

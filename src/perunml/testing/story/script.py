@@ -83,7 +83,16 @@ class Story:
                     raise StoryError(f"a simulated machine was not called so: {done}")
                 self.machines[host] = done["machine"]
                 step.found(f"{done['machine'][:20]}… (simulated)")
-        with report.step("gpu-cloud", "publishes the trainer's baseline: PCRs and the files its IMA log may show"):
+        with report.step("gpu-cloud", "reads what the trainer's boot log tells") as step:
+            logs = [world.tpm["event_log"], "--cmdline", world.tpm["cmdline"]]
+            boot = cloud.run("evidence", "check", "event-log", *logs)["claims"]["boot"]
+            if boot["secure_boot"] is not True or len(boot["cmdline"]) != 1:
+                raise StoryError(f"a boot log tells something else than was booted: {boot}")
+            step.found(f"{boot['events']} events, Secure Boot on, {boot['cmdline'][0]}")
+        with report.step(
+            "gpu-cloud",
+            "publishes the trainer's baseline: firmware, boot images, command line, files its IMA log may show",
+        ):
             baseline = {"apiVersion": "perunml/v1", "kind": "Baseline", **world.servers["tpm"].ask("baseline")}
             path = world.write_json("gpu-cloud", "baseline.json", baseline)
             self.found["baseline"] = cloud.run("document", "push", str(path))["digest"]
