@@ -18,7 +18,20 @@ HERE = Path(__file__).resolve().parent
 CRASHES = HERE / "crashes"
 SECOND, MEBIBYTES = 1, 256
 """What one input may take."""
-NAMES = ("attest", "public", "signature", "certificate", "crl", "credential", "ima", "bootlog", "bundle", "baseline")
+NAMES = (
+    "attest",
+    "public",
+    "signature",
+    "certificate",
+    "crl",
+    "credential",
+    "ima",
+    "ima-forms",
+    "ima-signature",
+    "bootlog",
+    "bundle",
+    "baseline",
+)
 
 
 def main() -> int:

@@ -12,10 +12,16 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import load_der_x509_certificate, load_pem_x509_certificate
+
 from perunml.evidence.baseline import Allowed, Baseline
 from perunml.evidence.bootlog.judge import judge_boot_log
 from perunml.evidence.bundle import BANK_SIZES, Bundle
 from perunml.evidence.ima.appraise import appraise_log
+from perunml.evidence.ima.forms import BINARY, read_log
+from perunml.evidence.ima.parse import HASH_SIZE, parse_log
+from perunml.evidence.ima.signature import key_in, verified_by
 from perunml.evidence.rules import BootRules
 from perunml.evidence.tpm.attest import parse_attest
 from perunml.evidence.tpm.certificate import parse_certificate
@@ -68,6 +74,21 @@ def _credential(data: bytes) -> None:
 def _ima(data: bytes) -> None:
     found = appraise_log(data, 0, PCRS, Allowed({}, {}))
     assert found.reasons
+
+
+def _ima_forms(data: bytes) -> None:
+    lines, form = read_log(data)
+    assert all(len(line[1]) == HASH_SIZE for line in lines)
+    if form == BINARY:
+        assert parse_log(data) == (lines, 0)
+
+
+def _ima_signature(data: bytes) -> None:
+    key = _tpms()[0].ca.chain[0]
+    assert key_in(data, frozenset()) is None
+    made = load_pem_x509_certificate(key) if key.startswith(b"-----") else load_der_x509_certificate(key)
+    public = made.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert verified_by(data, b"sha256:\0" + bytes(32), {public: data[3:7]}) is None
 
 
 def _boot(data: bytes) -> None:
@@ -133,6 +154,17 @@ def _imas() -> Iterator[bytes]:
     yield from _files("measured-vm/*/ima.bin", "measured-vm/tampered/*/ima.bin")
 
 
+def _ima_texts() -> Iterator[bytes]:
+    yield from _imas()
+    yield b"10 " + b"0" * 40 + b" ima-sig sha256:" + b"0" * 64 + b" /bin/x 0302\n"
+    yield from _files("measured-vm/*/ima.ascii*", "measured-vm/*/ima.binary_runtime_measurements_*", "ima/*/*")
+
+
+def _ima_signatures() -> Iterator[bytes]:
+    yield b"\3\2\4key!\0\x40" + bytes(64)
+    yield from _certificates()
+
+
 def _boots() -> Iterator[bytes]:
     yield from _files("measured-vm/*/bios_measurements.bin", "tcg-eventlog/**/*", "tpm-quote/*/*.eventlog")
 
@@ -153,6 +185,8 @@ TARGETS: dict[str, Target] = {
     "crl": Target(parse_crl, _crls, 64 * 1024),
     "credential": Target(_credential, _eks),
     "ima": Target(_ima, _imas, 128 * 1024),
+    "ima-forms": Target(_ima_forms, _ima_texts, 128 * 1024),
+    "ima-signature": Target(_ima_signature, _ima_signatures),
     "bootlog": Target(_boot, _boots, 128 * 1024),
     "bundle": Target(_bundle, _bundles, 64 * 1024),
     "baseline": Target(_baseline, _baselines, 64 * 1024),
