@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +17,7 @@ from manager.world import World, code_of
 from perunml.api.ledger import EntryList
 from perunml.evidence.ima.state import LogState, Noted
 from perunml.host.session import Session
-from perunml.manager import logstates, machines
+from perunml.manager import library, logstates, machines
 from perunml.manager.logstates import LogStates
 
 LOG_OF = machines.log_of
@@ -147,6 +148,27 @@ def test_an_increment_that_begins_elsewhere_is_judged_as_a_whole(road: Road, mon
         assert found == [road.trainer.machine]
         renew_with_new_lines(road, session)
         assert found == [road.trainer.machine]
+
+
+def test_a_long_baseline_is_read_beside_the_event_loop(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A manager that just started reads a machine's baseline once, in a thread of its own: others' renewals do not wait."""
+    _, session, _ = road.started()
+    road.world.restart()
+    assert road.world.server is not None
+    readers: list[str] = []
+    real = library._read_baseline
+    loop = road.world.server._thread.name
+
+    def read(digest: str, data: Any) -> Any:
+        readers.append(threading.current_thread().name)
+        return real(digest, data)
+
+    monkeypatch.setattr(library, "_read_baseline", read)
+    monkeypatch.setattr(library, "INLINE", 100)
+    renew_with_new_lines(road, session)
+    renew_with_new_lines(road, session)
+    assert len(readers) == 1
+    assert readers[0] != loop
 
 
 def test_states_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

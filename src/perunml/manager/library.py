@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -24,11 +25,24 @@ from perunml.wire.identity import PublicKey
 
 MAX_KEPT = 512
 """Documents of each kind kept in memory."""
+MAX_BASELINES = 64
+"""Baselines kept in memory, of 150 MB for 200,000 files."""
+INLINE = 256 * 1024
+"""Bytes of a baseline's envelope that are read on the event loop itself: some 2,000 files, 10 ms."""
 T = TypeVar("T")
 
 
+class Unread(Exception):
+    """Long baselines that are wanted and not in memory, by digest: read them in a thread, then ask again."""
+
+    def __init__(self, envelopes: Mapping[str, Any]) -> None:
+        super().__init__(f"{len(envelopes)} baselines to be read")
+        self.envelopes = envelopes
+
+
 class _Kept(Generic[T]):
-    def __init__(self) -> None:
+    def __init__(self, most: int = MAX_KEPT) -> None:
+        self._most = most
         self._items: OrderedDict[str, T] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -42,7 +56,7 @@ class _Kept(Generic[T]):
     def put(self, key: str, value: T) -> T:
         with self._lock:
             self._items[key] = value
-            if len(self._items) > MAX_KEPT:
+            if len(self._items) > self._most:
                 self._items.popitem(last=False)
         return value
 
@@ -73,7 +87,7 @@ class Library:
 
     def __init__(self) -> None:
         self._agreements: _Kept[tuple[Agreement, Envelope]] = _Kept()
-        self._baselines: _Kept[Baseline] = _Kept()
+        self._baselines: _Kept[Baseline] = _Kept(MAX_BASELINES)
         self._standings: _Kept[_Stood] = _Kept()
         self._manifests: _Kept[Envelope] = _Kept()
         self._agreed: _Kept[bool] = _Kept()
@@ -159,8 +173,9 @@ class Library:
         return frozenset(name for name, asset in agreement.assets.items() if asset.digest in subjects)
 
     def baselines(self, connection: Connection, digests: set[str]) -> dict[str, Baseline]:
-        """Those of the baselines that are at hand."""
+        """Those of the baselines that are at hand. Raises `Unread`."""
         found: dict[str, Baseline] = {}
+        unread: dict[str, Any] = {}
         for digest in digests:
             kept = self._baselines.get(digest)
             if kept is None:
@@ -169,9 +184,26 @@ class Library:
                 ).scalar()
                 if data is None:
                     continue
-                kept = self._baselines.put(digest, Baseline.from_payload(stored(data).payload, digest))
+                # more than are kept would drive one another out, and never be at hand together
+                if len(data) > INLINE and len(digests) <= MAX_BASELINES // 2:
+                    unread[digest] = data
+                    continue
+                kept = self._baselines.put(digest, _read_baseline(digest, data))
             found[digest] = kept
+        if unread:
+            raise Unread(unread)
         return found
+
+    def read(self, unread: Unread, now: int) -> None:
+        """Read baselines and make what they allow at `now` ready; for any thread."""
+        for digest, data in unread.envelopes.items():
+            baseline = _read_baseline(digest, data)
+            _ = baseline.at(now).plain
+            self._baselines.put(digest, baseline)
+
+
+def _read_baseline(digest: str, data: Any) -> Baseline:
+    return Baseline.from_payload(stored(data).payload, digest)
 
 
 def _read_agreement(digest: str, data: Any) -> tuple[Agreement, Envelope]:

@@ -28,7 +28,7 @@ from perunml.manager.pending import Challenge as Reserved
 from perunml.manager.routing import Spec
 from perunml.manager.state import StoredRun
 from perunml.manager.store import tables as t
-from perunml.manager.store.connection import Statement
+from perunml.manager.store.connection import Connection, Statement
 from perunml.manager.verdicts import Question, Session
 from perunml.manager.writer import Transaction
 from perunml.release.codes import BOOT_USED, MACHINE_NOT_AGREED, WRONG_OPERATOR
@@ -123,11 +123,16 @@ def routes(services: Services) -> list[Spec]:
         _check_session(request)
         bundle = Bundle.from_json(request.evidence)
         prepared = Asked(request, asked, machine, reserved)
-        with services.database.read() as connection:
+
+        def read(connection: Connection) -> tuple[StoredRun, Question]:
             stored = state.run(connection, run)
             held = services.library.held(connection, reserved.agreement)
             known = machines.load(connection, machine)
-            question = verdicts.ask(services, connection, held, stored.job, known, bundle, reserved.clock, reserved.log)
+            return stored, verdicts.ask(
+                services, connection, held, stored.job, known, bundle, reserved.clock, reserved.log
+            )
+
+        stored, question = await verdicts.read(services, read)
         bound = verdicts.bind(services, prepared.session, stored, machine, "release")
         judged = await verdicts.answer(services, question, bundle, bound)
         now = services.clock.now()

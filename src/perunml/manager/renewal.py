@@ -134,17 +134,18 @@ async def _judge(
     asked: str,
 ) -> Shown:
     bundle = Bundle.from_json(evidence)
-    with services.database.read() as connection:
+
+    def read(connection: Connection) -> tuple[Lease, StoredRun, Question]:
         lease = leases.of_run(services, connection, call.caller.lease, call.params["run"])
         run = state.run(connection, lease.run)
         held = state.newest(services, connection, run.line, run.agreement)
         machine = machines.load(connection, lease.machine)
-        question = None
-        if run.job in held.agreement.jobs:
-            question = verdicts.ask(services, connection, held, run.job, machine, bundle, lease.clock, lease.log)
-    if question is None:
-        # The newest version has no such job: nothing to judge by, and the decision says so.
-        question = Question(machine, (), None, 0, held.agreement.digest, services.clock.now())
+        if run.job not in held.agreement.jobs:
+            # The newest version has no such job: nothing to judge by, and the decision says so.
+            return lease, run, Question(machine, (), None, 0, held.agreement.digest, services.clock.now())
+        return lease, run, verdicts.ask(services, connection, held, run.job, machine, bundle, lease.clock, lease.log)
+
+    lease, run, question = await verdicts.read(services, read)
     wrong = _nonce(services, lease, nonce)
     if wrong is not None:
         await services.writer.submit(lambda tx: _note(tx, lease, wrong, services.clock.now(), purpose))

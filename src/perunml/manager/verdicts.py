@@ -20,7 +20,7 @@ from perunml.evidence.policy import Policy
 from perunml.manager import machines
 from perunml.manager.codes import NONCE_MISMATCH
 from perunml.manager.context import Services
-from perunml.manager.library import Held
+from perunml.manager.library import Held, Unread
 from perunml.manager.machines import Clock, StoredMachine
 from perunml.manager.state import StoredRun
 from perunml.manager.store.connection import Connection
@@ -60,6 +60,18 @@ class Question:
     now: int
 
 
+async def read(services: Services, question: Callable[[Connection], T]) -> T:
+    """What is read in one snapshot for `question`, which may `ask`. A long baseline that nobody asked for yet is read before, in
+    a thread: it takes a second, and others' leases run."""
+    while True:
+        with services.database.read() as connection:
+            try:
+                return question(connection)
+            except Unread as exc:
+                unread = exc
+        await asyncio.to_thread(services.library.read, unread, services.clock.now())
+
+
 def ask(
     services: Services,
     connection: Connection,
@@ -71,7 +83,7 @@ def ask(
     log: int,
 ) -> Question:
     """`clock` and `log` are what was known when the nonce was given out: the quote is over that nonce, so it is no older,
-    even when another run's newer quote came first. Raises `EvidenceRefusal` (baseline_missing, tpm_cleared)."""
+    even when another run's newer quote came first. Raises `EvidenceRefusal` (baseline_missing, tpm_cleared); `Unread`."""
     machines.check_approved(machine, held.agreement.digest)
     role = held.agreement.role(job)
     wanted = {profile.baseline_digest for profile in alternatives(role)} - {""}
