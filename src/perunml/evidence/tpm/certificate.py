@@ -193,8 +193,8 @@ def read_algorithm(raw: bytes, what: str) -> str:
     reader = Der(Der(raw, what).next(SEQUENCE).body, what)
     found = reader.oid()
     # ECDSA wants none (RFC 5758, 3.2), RSA wants NULL (RFC 4055, 5): a vendor's root has NULL with ECDSA
-    reader.optional(NULL)
-    if reader.left and found in SIGNATURES:
+    null = reader.optional(NULL)
+    if (reader.left or (null is not None and null.body)) and found in SIGNATURES:
         raise reader.bad("a signature algorithm with parameters")
     return found
 

@@ -35,17 +35,11 @@ class Reader:
         self._at = at + form.size
         return form.unpack_from(self._data, at)
 
-    def u8(self) -> int:
-        return self.take(1)[0]
-
     def u16(self) -> int:
         return int.from_bytes(self.take(2))
 
     def u32(self) -> int:
         return int.from_bytes(self.take(4))
-
-    def u64(self) -> int:
-        return int.from_bytes(self.take(8))
 
     def sized(self, limit: int) -> bytes:
         """A TPM2B: a 16-bit length of at most `limit`, then the bytes."""
