@@ -118,9 +118,9 @@ def _reasons(scan: Scan, proven: int, pcrs: Values, rules: ImaRules) -> Iterator
     noted = scan.judge.noted
     yield from _aggregate(noted, pcrs)
     yield from scan.judge.reasons
-    missing = [path for path in sorted(rules.require) if not 0 < noted.required.get(path.encode(), 0) <= proven]
+    missing = scan.judge.missing(proven)
     for path in missing[:MAX_REASONS]:
-        yield Reason(IMA_REQUIRED, f"{shown(path.encode())} was not measured", seen=f"{proven} proven lines without it")
+        yield Reason(IMA_REQUIRED, f"{shown(path)} was not measured", seen=f"{proven} proven lines without it")
     if len(missing) > MAX_REASONS:
         yield Reason(IMA_REQUIRED, f"and {len(missing) - MAX_REASONS} more files were not measured")
     if rules.policies and not 0 < noted.policy <= proven:

@@ -47,7 +47,8 @@ class LineJudge:
         self._violations = frozenset(path.encode() for path in allowed.ima.violations)
         self._require = frozenset(path.encode() for path in allowed.ima.require)
         self._first, self._policy, self._loads, self._loading = noted.first, noted.policy, noted.loads, noted.loading
-        self._required, self._keys = dict(noted.required), dict(noted.keys)
+        # files that were required are all there in a log that was accepted; only where the last one is still counts
+        self._required, self._measured, self._keys = noted.required, dict[bytes, int](), dict(noted.keys)
         self._reasons: list[Reason] = []
         self._left = 0
         self._signed: set[bytes] = set()
@@ -60,7 +61,7 @@ class LineJudge:
     @property
     def noted(self) -> Noted:
         """All that was shown up to now."""
-        return Noted(self._first, dict(self._required), self._policy, self._loads, self._loading, dict(self._keys))
+        return Noted(self._first, self._last_required, self._policy, self._loads, self._loading, dict(self._keys))
 
     @property
     def reasons(self) -> list[Reason]:
@@ -70,6 +71,19 @@ class LineJudge:
         last = self._reasons[-1]
         rest = "; what follows was not looked at" if self.is_full else ""
         return [*self._reasons[:-1], Reason(last.rule, f"and {self._left} more lines of the IMA log are refused{rest}")]
+
+    @property
+    def _last_required(self) -> int:
+        if self._required or len(self._measured) < len(self._require):
+            return self._required
+        return max(self._measured.values(), default=0)
+
+    def missing(self, proven: int) -> list[bytes]:
+        """The files that must be measured and are not among the `proven` lines; after a state that was gone on from, all of
+        them when one is not."""
+        if self._required:
+            return sorted(self._require) if self._required > proven else []
+        return [path for path in sorted(self._require) if not 0 < self._measured.get(path, 0) <= proven]
 
     def see(self, number: int, line: Line) -> None:
         """One line, `number` of its log."""
@@ -88,7 +102,7 @@ class LineJudge:
             if path == AGGREGATE:
                 judge = self._aggregate
             if judge(number, line) and path in self._require:
-                self._required.setdefault(path, number)
+                self._measured.setdefault(path, number)
 
     def _is_strong(self, number: int, digest: bytes, path: bytes, template: bytes) -> bool:
         algorithm, _, value = digest.partition(b"\0")

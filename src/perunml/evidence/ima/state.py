@@ -22,7 +22,7 @@ class Noted:
     """What lines showed that later lines, or the end of the log, are judged by. Numbers count from 1.
 
     first     digest and path of the first line
-    required  path that must be measured -> the first line that did
+    required  the line that measured the last of the files that must be; 0: none must be, or some are missing
     policy    the first line that showed an agreed IMA policy; 0: none
     loads     policies that were loaded
     loading   how far the last one's load is
@@ -30,7 +30,7 @@ class Noted:
     """
 
     first: tuple[bytes, bytes] = (b"", b"")
-    required: Mapping[bytes, int] = field(default_factory=dict)
+    required: int = 0
     policy: int = 0
     loads: int = 0
     loading: Loading = Loading.NO
