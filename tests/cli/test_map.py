@@ -18,7 +18,9 @@ PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
 COMMON = {"help", "home_folder", "output", "passphrase_fd"}
 _BASELINE = {
     **dict.fromkeys(("root", "image", "dpkg", "packages", "split_usr", "ima_log"), "perunml.client.baselines.Sources"),
-    **dict.fromkeys(("exec_only", "algorithms", "event_log", "pcrs", "values"), "perunml.client.baselines.Sources"),
+    **dict.fromkeys(
+        ("exec_only", "algorithms", "event_log", "pcrs", "values", "by_events"), "perunml.client.baselines.Sources"
+    ),
     **dict.fromkeys(("ima_require", "ima_policies", "ima_keys", "ima_keyrings"), "perunml.evidence.rules.ImaRules"),
     **dict.fromkeys(("ima_violations", "ima_reload", "ima_kexec"), "perunml.evidence.rules.ImaRules"),
     **dict.fromkeys(("boot_authorities", "boot_dbx", "boot_mok", "open_pcr"), "perunml.evidence.rules.BootRules"),

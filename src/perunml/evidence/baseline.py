@@ -109,6 +109,21 @@ class Baseline:
         """What is allowed at `now` (seconds since 1970): the state itself, and the windows that are still open."""
         return self._allowed(tuple(now < window.end for window in self.until))
 
+    def exact(self, now: int, quoted: Values) -> Mapping[str, Mapping[int, frozenset[bytes]]]:
+        """The PCRs that must have one of these values at `now`, beside the `quoted` ones. With boot rules, a PCR that only
+        an open window names holds for machines of that older state; the others are judged by their events."""
+        allowed = self.at(now).pcrs
+        if self.boot is None:
+            return allowed
+        return {
+            bank: {
+                index: held
+                for index, held in values.items()
+                if index in self.pcrs.get(bank, {}) or quoted.get(bank, {}).get(index) in held
+            }
+            for bank, values in allowed.items()
+        }
+
     def _allowed(self, windows: tuple[bool, ...]) -> Allowed:
         if (kept := self._kept.get(windows)) is None:
             states = [(self.pcrs, self.files)]

@@ -122,8 +122,9 @@ def _quote(part: TpmPart, machine: Machine, binding: bytes) -> Verified[Quote]:
 
 
 def _boot_log(part: TpmPart, quote: Verified[Quote], baseline: Baseline | None, now: int) -> BootFindings:
-    rules, pcrs = (baseline.boot, baseline.at(now).pcrs) if baseline is not None else (None, {})
-    return judge_boot_log(part.event_log, part.cmdline, quote.value.pcrs, rules, pcrs)
+    pcrs = quote.value.pcrs
+    rules, exact = (baseline.boot, baseline.exact(now, pcrs)) if baseline is not None else (None, {})
+    return judge_boot_log(part.event_log, part.cmdline, pcrs, rules, exact)
 
 
 def _same_boot(machine: Machine, clock: Clock) -> bool:

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from evidence.judging import BINDING, codes, judged
+from evidence.judging import BINDING, NOW, codes, judged
+from perunml.evidence.baseline import Until
 from perunml.evidence.bootlog.appraise import MAX_REASONS
 from perunml.evidence.bootlog.variables import IMAGE_SECURITY, SHIM_LOCK
 from perunml.evidence.rules import BootRules
@@ -212,3 +213,27 @@ def test_e16_other_characters_than_printable_ones_are_refused() -> None:
     tpm = ForgedTpm()
     line = "root=/dev/vda lockdown=confidentiality a=b\x1cima_policy=tcb"
     assert codes(judged(tpm, started(line)(tpm, BINDING), tpm.boot_baseline())) == ["kernel_cmdline"]
+
+
+def test_i31_an_update_from_exact_values_to_rules_has_a_window() -> None:
+    """I31: up to its end a machine of the older state is accepted by its values, one of the newer by its events; then only
+    the newer."""
+    tpm = ForgedTpm()
+    older = tpm.baseline()
+    tpm.boots = replace(GOOD, image=b"the next image", kernel=b"the next kernel")
+    tpm.boot_into(lambda log: None)
+    newer = replace(tpm.boot_baseline(), until=(Until(NOW + 1, older.pcrs, older.files),))
+    over = replace(newer, until=(Until(NOW, older.pcrs, older.files),))
+    assert codes(judged(tpm, tpm.bundle(BINDING), newer)) == []
+    assert codes(judged(tpm, tpm.bundle(BINDING), over)) == []
+    tpm.boots = GOOD
+    tpm.boot_into(lambda log: None)
+    found = codes(judged(tpm, tpm.bundle(BINDING), newer))
+    assert set(found) == {"boot_event"}  # PCR 11: the older state gives no value of it, so its image must be listed too
+    assert newer.boot is not None
+    listed = frozenset(named(content) for content in GOOD.sections().values())
+    both = replace(newer, boot=replace(newer.boot, loaded=newer.boot.loaded | listed))
+    assert codes(judged(tpm, tpm.bundle(BINDING), both)) == []
+    assert codes(judged(tpm, tpm.bundle(BINDING), replace(both, until=over.until))) == ["boot_event"]
+    tpm.boot_into(lambda log: log.application(b"evil"))
+    assert codes(judged(tpm, tpm.bundle(BINDING), both))

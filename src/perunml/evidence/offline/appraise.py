@@ -29,7 +29,9 @@ def appraise_files(
         quote = verify_quote(part, key, signers=(attest.qualified_signer,), extra_data=attest.extra_data)
         reasons = [
             *appraise_quote(quote, baseline, None, now, kind),
-            *judge_boot_log(part.event_log, part.cmdline, proven.pcrs, baseline.boot, allowed.pcrs).reasons,
+            *judge_boot_log(
+                part.event_log, part.cmdline, proven.pcrs, baseline.boot, baseline.exact(now, proven.pcrs)
+            ).reasons,
         ]
         if not part.ima_log:
             return (*reasons, Reason(PCR10_MISMATCH, "there is no IMA log, so nothing says what was loaded"))

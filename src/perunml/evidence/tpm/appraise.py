@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from perunml.evidence.baseline import Allowed, Baseline
+from perunml.evidence.baseline import Baseline
 from perunml.evidence.codes import (
     BASELINE_INCOMPLETE,
     CLOCK_ROLLBACK,
@@ -44,11 +44,7 @@ def appraise_quote(
         *_firmware(quote.firmware, rules),
         *_kind(kind, rules),
         *_selection(quote),
-        *_baseline(
-            quote,
-            baseline.at(now) if baseline is not None else None,
-            baseline is not None and baseline.boot is not None,
-        ),
+        *_baseline(quote, baseline, now),
     )
 
 
@@ -90,13 +86,14 @@ def _selection(quote: Quote) -> Iterator[Reason]:
         yield Reason(PCR_SELECTION, "PCRs that must be quoted are not", expected="0 to 10", seen=f"without {missing}")
 
 
-def _baseline(quote: Quote, allowed: Allowed | None, by_events: bool) -> Iterator[Reason]:
-    if allowed is None:
+def _baseline(quote: Quote, baseline: Baseline | None, now: int) -> Iterator[Reason]:
+    if baseline is None:
         yield Reason(NO_BASELINE, "there is no baseline to judge this machine by")
         return
-    if not by_events and not any(set(BOOT_PCRS) <= set(values) for values in allowed.pcrs.values()):
+    exact = baseline.exact(now, quote.pcrs)
+    if baseline.boot is None and not any(set(BOOT_PCRS) <= set(values) for values in exact.values()):
         yield Reason(BASELINE_INCOMPLETE, "the baseline leaves boot PCRs open", expected="PCRs 0 to 9 of one bank")
-    for bank, values in allowed.pcrs.items():
+    for bank, values in exact.items():
         for index, expected in values.items():
             seen = quote.pcrs.get(bank, {}).get(index)
             if seen is None:
