@@ -41,7 +41,8 @@ def tell(folder: Path, *, data: Path | None = None, quiet: bool = False) -> dict
         raise refuse(STORY_BROKEN, str(exc)[:400], seen=str(exc)[400:2000]) from None
     finally:
         world.close()
-    report.table(rows(story))
+    table = rows(story)
+    report.table(table)
     report.note(
         f"{report.seconds:.0f} seconds. Every machine here was simulated: it proves how Perun works, not that these machines are safe."
     )
@@ -49,6 +50,8 @@ def tell(folder: Path, *, data: Path | None = None, quiet: bool = False) -> dict
         "simulated": True,
         "agreement": story.agreement,
         "weights_identical": story.found["weights_identical"],
+        "answer": story.found["answer"],
+        "table": [dict(zip(("party", "put_in", "got", "never_saw"), row, strict=True)) for row in table],
         "steps": report.steps,
         "seconds": round(report.seconds, 1),
     }
