@@ -86,16 +86,15 @@ def test_a_nonce_that_is_no_hexadecimal_is_an_unusable_call(nobody: Party, quote
 
 
 def test_unusable_calls(nobody: Party, quote: list[object], tmp_path: Path) -> None:
-    """Exit code 2: missing options and files, a folder without certificates, a profile that is none, a time that is none."""
+    """Exit code 2: missing options and files, a folder that is not there, a profile that is none, a time that is none."""
     good = ["tpm", *quote, "--nonce", NONCE]
-    (tmp_path / "empty").mkdir()
     (tmp_path / "bad.yaml").write_text("kind: Baseline\n")
     for words, code in (
         (["tpm", *quote], "usage"),
         (["tpm", *quote[2:], "--nonce", NONCE], "usage"),
         ([*good, "--ima", tmp_path / "missing"], "usage"),
         ([*good, "--ek-cert", tmp_path / "ak"], "usage"),
-        ([*good, "--ek-cert", tmp_path / "ak", "--ca", tmp_path / "empty"], "not_found"),
+        ([*good, "--ek-cert", tmp_path / "ak", "--ca", tmp_path / "nowhere"], "usage"),
         ([*good, "--profile", tmp_path / "bad.yaml"], "malformed"),
         ([*good, "--at", "yesterday"], "usage"),
         ([*good, "--at", "2027-01-31T00:00:00"], "usage"),
@@ -142,6 +141,15 @@ def test_a_whole_case(nobody: Party, tmp_path: Path) -> None:
     code, said = check(nobody, *whole("A61", profile=profiles["M612-uki"]))
     assert code == 11
     assert {"pcr_mismatch", "not_in_policy"} <= {reason["code"] for reason in said["reasons"]}
+
+
+@needs_vectors
+def test_k2_a_folder_that_trusts_nobody_refuses(nobody: Party, tmp_path: Path) -> None:
+    """K2: empty, or with files that are no certificates."""
+    (tmp_path / "notes.txt").write_text("no certificate")
+    for folder in (tmp_path, VM / "A61"):
+        code, said = check(nobody, *whole("A61", ca=folder))
+        assert (code, [reason["code"] for reason in said["reasons"]]) == (11, ["ek_chain"])
 
 
 @needs_vectors

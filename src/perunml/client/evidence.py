@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from perunml.client.codes import LOCAL_FILE, NOT_FOUND
+from perunml.client.codes import LOCAL_FILE
 from perunml.client.documents import read_baseline
 from perunml.evidence.baseline import Baseline
 from perunml.evidence.offline.check import TpmFiles, check_event_log, check_ima, check_tpm
@@ -34,8 +34,8 @@ def read_evidence(path: Path) -> bytes:
 
 
 def read_authorities(folder: Path) -> list[bytes]:
-    """The files of a folder that may be certificates, by name; what is none of them is of no use and does no harm.
-    Raises `UsageError` (local_file, not_found)."""
+    """The files of a folder that may be certificates, by name; what is none of them is of no use and does no harm. A folder
+    without any trusts nobody. Raises `UsageError` (local_file)."""
     try:
         paths = sorted(folder.iterdir())[:MAX_AUTHORITIES]
         found = []
@@ -47,8 +47,6 @@ def read_authorities(folder: Path) -> list[bytes]:
                     found.append(data)
     except OSError as exc:
         raise refuse(LOCAL_FILE, exc.strerror or type(exc).__name__, seen=str(exc.filename or folder)) from None
-    if not found:
-        raise refuse(NOT_FOUND, "the folder holds no certificate", expected="DER or PEM files", seen=str(folder))
     return found
 
 
