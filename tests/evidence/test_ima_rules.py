@@ -246,6 +246,19 @@ def test_i25_a_listed_file_with_other_fields_after_it_is_refused(spoil: Callable
     assert refused(tpm, with_rules(tpm, {"/bin/x": b"x"})) == ["non_canonical"]
 
 
+@pytest.mark.parametrize("before", [b"ABCDEFGH", bytes(8), b"\4\0\0\0ima:", b"\x28\0\0\0ima:"])
+@pytest.mark.parametrize("template", ["ima-ngv2", "ima-sigv2"])
+def test_i25_eight_bytes_before_a_listed_files_data_are_refused(template: str, before: bytes) -> None:
+    """I25: the type of a digest is looked past where it is one, of the digest's length; not what stands in its place."""
+    tpm = ForgedTpm(files={}, template=template)
+    more = [b""] if template == "ima-sigv2" else []
+    line = ima_line(b"/bin/x", hashlib.sha256(b"x").digest(), template=template, more=more)
+    data = before + ima_line(b"/bin/x", hashlib.sha256(b"x").digest(), template=template[:-2], more=more).data
+    head = line.encoded[:4] + hashlib.sha1(data).digest() + line.encoded[24 : -len(line.data) - 4]
+    tpm.log(replace(line, encoded=head + len(data).to_bytes(4, "little") + data, data=data))
+    assert refused(tpm, with_rules(tpm, {"/bin/x": b"x"})) == ["non_canonical"]
+
+
 def test_i24_a_log_of_too_many_lines_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """I24: whether its lines are plain or not."""
     tpm = ForgedTpm()

@@ -122,7 +122,11 @@ class Scan:
             if name != template or size != name_size or pcr != PCR or following > end:
                 break
             data = log[begin:following]
-            file = _TYPED.get(data[:8], b"") + data[8:] if typed else data
+            file = data
+            if typed:
+                if data[:8] not in _TYPED:
+                    break
+                file = _TYPED[data[:8]] + data[8:]
             if signed:
                 file = file[:-4] if file[-4:] == _UNSIGNED else file[: _file_size(file)]
             if file not in plain:
