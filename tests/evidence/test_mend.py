@@ -11,7 +11,9 @@ from evidence.judging import BINDING, judged
 from perunml.evidence import codes
 from perunml.evidence.baseline import Baseline
 from perunml.evidence.mend import lines, mends
+from perunml.evidence.rules import ImaRules
 from perunml.testing.forge import ForgedTpm
+from perunml.testing.imalog import buffer_line
 from perunml.wire.rules import Reason
 
 DIGEST = "sha256:" + "5a" * 32
@@ -82,6 +84,22 @@ def test_i16_a_path_that_is_not_shown_as_it_is_gives_no_line(path: str) -> None:
         ),
         (Reason(codes.KERNEL_CMDLINE, "the kernel's command line lacks agreed words", expected="a b"), "operator", {}),
         (Reason(codes.IMA_VIOLATION, "line 3 of the IMA log is a violation", seen="/x"), "parties", {"ima": {"violations": ["/x"]}}),
+        (
+            Reason(codes.IMA_KEYRING, "a key entered the keyring .ima and is not agreed", seen=DIGEST),
+            "parties",
+            {"ima": {"keyrings": [DIGEST]}},
+        ),
+        (
+            Reason(codes.IMA_POLICY, "ima_policy_loaded: an IMA policy that is not agreed", seen=DIGEST),
+            "parties",
+            {"ima": {"policies": [DIGEST]}},
+        ),
+        (Reason(codes.IMA_REQUIRED, "/x was not measured", seen="9 proven lines without it"), "operator", {}),
+        (
+            Reason(codes.IMA_SIGNATURE, "/x was loaded and is not agreed; its signature is by no key", seen=DIGEST),
+            "parties",
+            {"files": {"/x": [DIGEST]}},
+        ),
         (Reason(codes.FIRMWARE_DENIED, "the policy denies the TPM's firmware", seen="0" * 16), "operator", {}),
         (Reason(codes.SECURE_BOOT_OFF, "Secure Boot was not on", expected="on", seen="off"), "operator", {}),
     ],
@@ -102,6 +120,9 @@ def test_reasons_of_other_forms_give_nothing() -> None:
         Reason(codes.PCR_MISMATCH, "PCR x (sha1) has another value than agreed", seen="00"),
         Reason(codes.BOOT_EVENT, "event 1, PCR 7: what vouched for an image is not agreed", seen=DIGEST),
         Reason(codes.QUOTE_SIGNATURE, "anything"),
+        Reason(codes.IMA_POLICY, "no agreed IMA policy is among the proven lines"),
+        Reason(codes.IMA_KEYRING, "a key entered the keyring .ima and is not agreed", seen="sha512:" + "0" * 128),
+        Reason(codes.IMA_REQUIRED, "and 7 more files were not measured"),
     ):
         assert mends([reason]) == ()
 
@@ -113,3 +134,15 @@ def test_people_read_the_change_with_the_refusal() -> None:
     lines = four_parts(Reason(codes.NOT_IN_POLICY, "/x was loaded and is not agreed", seen=DIGEST))
     assert f"  change   by the parties: list /x with {DIGEST}" in lines
     assert not any("change" in line for line in four_parts(Reason(codes.QUOTE_SIGNATURE, "anything")))
+
+
+def test_a_key_and_a_policy_are_admitted_by_the_lines_proposed() -> None:
+    """As they are told by the log's own judge."""
+    tpm = ForgedTpm()
+    agreed = tpm.baseline()
+    tpm.log(buffer_line(b".ima", b"certificate"))
+    tpm.log(buffer_line(b"ima_policy_loaded", b"policy"))
+    added = lines(mends(judged(tpm, tpm.bundle(BINDING), agreed).appraisal.reasons))
+    assert set(added["ima"]) == {"keyrings", "policies"}
+    made = replace(agreed, ima=ImaRules.from_json(added["ima"]))
+    assert judged(tpm, tpm.bundle(BINDING), made).appraisal.reasons == ()

@@ -19,7 +19,9 @@ from perunml.wire.rules import Reason
 SHOWN_PATH = 200
 """Characters of a path that a reason tells; a longer one, or one with characters that are not shown as they are, must be
 looked up in the machine's own log."""
-_FILE = re.compile(r"(?P<path>.+) was loaded(?: and is not agreed| with another digest than agreed)", re.DOTALL)
+_FILE = re.compile(
+    r"(?P<path>.+) was loaded(?: and is not agreed(?:; its signature .+)?| with another digest than agreed)", re.DOTALL
+)
 _PCR = re.compile(r"PCR (?P<index>\d+) \((?P<bank>sha256|sha384|sha512)\) has another value than agreed")
 _EVENT = re.compile(r"event \d+, PCR (?P<index>\d+): (?P<what>.+) is not agreed")
 _DIGEST = re.compile(r"(?:sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})(?![0-9a-f])")
@@ -119,6 +121,23 @@ def _violation(reason: Reason) -> Iterator[Mend]:
         yield Mend(reason.code, "parties", sentence, {"ima": {"violations": [reason.seen]}})
 
 
+def _in_rules(rule: str, sentence: str) -> Callable[[Reason], Iterator[Mend]]:
+    """For a reason that saw a digest which could be listed in `ima.<rule>`."""
+
+    def made(reason: Reason) -> Iterator[Mend]:
+        if reason.seen.startswith("sha256:") and is_digest(reason.seen):
+            said = f"{sentence}: list {reason.seen} in ima.{rule}"
+            yield Mend(reason.code, "parties", said, {"ima": {rule: [reason.seen]}})
+
+    return made
+
+
+def _required(reason: Reason) -> Iterator[Mend]:
+    path, separator, _ = reason.message.partition(" was not measured")
+    if separator:
+        yield Mend(reason.code, "operator", f"boot with an IMA policy that measures {path} from the start, and load it")
+
+
 def _says(who: str, sentence: str, baseline: Mapping[str, Any] | None = None) -> Callable[[Reason], Iterator[Mend]]:
     def made(reason: Reason) -> Iterator[Mend]:
         yield Mend(reason.code, who, sentence, baseline or {})
@@ -132,6 +151,10 @@ _MENDS: Mapping[str, Callable[[Reason], Iterator[Mend]]] = {
     codes.BOOT_EVENT.code: _event,
     codes.KERNEL_CMDLINE.code: _cmdline,
     codes.IMA_VIOLATION.code: _violation,
+    codes.IMA_SIGNATURE.code: _file,
+    codes.IMA_KEYRING.code: _in_rules("keyrings", "allow the key"),
+    codes.IMA_POLICY.code: _in_rules("policies", "allow the IMA policy"),
+    codes.IMA_REQUIRED.code: _required,
     codes.SECURE_BOOT_OFF.code: _says(
         "operator", "turn Secure Boot on in the firmware's setup, with a platform key, and reboot"
     ),
