@@ -7,6 +7,7 @@ from pathlib import Path
 from perunml.attesters.doctor import doctor
 from perunml.attesters.simulated import ENROL_LABEL, SimulatedAttester
 from perunml.evidence.bundle import SimulatedPart
+from perunml.testing.bootlog import boot
 from perunml.wire.identity import PublicKey
 
 
@@ -71,7 +72,16 @@ def test_the_doctor_finds_a_good_machine_well(tmp_path: Path) -> None:
             "sys/fs/cgroup/cgroup.controllers": "memory pids",
         },
     )
+    log = root / "sys/kernel/security/tpm0/binary_bios_measurements"
+    log.parent.mkdir()
+    log.write_bytes(boot().encoded)
     assert [f for f in doctor(root) if not f.ok and f.name != "bwrap"] == []
+    (found,) = (f for f in doctor(root) if f.name == "boot log")
+    assert found.seen == "30 events, Secure Boot on, 1 entries in dbx"
+    log.write_bytes(boot().encoded[:-1])
+    (found,) = (f for f in doctor(root) if f.name == "boot log")
+    assert found.seen.startswith("odd: ")
+    assert found.fix
     assert all(not f.fix for f in doctor(root) if f.ok)
 
 

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from perunml.wire.errors import PerunError
+
 _READ_AT_MOST = 64 * 1024
+EVENT_LOG = "sys/kernel/security/tpm0/binary_bios_measurements"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ def doctor(root: Path = Path("/")) -> list[Finding]:
     return [
         _tpm(root),
         _securityfs(root),
+        _boot_log(root),
         _ima_log(root),
         _ima_policy(root),
         _lockdown(root),
@@ -56,6 +60,25 @@ def _securityfs(root: Path) -> Finding:
     mounted = any(line.split()[2:3] == ["securityfs"] for line in _lines(root / "proc/mounts"))
     seen = "mounted" if mounted else "not mounted"
     return _finding("securityfs", mounted, seen, "mount -t securityfs securityfs /sys/kernel/security")
+
+
+def _boot_log(root: Path) -> Finding:
+    """What a baseline's boot rules would be judged by; whether Secure Boot must be on is for the baseline to say."""
+    from perunml.evidence.bootlog.facts import read_boot_log
+    from perunml.evidence.bootlog.parse import parse_boot_log
+
+    fix = "Turn on measured boot in the firmware, and run the agent so that it can read the kernel's copy of the log."
+    try:
+        facts = read_boot_log(parse_boot_log((root / EVENT_LOG).read_bytes()), {})
+    except OSError as exc:
+        return _finding("boot log", False, f"not read: {exc.strerror}", fix)
+    except PerunError as exc:
+        return _finding("boot log", False, f"odd: {exc.reasons[0].message}", "Update the firmware.")
+    state = {True: "on", False: "off, or in setup mode", None: "not measured"}[facts.secure_boot]
+    revoked = facts.signatures("dbx")
+    told = f"{len(facts.log.events)} events, Secure Boot {state}, "
+    told += f"{len(revoked)} entries in dbx" if revoked is not None else "no dbx measured"
+    return _finding("boot log", True, told, "")
 
 
 def _ima_log(root: Path) -> Finding:
