@@ -14,6 +14,7 @@ import pytest
 
 from manager.road import Road
 from manager.world import World, code_of
+from perunml.agreements.document import agreement_from_json
 from perunml.api.ledger import EntryList
 from perunml.evidence.ima.state import LogState, Noted
 from perunml.host.session import Session
@@ -265,3 +266,16 @@ def test_a_refusal_that_stays_is_told_after_the_second_try(road: Road, monkeypat
     monkeypatch.setattr(session.link, "renew", lambda run, request: (sent.append(run), renew(run, request))[1])
     assert code_of(session.renew) == "nonce_mismatch"
     assert len(sent) == 2
+
+
+def test_a_version_without_the_job_ends_the_lease(road: Road) -> None:
+    """The newest version decides: where it has no such job there is nothing to judge evidence by, and no lease goes on."""
+    run, session, _ = road.started()
+    document = road.document()
+    document["metadata"] |= {"version": 2, "predecessor": road.agreement.digest}
+    document["jobs"]["study"] = document["jobs"].pop("train")
+    document["jobs"]["serve"]["model"] = "study.outputs.model"
+    road.in_force(agreement_from_json(document))
+    assert code_of(session.renew) == "job_unknown"
+    view = road.run(run)
+    assert (view.state, view.reasons[0]["code"], view.reasons[-1]["code"]) == ("lost", "job_unknown", "no_baseline")

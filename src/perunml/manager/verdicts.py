@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from perunml.agreements.profiles import alternatives
+from perunml.evidence.appraise import appraise_unverified
 from perunml.evidence.binding import Purpose, binding
 from perunml.evidence.bundle import Bundle, TpmPart
+from perunml.evidence.codes import NO_BASELINE
 from perunml.evidence.ima.state import LogState
 from perunml.evidence.judge import Judgement, judge, judge_new
 from perunml.evidence.policy import Policy
@@ -27,13 +29,12 @@ from perunml.manager.store.connection import Connection
 from perunml.release.policy import policy_for
 from perunml.wire.digests import digest_of
 from perunml.wire.errors import refuse
+from perunml.wire.rules import Reason
 
 T = TypeVar("T")
 
 INLINE = 64 * 1024
 """Bytes of log judged on the event loop itself; longer ones go to a thread."""
-_NOTHING = Policy("measured", "", None, False)
-"""Under which no evidence is good: there is no baseline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,10 @@ def _judge_new(
 
 def _judge(question: Question, log: bytes, bundle: Bundle, bound: bytes) -> Judgement:
     machine = question.machine.enrolled(question.clock)
-    for policy in question.policies or (_NOTHING,):
+    if not question.policies:
+        nothing = Reason(NO_BASELINE, "the agreement has nothing to judge this evidence by")
+        return Judgement(appraise_unverified((nothing,), machine=machine), None, b"")
+    for policy in question.policies:
         found = judge(bundle, machine=machine, policy=policy, binding=bound, now=question.now, prior_log=log)
         if not found.appraisal.reasons:
             break
