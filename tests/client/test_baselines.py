@@ -4,6 +4,7 @@ and told."""
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import json
@@ -11,11 +12,14 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from perunml.client.baselines import Rules, Sources, assemble, build_baseline, import_keylime
 from perunml.client.baselines.packages import installed
@@ -315,6 +319,50 @@ def test_odd_verification_keys_are_told(key: object) -> None:
     found = import_keylime(json.dumps({"digests": {"/a": ["aa" * 32]}, "verification-keys": key}).encode())
     assert found.rules == ImaRules()
     assert found.notes
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["aa" * 32, "/a", "-----BEGIN"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+_MEMBERS = ("digests", "excludes", "keyrings", "ima", "ima-buf", "verification-keys", "meta", "x")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(st.sampled_from(_MEMBERS), _JSON, max_size=6))
+def test_no_policy_escapes_as_another_error(policy: dict[str, object]) -> None:
+    """Whatever stands where: an import that is a baseline's part, or a coded refusal."""
+    try:
+        found = import_keylime(json.dumps(policy).encode())
+    except UsageError:
+        return
+    assert ImaRules.from_json(found.rules.as_json()) == found.rules
+    if found.files:
+        assemble(found.files, Sources(), Rules(ima=found.rules))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_no_package_escapes_as_another_error(data: st.DataObject) -> None:
+    """A .deb that was cut, flipped or stretched is read, or refused with the one code."""
+    control = "Package: tool\nVersion: 1:2.0-1\nArchitecture: amd64\n"
+    changed = bytearray(deb_of(control, tar_of({"bin/tool": (b"\x7fELF", 0o755)}, mode="w:gz"), "data.tar.gz"))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(changed) - 1))
+        match data.draw(st.integers(0, 2)):
+            case 0:
+                changed[at] ^= data.draw(st.integers(1, 255))
+            case 1 if at > 16:
+                del changed[at:]
+            case _:
+                changed[at:at] = data.draw(st.binary(max_size=16))
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "status").write_text(STATUS)
+        (Path(folder) / "tool.deb").write_bytes(changed)
+        with contextlib.suppress(UsageError):
+            found = files_of(dpkg=(Path(folder) / "status", Path(folder)))
+            assert all(path.startswith("/") for path in found)
 
 
 # differences

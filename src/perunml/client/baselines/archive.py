@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import tarfile
+import zlib
 from collections.abc import Callable
 from typing import IO, BinaryIO, cast
 
@@ -10,6 +12,8 @@ from perunml.client.baselines.listing import Listing, absolute
 from perunml.client.codes import BASELINE_SOURCE
 from perunml.wire.errors import refuse
 
+UNREADABLE = (tarfile.TarError, EOFError, OSError, ValueError, TypeError, IndexError, zlib.error, lzma.LZMAError)
+"""What `tarfile` and its decompressors raise for bytes that are no archive; TypeError for a gzip header that is cut."""
 MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "libo32")
 """Folders at the root that are links into /usr on a merged system (Debian 12 and later, Fedora, Ubuntu 20.04 and later)."""
 
@@ -44,7 +48,7 @@ def list_archive(
                     found = digests[path] = digests[target]
                     if found is not None:
                         listing.add(path, found)
-    except (tarfile.TarError, EOFError, OSError, ValueError) as exc:
+    except UNREADABLE as exc:
         raise refuse(BASELINE_SOURCE, f"not an archive that can be read: {exc}", seen=name) from None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from perunml.client.baselines.archive import list_archive
+from perunml.client.baselines.archive import UNREADABLE, list_archive
 from perunml.client.baselines.listing import Listing, Progress
 from perunml.client.codes import BASELINE_SOURCE
 from perunml.wire.errors import refuse
@@ -88,12 +88,17 @@ def _package(fields: dict[str, str]) -> Package:
 
 
 def _identity(deb: Path) -> Package:
-    with deb.open("rb") as file, tarfile.open(fileobj=_member(file, "control.tar", deb), mode="r|*") as archive:
-        for member in archive:
-            if member.isreg() and member.name.lstrip("./") == "control" and member.size <= MAX_CONTROL:
-                control = archive.extractfile(member)
-                assert control is not None
-                return _package(next(_paragraphs(control.read()), {}))
+    with deb.open("rb") as file:
+        control = _member(file, "control.tar", deb)
+        try:
+            with tarfile.open(fileobj=control, mode="r|*") as archive:
+                for member in archive:
+                    if member.isreg() and member.name.lstrip("./") == "control" and member.size <= MAX_CONTROL:
+                        found = archive.extractfile(member)
+                        assert found is not None
+                        return _package(next(_paragraphs(found.read()), {}))
+        except UNREADABLE as exc:
+            raise refuse(BASELINE_SOURCE, f"a package that cannot be read: {exc}", seen=str(deb)) from None
     raise refuse(BASELINE_SOURCE, "a package without a control file", seen=str(deb))
 
 
