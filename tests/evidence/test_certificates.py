@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +17,8 @@ from perunml.evidence.tpm.chain import Trust, find_path, path_reasons
 from perunml.evidence.tpm.crl import parse_crl, revocation
 from perunml.evidence.tpm.ek import EK_USAGE, verify_ek_certificate
 from perunml.evidence.tpm.names import same_name
+from perunml.evidence.tpm.pem import MAX_FILE, split
+from perunml.testing.ca import DevelopmentCa
 from perunml.wire.errors import EvidenceRefusal
 
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -141,6 +144,32 @@ def test_the_last_second_of_9999_is_a_time() -> None:
     """Roots that never end say so (RFC 5280, 4.1.2.5)."""
     valid = b"\x30\x20\x17\x0d200101000000Z\x18\x0f99991231235959Z"
     assert good(certificate(valid=valid, subject=LEAF)).not_after == 253_402_300_799
+
+
+def pem(der: bytes, label: str = "CERTIFICATE") -> bytes:
+    return f"-----BEGIN {label}-----\n{base64.encodebytes(der).decode()}-----END {label}-----\n".encode()
+
+
+def test_words_around_a_certificate_are_let_pass_and_two_are_not_one() -> None:
+    """What `openssl x509 -text` writes; a bundle holds several, for whoever asks for several."""
+    one, other = certificate(), certificate(subject=LEAF)
+    assert parse_certificate(b"Certificate:\n    Data:\n" + pem(one) + b"and more words").raw == one
+    with pytest.raises(EvidenceRefusal):
+        parse_certificate(pem(one) + pem(other))
+    assert split(b"# a bundle\n" + pem(one) + b"# and\n" + pem(other)) == [one, other]
+    assert split(one) == [one]
+    assert split(b"-----BEGIN X509 CRL-----") == []
+    for junk in (b"-----BEGIN CERTIFICATE-----\nAAAA", b"-----BEGIN CERTIFICATE-----\n?\n-----END CERTIFICATE-----"):
+        with pytest.raises(EvidenceRefusal):
+            split(junk)
+    with pytest.raises(EvidenceRefusal):
+        split(pem(one) + bytes(MAX_FILE))
+
+
+def test_a_revocation_list_may_be_pem() -> None:
+    """As some vendors publish them."""
+    ca = DevelopmentCa()
+    assert parse_crl(pem(ca.revocations([7]), "X509 CRL")).serials == {b"\x07"}
 
 
 @needs_vectors

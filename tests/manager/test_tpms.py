@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from manager.road import Road
 from manager.world import World, code_of
@@ -103,6 +105,25 @@ def test_k11_the_demand_is_a_setting_that_a_folder_keeps(tmp_path: Path) -> None
         folder = tmp_path / str(demand)
         setup.init(folder, b"a passphrase of some length", url="https://127.0.0.1:1", demand_revocations=demand)
         assert Config.load(folder).trust.demand is demand
+
+
+def test_a_folder_with_a_list_that_cannot_be_read_is_refused_at_the_start(tmp_path: Path) -> None:
+    """K11: an enrolment would only fail by it; a root that cannot be read is refused when it is given."""
+    folder, bundle = tmp_path / "manager", tmp_path / "roots.pem"
+    bundle.write_bytes(b"# two roots\n" + two_roots())
+    setup.init(folder, b"a passphrase of some length", url="https://127.0.0.1:1", vendor_roots=[bundle])
+    assert len(Config.load(folder).vendor_roots) == 2
+    (folder / "revocations").mkdir()
+    (folder / "revocations" / "old.crl").write_bytes(b"junk")
+    assert code_of(lambda: Config.load(folder)) == "non_canonical"
+    bundle.write_bytes(b"junk")
+    again = lambda: setup.init(tmp_path / "other", b"", url="https://127.0.0.1:1", vendor_roots=[bundle])  # noqa: E731 - shorter than a def
+    assert code_of(again) == "non_canonical"
+
+
+def two_roots() -> bytes:
+    roots = [x509.load_der_x509_certificate(DevelopmentCa().root) for _ in range(2)]
+    return b"".join(root.public_bytes(Encoding.PEM) for root in roots)
 
 
 def instance(tpm: ForgedTpm, number: int) -> dict[str, Any]:

@@ -43,6 +43,7 @@ from perunml.evidence.tpm.keys import (
     USER_WITH_AUTH,
     check_ak,
 )
+from perunml.evidence.tpm.pem import split
 from perunml.evidence.tpm.public import parse_public
 from perunml.evidence.tpm.template import POLICY_A_SHA256, STANDARD, check_ek_template, ek_machine
 from perunml.wire.errors import PerunError, refuse
@@ -166,7 +167,7 @@ class TpmAttester:
         """What a manager needs to know this machine: ek_certificate, ek_chain (DER), ek_public, ak_public."""
         return {
             "ek_certificate": self._ek_certificate,
-            "ek_chain": [*(path.read_bytes() for path in self._ek_chain), *self._nv_chain],
+            "ek_chain": [*(one for path in self._ek_chain for one in split(path.read_bytes())), *self._nv_chain],
             "ek_public": self._ek_public,
             "ak_public": self._ak_public,
         }

@@ -10,14 +10,13 @@ from perunml.client.documents import read_baseline
 from perunml.evidence.baseline import Baseline
 from perunml.evidence.offline.check import TpmFiles, check_event_log, check_ima, check_tpm
 from perunml.evidence.offline.findings import Checked
+from perunml.evidence.tpm import pem
 from perunml.wire.errors import refuse
 
 MAX_FILE = 256 * 1024 * 1024 + 1
 """Bytes read of one file: one more than the longest log that is judged."""
 MAX_AUTHORITIES = 4096
 """Files of a folder of certificates; the vendors' known ones are some hundreds."""
-MAX_CERTIFICATE = 64 * 1024
-"""Bytes of a file in such a folder; longer ones hold no single certificate."""
 
 __all__ = [
     "Checked", "TpmFiles", "check_event_log", "check_ima", "check_tpm", "read_authorities", "read_evidence", "read_profile",
@@ -41,9 +40,9 @@ def read_authorities(folder: Path) -> list[bytes]:
         found = []
         for path in paths:
             about = path.stat()
-            if stat.S_ISREG(about.st_mode) and about.st_size <= MAX_CERTIFICATE:
+            if stat.S_ISREG(about.st_mode) and about.st_size <= pem.MAX_FILE:
                 data = path.read_bytes()
-                if data.lstrip().startswith((b"-----BEGIN", b"\x30")):
+                if pem.is_pem(data) or data.startswith(b"\x30"):
                     found.append(data)
     except OSError as exc:
         raise refuse(LOCAL_FILE, exc.strerror or type(exc).__name__, seen=str(exc.filename or folder)) from None

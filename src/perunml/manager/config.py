@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perunml.evidence.tpm.chain import Trust
+from perunml.evidence.tpm.crl import parse_crl
 from perunml.manager.codes import FOLDER_IN_USE
 from perunml.wire.canonical import Json, canonical, load_json
 from perunml.wire.errors import refuse
@@ -84,13 +85,22 @@ class Config:
             str(settings["url"]),
             _read(roots, "vendor-*.pem"),
             _read(roots, "simulated-*.pem"),
-            _read(folder / "revocations", "*.crl"),
+            _lists(folder / "revocations"),
             settings.get("demand_revocations", False) is not False,
         )
 
 
 def _read(folder: Path, pattern: str) -> tuple[bytes, ...]:
     return tuple(path.read_bytes() for path in sorted(folder.glob(pattern)))
+
+
+def _lists(folder: Path) -> tuple[bytes, ...]:
+    """The operator's revocation lists, DER or PEM. Raises `EvidenceRefusal` (non_canonical): said at the start, for an
+    enrolment would only fail by it."""
+    found = _read(folder, "*.crl")
+    for one in found:
+        parse_crl(one)
+    return found
 
 
 def write_file(path: Path, data: bytes, mode: int) -> None:

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from sqlalchemy.dialects.sqlite import insert
 
+from perunml.evidence.tpm.certificate import parse_certificate
+from perunml.evidence.tpm.pem import split
 from perunml.manager import journal
 from perunml.manager.certificates import ca_certificate, tls_certificate
 from perunml.manager.codes import FOLDER_IN_USE
@@ -81,4 +83,7 @@ def admit(folder: Path, keys: Iterable[str]) -> None:
 
 
 def _roots(paths: Sequence[Path]) -> tuple[bytes, ...]:
-    return tuple(Path(path).read_bytes() for path in paths)
+    found = [root for path in paths for root in split(Path(path).read_bytes())]
+    for root in found:
+        parse_certificate(root)  # what cannot be read is said now, not at the first enrolment
+    return tuple(found)

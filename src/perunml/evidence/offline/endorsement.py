@@ -14,6 +14,7 @@ from perunml.evidence.tpm.chain import MAX_CHAIN, Trust
 from perunml.evidence.tpm.ek import verify_ek_certificate
 from perunml.evidence.tpm.keys import AttestationKey, qualified_names
 from perunml.evidence.tpm.names import readable, same_name
+from perunml.evidence.tpm.pem import split
 from perunml.evidence.tpm.public import parse_public
 from perunml.evidence.tpm.roots import KNOWN_ROOTS
 from perunml.wire.errors import PerunError
@@ -75,7 +76,7 @@ def _readable(authorities: Sequence[bytes]) -> list[Certificate]:
     made = []
     for data in authorities:
         try:
-            made.append(parse_certificate(data))
+            made += [parse_certificate(one) for one in split(data)]
         except PerunError:
             continue
     return made

@@ -7,8 +7,6 @@ certificates are not even read.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from perunml.evidence.codes import NON_CANONICAL
 from perunml.evidence.tpm.der import BIT_STRING, BOOLEAN, INTEGER, NULL, OCTET_STRING, SEQUENCE, Der
 from perunml.evidence.tpm.names import MANUFACTURER, MODEL, VERSION, attributes, readable
+from perunml.evidence.tpm.pem import CERTIFICATE, unarmoured
 from perunml.wire.errors import refuse
 
 MAX_CERTIFICATE = 16 * 1024
@@ -31,7 +30,6 @@ BASIC_CONSTRAINTS, KEY_USAGE, EXTENDED_KEY_USAGE = "2.5.29.19", "2.5.29.15", "2.
 SUBJECT_ALTERNATIVE_NAME = "2.5.29.17"
 DIGITAL_SIGNATURE, KEY_ENCIPHERMENT, KEY_AGREEMENT, KEY_CERT_SIGN, CRL_SIGN = 1 << 7, 1 << 5, 1 << 3, 1 << 2, 1 << 1
 """Bits of the first byte of a key usage (RFC 5280, 4.2.1.3)."""
-_PEM_BEGIN, _PEM_END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 SIGNATURES: dict[str, tuple[str, hashes.HashAlgorithm]] = {
     "1.2.840.113549.1.1.5": ("rsa", hashes.SHA1()),  # noqa: S303 - so that it can be told apart from a wrong signature; never accepted
     "1.2.840.113549.1.1.14": ("rsa", hashes.SHA224()),
@@ -119,7 +117,7 @@ def parse_certificate(data: bytes) -> Certificate:
             NON_CANONICAL, "a certificate is too large", expected=f"{MAX_CERTIFICATE} bytes", seen=f"{len(data)}"
         )
     quirks: list[str] = []
-    outer = Der(_unarmoured(bytes(data)), "a certificate")
+    outer = Der(unarmoured(bytes(data), CERTIFICATE), "a certificate")
     whole = outer.next(SEQUENCE)
     if outer.left:
         # NV indices are as long as they were defined, and some published files end in a newline.
@@ -282,16 +280,3 @@ def _tpm(value: bytes | None) -> Tpm:
             for oid, text in attributes(name.body):
                 told.setdefault(oid, text)
     return Tpm(told.get(MANUFACTURER, ""), told.get(MODEL, ""), told.get(VERSION, ""))
-
-
-def _unarmoured(data: bytes) -> bytes:
-    stripped = data.strip()
-    if not stripped.startswith(_PEM_BEGIN):
-        return data
-    body, end, rest = stripped[len(_PEM_BEGIN) :].partition(_PEM_END)
-    if not end or rest.strip():
-        raise refuse(NON_CANONICAL, "not one PEM certificate")
-    try:
-        return base64.b64decode(b"".join(body.split()), validate=True)
-    except binascii.Error:
-        raise refuse(NON_CANONICAL, "not one PEM certificate") from None

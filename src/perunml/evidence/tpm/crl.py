@@ -17,6 +17,7 @@ from perunml.evidence.tpm.certificate import (
 )
 from perunml.evidence.tpm.der import GENERALIZED_TIME, INTEGER, SEQUENCE, UTC_TIME, Der
 from perunml.evidence.tpm.names import same_name
+from perunml.evidence.tpm.pem import REVOCATIONS, unarmoured
 from perunml.wire.errors import refuse
 
 MAX_CRL = 1024 * 1024
@@ -60,11 +61,11 @@ class RevocationList:
 
 @lru_cache(maxsize=32)
 def parse_crl(data: bytes) -> RevocationList:
-    """The list in DER. Raises `EvidenceRefusal` (non_canonical)."""
+    """The list, in DER or in one PEM block. Raises `EvidenceRefusal` (non_canonical)."""
     if len(data) > MAX_CRL:
         raise refuse(NON_CANONICAL, "a revocation list is too large", expected=f"{MAX_CRL}", seen=f"{len(data)}")
     what = "a revocation list"
-    outer = Der(data, what)
+    outer = Der(unarmoured(data, REVOCATIONS), what)
     parts = outer.within(SEQUENCE)
     outer.end()
     tbs = parts.next(SEQUENCE)
