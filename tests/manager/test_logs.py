@@ -26,8 +26,8 @@ PYTHON = ("/usr/bin/python3", b"an interpreter")
 
 
 @pytest.fixture
-def road(own_world: World, tmp_path: Path) -> Road:
-    return Road(own_world, tmp_path / "road")
+def road(world: World, tmp_path: Path) -> Road:
+    return Road(world, tmp_path / "road")
 
 
 @contextmanager
