@@ -237,3 +237,11 @@ def test_i31_an_update_from_exact_values_to_rules_has_a_window() -> None:
     assert codes(judged(tpm, tpm.bundle(BINDING), replace(both, until=over.until))) == ["boot_event"]
     tpm.boot_into(lambda log: log.application(b"evil"))
     assert codes(judged(tpm, tpm.bundle(BINDING), both))
+
+
+@pytest.mark.parametrize("told_line", ["\ud800", "caf\u00e9", "x" * 5000], ids=["surrogate", "accent", "long"])
+def test_e16_an_odd_text_told_as_the_command_line_is_nobodys(told_line: str) -> None:
+    """E16: whatever the machine tells, nothing but a coded reason comes out."""
+    tpm = ForgedTpm()
+    found = judged(tpm, tpm.bundle(BINDING, Quoting(cmdline=told_line)), tpm.boot_baseline())
+    assert set(codes(found)) == {"boot_event", "kernel_cmdline"}

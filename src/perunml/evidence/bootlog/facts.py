@@ -119,8 +119,8 @@ class _Reader:
         self._variables: dict[str, bytes] = {}
         self._separator = self._hash(_SEPARATOR)
         self._cmdlines = {}
-        if cmdline and len(cmdline) <= MAX_CMDLINE:
-            wide = cmdline.encode("utf-16-le", "surrogatepass")
+        if cmdline.isascii() and 0 < len(cmdline) <= MAX_CMDLINE:  # another would be refused by its characters
+            wide = cmdline.encode("utf-16-le")
             for form in (wide + b"\0\0", wide, cmdline.encode(), cmdline.encode() + b"\0"):
                 self._cmdlines[self._hash(form)] = cmdline
 
