@@ -160,7 +160,7 @@ def test_a_column_that_does_not_fit_is_refused() -> None:
         b"10 " + b"0" * 40 + b" ima-ng sha256:00 /x\0\n",
         b"10 " + b"0" * 40 + b" ima 00 /x\n",
         b"10 " + b"0" * 40 + b" ima " + b"0" * 40 + b" /" + b"a" * 255 + b"\n",
-        b"10 " + b"0" * 40 + b" evm-sig sha256:00 /x   0  70000 0 0\n",
+        b"10 " + b"0" * 40 + b" evm-sig sha256:00 /x     0 0 70000\n",
         b"100 " + b"0" * 40 + b" ima-ng sha256:00 /x\n",
         b"10 " + b"0" * 40 + b" ima-ng sha256:00 /x",
         b"10 " + b"0" * 40 + b" ima-ng sha256:00 /x\n\n",

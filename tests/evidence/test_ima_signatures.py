@@ -129,9 +129,23 @@ def test_a_key_is_found_by_its_certificates_identifier() -> None:
         (signature(b"x", algorithm="sha512"), "ima_signature"),
         (signature(b"x") + b"\0", "ima_signature"),
         (signature(b"x")[:-1], "ima_signature"),
+        (signature(b"x")[:7] + b"\0\1" + signature(b"x")[9:], "ima_signature"),
         (signature(b"x")[:2] + b"\2" + signature(b"x")[3:], "ima_signature"),
     ],
-    ids=["none", "cut", "other file", "other kind", "other key", "verity", "v1", "other hash", "long", "short", "sha1"],
+    ids=[
+        "none",
+        "cut",
+        "other file",
+        "other kind",
+        "other key",
+        "verity",
+        "v1",
+        "other hash",
+        "long",
+        "short",
+        "other length",
+        "sha1",
+    ],
 )
 def test_i18_a_signature_by_no_agreed_key_is_refused(more: bytes, code: str) -> None:
     """I18: unsigned, of another file, by another key, or of another form."""
@@ -181,6 +195,13 @@ def test_i19_a_key_that_is_not_agreed_may_enter_no_keyring(ring: bytes) -> None:
     assert refused(tpm, agreed(tpm)) == []
     tpm.log(buffer_line(ring, certificate("rsa", 1)))
     assert refused(tpm, agreed(tpm)) == ["ima_keyring"]
+
+
+def test_an_agreed_key_under_another_name_enters_no_keyring() -> None:
+    """`keyrings` excuses keys alone: the same content as a command line for kexec is not agreed."""
+    tpm = ForgedTpm()
+    tpm.log(buffer_line(b"kexec-cmdline", certificate("rsa")))
+    assert refused(tpm, agreed(tpm)) == ["not_in_policy"]
 
 
 def test_what_enters_a_keyring_and_is_no_certificate_signs_nothing() -> None:

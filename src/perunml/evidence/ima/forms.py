@@ -122,8 +122,8 @@ def _fields(template: bytes, text: bytes, number: int) -> bytes:
 def _old(text: bytes, number: int) -> bytes:
     digest, _, path = text.partition(b" ")
     found = _hex(digest, number)
-    if len(found) != HASH_SIZE or len(path) > OLD_NAME:
-        raise bad(number, "its digest or path has a wrong size")
+    if len(found) != HASH_SIZE:
+        raise bad(number, "its digest has a wrong size")
     return found + path.ljust(OLD_NAME + 1, b"\0")
 
 

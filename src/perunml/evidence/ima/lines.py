@@ -61,7 +61,8 @@ class LineJudge:
     @property
     def noted(self) -> Noted:
         """All that was shown up to now."""
-        return Noted(self._first, self._last_required, self._policy, self._loads, self._loading, dict(self._keys))
+        required = self._required or max(self._measured.values(), default=0)
+        return Noted(self._first, required, self._policy, self._loads, self._loading, dict(self._keys))
 
     @property
     def reasons(self) -> list[Reason]:
@@ -71,12 +72,6 @@ class LineJudge:
         last = self._reasons[-1]
         rest = "; what follows was not looked at" if self.is_full else ""
         return [*self._reasons[:-1], Reason(last.rule, f"and {self._left} more lines of the IMA log are refused{rest}")]
-
-    @property
-    def _last_required(self) -> int:
-        if self._required or len(self._measured) < len(self._require):
-            return self._required
-        return max(self._measured.values(), default=0)
 
     def missing(self, proven: int) -> list[bytes]:
         """The files that must be measured and are not among the `proven` lines; after a state that was gone on from, all of

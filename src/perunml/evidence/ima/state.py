@@ -22,7 +22,7 @@ class Noted:
     """What lines showed that later lines, or the end of the log, are judged by. Numbers count from 1.
 
     first     digest and path of the first line
-    required  the line that measured the last of the files that must be; 0: none must be, or some are missing
+    required  of the lines that first measured a file that must be, the last; 0: none did
     policy    the first line that showed an agreed IMA policy; 0: none
     loads     policies that were loaded
     loading   how far the last one's load is
