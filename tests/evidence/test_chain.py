@@ -25,7 +25,7 @@ from perunml.evidence.rules import TpmRules
 from perunml.evidence.tpm.certificate import parse_certificate
 from perunml.evidence.tpm.chain import MAX_CHAIN, Trust
 from perunml.evidence.tpm.cloud import AK_USAGE, GCE_INSTANCE, CloudInstance, verify_ak_certificate
-from perunml.evidence.tpm.crl import MAX_CRLS, parse_crl
+from perunml.evidence.tpm.crl import MAX_CRLS, MAX_GIVEN, parse_crl
 from perunml.evidence.tpm.ek import EkIdentity, verify_ek
 from perunml.evidence.tpm.public import parse_public
 from perunml.evidence.tpm.roots import DISCRETE, FIRMWARE, KNOWN_ROOTS, MIXED, VIRTUAL, Root
@@ -364,13 +364,14 @@ def test_two_signature_algorithms_are_refused() -> None:
     assert refused(parse_certificate, bytes(changed)) == ["non_canonical"]
 
 
-@pytest.mark.parametrize("junk", [b"", b"0", bytes(1024 * 1024 + 1)])
+@pytest.mark.parametrize("junk", [b"", b"0", bytes(1000)])
 def test_junk_instead_of_a_revocation_list_is_refused(junk: bytes) -> None:
     """D8: and so are more of them than a host can need."""
     tpm, trust = ForgedTpm(), Trust(simulated=(default_ca().root,))
     assert refused(verified, tpm, trust, revocations=[junk]) == ["non_canonical"]
     many = [tpm.ca.revocations()] * (MAX_CRLS + 1)
     assert refused(verified, tpm, trust, revocations=many) == ["ek_chain"]
+    assert refused(verified, tpm, trust, revocations=[bytes(MAX_GIVEN // 2 + 1)] * 2) == ["ek_chain"]
 
 
 def test_every_truncation_and_bit_flip_of_a_revocation_list_is_refused_or_not_the_issuers() -> None:

@@ -24,7 +24,7 @@ from perunml.evidence.tpm.certificate import (
     parse_certificate,
     verify_signed,
 )
-from perunml.evidence.tpm.crl import MAX_CRLS, RevocationList, parse_crl, revocation
+from perunml.evidence.tpm.crl import MAX_CRLS, MAX_GIVEN, RevocationList, parse_crl, revocation
 from perunml.evidence.tpm.names import readable, same_name
 from perunml.evidence.tpm.roots import KNOWN_ROOTS, SIMULATED, UNKNOWN, Root
 from perunml.wire.errors import refuse
@@ -133,9 +133,15 @@ def _lists(lists: Sequence[bytes]) -> list[RevocationList]:
 
 
 def check_lists(lists: Sequence[bytes]) -> None:
-    """Raises `EvidenceRefusal` (ek_chain) for more lists than a host can need."""
-    if len(lists) > MAX_CRLS:
-        raise refuse(EK_CHAIN, "too many revocation lists", expected=f"at most {MAX_CRLS}", seen=str(len(lists)))
+    """Raises `EvidenceRefusal` (ek_chain) for more lists than a host can need, or larger ones."""
+    size = sum(map(len, lists))
+    if len(lists) > MAX_CRLS or size > MAX_GIVEN:
+        raise refuse(
+            EK_CHAIN,
+            "too many revocation lists, or too large ones",
+            expected=f"at most {MAX_CRLS} of {MAX_GIVEN} bytes together",
+            seen=f"{len(lists)} of {size} bytes",
+        )
 
 
 def _issued(certificate: Certificate, issuer: Certificate) -> bool:

@@ -22,6 +22,8 @@ from perunml.wire.errors import refuse
 
 MAX_CRL = 1024 * 1024
 """Bytes; 20,000 entries or more. TPM vendors' lists have some tens."""
+MAX_GIVEN = 256 * 1024
+"""Bytes of all lists that a host sends: read in a twentieth of a second. The operator's own may be larger."""
 MAX_CRLS = 16
 """Lists given for one chain: one per issuer, and as many to spare."""
 STRONG = 32
@@ -59,7 +61,7 @@ class RevocationList:
         )
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=256)
 def parse_crl(data: bytes) -> RevocationList:
     """The list, in DER or in one PEM block. Raises `EvidenceRefusal` (non_canonical)."""
     if len(data) > MAX_CRL:
