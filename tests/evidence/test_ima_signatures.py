@@ -204,6 +204,24 @@ def test_an_agreed_key_under_another_name_enters_no_keyring() -> None:
     assert refused(tpm, agreed(tpm)) == ["not_in_policy"]
 
 
+def test_a_certificate_with_an_extension_twice_signs_nothing() -> None:
+    """Agreed, and of no form that can be read: no key, and no exception."""
+    plain = certificate("rsa", 0, b"another identifier!!")
+    extension = plain[plain.index(b"\x30\x1d\x06\x03\x55\x1d\x0e") :][:31]
+    assert plain.count(extension) == 1
+    parts = plain.split(extension)
+    # the lengths of what stands around it: certificate, body, [3], list of extensions
+    doubled = bytearray(parts[0] + extension * 2 + parts[1])
+    for at, width in ((2, 2), (6, 2), (len(parts[0]) - 3, 1), (len(parts[0]) - 1, 1)):
+        doubled[at : at + width] = (int.from_bytes(doubled[at : at + width]) + len(extension)).to_bytes(width)
+    with pytest.raises(x509.DuplicateExtension):
+        _ = x509.load_der_x509_certificate(bytes(doubled)).extensions
+    tpm = ForgedTpm(template="ima-sig")
+    tpm.log(buffer_line(b".ima", bytes(doubled)))
+    tpm.measure("/usr/bin/signed", b"x", more=[signature(b"x")])
+    assert refused(tpm, agreed(tpm, "rsa", bytes(doubled))) == ["ima_signature"]
+
+
 def test_what_enters_a_keyring_and_is_no_certificate_signs_nothing() -> None:
     """An agreed buffer that does not read as one: no key, and no exception."""
     tpm = ForgedTpm(template="ima-sig")

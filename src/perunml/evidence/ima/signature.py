@@ -16,12 +16,20 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 DIGSIG = 0x03
 """The type of a signature of a file's digest (enum evm_ima_xattr_type); that of an fs-verity digest proves no file."""
 MIN_RSA = 2048
+_UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 _HEAD = Struct(">BBB4sH")
 _HASHES: Mapping[int, tuple[bytes, hashes.HashAlgorithm]] = {
     4: (b"sha256", hashes.SHA256()),
@@ -39,7 +47,7 @@ def key_in(certificate: bytes, agreed: Set[str]) -> tuple[bytes, bytes] | None:
         identifier = read.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
     except x509.ExtensionNotFound:
         identifier = b""
-    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+    except _UNREADABLE:
         return None
     return (found, identifier) if f"sha256:{hashlib.sha256(found).hexdigest()}" in agreed else None
 
@@ -70,11 +78,16 @@ def verified_by(signature: bytes, digest: bytes, keys: Mapping[bytes, bytes]) ->
 @lru_cache(maxsize=64)
 def _identifier(key: bytes) -> bytes:
     """RFC 5280, 4.2.1.2, method 1: SHA-1 of the key's bits. It only finds the key, the signature proves it."""
-    return x509.SubjectKeyIdentifier.from_public_key(load_der_public_key(key)).digest  # type: ignore[arg-type]  # any key
+    return x509.SubjectKeyIdentifier.from_public_key(_load(key)).digest  # type: ignore[arg-type]  # any key
+
+
+@lru_cache(maxsize=64)
+def _load(key: bytes) -> PublicKeyTypes:
+    return load_der_public_key(key)
 
 
 def _verifies(key: bytes, signature: bytes, value: bytes, hash_: hashes.HashAlgorithm) -> bool:
-    public = load_der_public_key(key)
+    public = _load(key)
     try:
         if isinstance(public, rsa.RSAPublicKey) and public.key_size >= MIN_RSA:
             public.verify(signature, value, padding.PKCS1v15(), Prehashed(hash_))
