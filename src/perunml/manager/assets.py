@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import insert
 
 from perunml.api.assets import PART_SIZE, AssetView, PushAsset
-from perunml.manager import rights
+from perunml.manager import registered, rights
 from perunml.manager.blobs import BlobFolder
 from perunml.manager.codes import ASSET_CONFLICT, PART_OUT_OF_ORDER
 from perunml.manager.context import Services
@@ -229,9 +229,7 @@ def _may_read(services: Services, connection: Connection, call: Call, asset: str
     if row is None:
         raise outside()
     if row.run:
-        from perunml.manager.outputs import released_to
-
-        if not released_to(services, connection, asset, call.caller.key):
+        if not registered.released_to(services, connection, asset, call.caller.key):
             raise outside()
     elif row.owner != call.caller.key:
         raise outside()

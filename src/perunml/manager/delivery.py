@@ -17,7 +17,7 @@ from perunml.manager.assets import custody
 from perunml.manager.codes import ASSET_INCOMPLETE, MODEL_MISSING, OWNER_NOT_AGREED
 from perunml.manager.context import Services
 from perunml.manager.library import Held
-from perunml.manager.outputs import newest_output
+from perunml.manager.registered import newest_output
 from perunml.manager.state import StoredRun
 from perunml.manager.store.connection import Connection
 from perunml.release.clients import client_keys

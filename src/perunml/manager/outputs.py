@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.dialects.sqlite import insert as upsert
@@ -10,20 +9,19 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from perunml.agreements.schema import Agreement
 from perunml.api.assets import AssetView
 from perunml.api.runs import ApproveOutput, OutputDelivery, OutputView, RegisterOutput
-from perunml.manager import assets, leases, rights, state
+from perunml.manager import assets, leases, registered, rights, state
 from perunml.manager.codes import OUTPUT_UNDECLARED
 from perunml.manager.context import Services
 from perunml.manager.http import Access, Call, outside
 from perunml.manager.leases import Lease
-from perunml.manager.library import Held
 from perunml.manager.routing import Spec
 from perunml.manager.store import tables as t
 from perunml.manager.store.connection import Connection, Statement
 from perunml.manager.store.envelopes import stored
 from perunml.manager.writer import Transaction
-from perunml.release.decide import decide_output, decide_submission
+from perunml.release.decide import decide_submission
 from perunml.release.outputs import check_output_approval
-from perunml.release.types import OutputRelease, Refusal, RegisteredOutput, Run
+from perunml.release.types import Refusal, Run
 from perunml.sealing.manifest import Manifest, open_manifest
 from perunml.wire.digests import digest
 from perunml.wire.dsse import Envelope
@@ -31,13 +29,6 @@ from perunml.wire.errors import PerunError, error, refuse
 from perunml.wire.hpke import HpkePublicKey
 from perunml.wire.identity import PublicKey
 
-_OUTPUT = "SELECT * FROM outputs WHERE asset = :asset AND registered = 1"
-_OF_RUN = "SELECT * FROM outputs WHERE run = :run AND registered = 1 ORDER BY output"
-_NEWEST = (
-    "SELECT o.* FROM outputs o JOIN runs r ON r.run = o.run WHERE o.line = :line AND o.job = :job AND o.output = :output "
-    "AND o.registered = 1 ORDER BY r.ended DESC, r.rowid DESC LIMIT 1"
-)
-_APPROVALS = "SELECT envelope FROM output_approvals WHERE asset = :asset ORDER BY rowid"
 _ASSET = "SELECT * FROM assets WHERE digest = :digest"
 _HELD = "SELECT 1 FROM assets WHERE digest = :digest"
 _ADD_APPROVAL = Statement(upsert(t.output_approvals).on_conflict_do_nothing())
@@ -47,24 +38,6 @@ _SET_OUTPUT = Statement(
         index_elements=["run", "output"], set_={"asset": _row.excluded.asset, "session_key": _row.excluded.session_key}
     )
 )
-
-
-@dataclass(frozen=True, slots=True)
-class StoredOutput:
-    """A registered output."""
-
-    run: str
-    output: str
-    asset: str
-    agreement: str
-    line: str
-    job: str
-    session_key: str
-    registered: int
-
-    @property
-    def registered_output(self) -> RegisteredOutput:
-        return RegisteredOutput(self.run, self.job, self.output, self.asset)
 
 
 def routes(services: Services) -> list[Spec]:
@@ -93,28 +66,6 @@ def routes(services: Services) -> list[Spec]:
         Spec("GET", "/v1/outputs/{asset}/delivery", Access.PARTY, delivery),
         Spec("POST", "/v1/outputs/{asset}/approvals", Access.PARTY, approve),
     ]
-
-
-def newest_output(connection: Connection, line: str, job: str, output: str) -> StoredOutput | None:
-    """The output of the newest finished run."""
-    row = connection.run(_NEWEST, {"line": line, "job": job, "output": output}).first()
-    return _read(row) if row else None
-
-
-def views(services: Services, connection: Connection, run: str) -> list[OutputView]:
-    """A finished run's outputs, and who may pull them now."""
-    rows = connection.run(_OF_RUN, {"run": run}).all()
-    return [_view(services, connection, _read(row)) for row in rows]
-
-
-def released_to(services: Services, connection: Connection, asset: str, key: str) -> bool:
-    """Whether the output may be pulled by the key's party now."""
-    row = connection.run(_OUTPUT, {"asset": asset}).first()
-    if row is None:
-        return False
-    output = _read(row)
-    party = _rules(services, connection, output).agreement.party_of(key)
-    return party is not None and isinstance(_decide(services, connection, output, party), OutputRelease)
 
 
 def _register(
@@ -171,34 +122,17 @@ def _check_declared(
         )  # fmt: skip
 
 
-def _rules(services: Services, connection: Connection, output: StoredOutput) -> Held:
-    """The version that says today who gets the output: the newest in force, or the run's own when none is (which a decision
-    then refuses)."""
-    return state.newest(services, connection, output.line, output.agreement)
-
-
-def _found(services: Services, connection: Connection, asset: str, key: str) -> tuple[StoredOutput, Agreement, str]:
+def _found(
+    services: Services, connection: Connection, asset: str, key: str
+) -> tuple[registered.StoredOutput, Agreement, str]:
     """The output, the agreement that rules it today, and the caller's party in that."""
-    row = connection.run(_OUTPUT, {"asset": asset}).first()
-    if row is None:
+    output = registered.find(connection, asset)
+    if output is None:
         raise outside()
-    output = _read(row)
-    seen = rights.agreement(services, connection, _rules(services, connection, output).agreement.digest, key)
-    return output, seen.held.agreement, seen.party
-
-
-def _decide(services: Services, connection: Connection, output: StoredOutput, party: str) -> OutputRelease | Refusal:
-    held = _rules(services, connection, output)
-    now = services.clock.now()
-    rows = connection.run(_APPROVALS, {"asset": output.asset}).all()
-    return decide_output(
-        held.agreement,
-        state=state.state_of(services, connection, held, now),
-        output=output.registered_output,
-        recipient=party,
-        approvals=[stored(row[0]) for row in rows],
-        now=now,
+    seen = rights.agreement(
+        services, connection, registered.ruled_by(services, connection, output).agreement.digest, key
     )
+    return output, seen.held.agreement, seen.party
 
 
 def _deliver(
@@ -206,7 +140,7 @@ def _deliver(
 ) -> OutputDelivery | PerunError:
     connection = transaction.connection
     output, agreement, party = _found(services, connection, asset, key)
-    decided = _decide(services, connection, output, party)
+    decided = registered.decide(services, connection, output, party)
     told: dict[str, Any] = {"run": output.run, "output": output.output, "asset": asset, "party": party}
     if isinstance(decided, Refusal):
         told["reasons"] = [reason.as_json() for reason in decided.reasons]
@@ -248,22 +182,4 @@ def _approve(
     if added:
         told = {"party": party, "keys": sorted(names), "approval": envelope.digest, "run": output.run}
         transaction.journal.append("output-approval", now, agreement.digest, asset, told)
-    return _view(services, connection, output)
-
-
-def _view(services: Services, connection: Connection, output: StoredOutput) -> OutputView:
-    agreement = _rules(services, connection, output).agreement
-    job = agreement.training(output.job)
-    declared = job.outputs.get(output.output) if job else None
-    to = list(declared.to) if declared else []
-    return OutputView(
-        name=output.output,
-        asset=output.asset,
-        agreement=agreement.digest,
-        to=to,
-        released_to=[p for p in to if isinstance(_decide(services, connection, output, p), OutputRelease)],
-    )
-
-
-def _read(row: Any) -> StoredOutput:
-    return StoredOutput(**row._asdict())
+    return registered.view(services, connection, output)

@@ -15,7 +15,7 @@ from perunml.manager.codes import MODEL_MISSING, RATE_LIMITED, RUN_CONFLICT
 from perunml.manager.context import Services
 from perunml.manager.http import Access, Call, outside
 from perunml.manager.library import Held
-from perunml.manager.outputs import newest_output, views
+from perunml.manager.registered import newest_output, views
 from perunml.manager.routing import Spec
 from perunml.manager.state import StoredRun
 from perunml.manager.store import tables as t
