@@ -9,7 +9,7 @@ from perunml.agreements.document import agreement_from_json
 from perunml.agreements.jobs import ServiceJob
 from perunml.evidence.baseline import Baseline
 from perunml.release.clients import check_client, client_keys
-from perunml.release.policy import policy_for
+from perunml.release.policy import check_signed, policy_for
 from perunml.wire.errors import PerunError
 from release.world import AGREEMENT
 
@@ -41,6 +41,27 @@ def test_a_baseline_that_is_not_there_is_refused() -> None:
     for baselines in ({}, {sha("c"): BASELINE}):
         with pytest.raises(PerunError, match="baseline_missing"):
             policy_for(AGREEMENT.role("train"), baselines)
+
+
+def test_a_baseline_is_signed_by_the_whole_board_of_the_party_named() -> None:
+    """Two of its three keys where the board says so; a key of another party counts for nothing."""
+    made = edit(document(), "hosts/trainer/baseline_by", "st-vitus")
+    a = agreement_from_json(made)
+    role, digest = a.role("train"), a.hosts["trainer"].baseline_digest  # type: ignore[union-attr]
+    own = list(a.parties["st-vitus"].keys.values())
+    check_signed(a, role, {digest: frozenset(own)})
+    for signed in (frozenset(), frozenset(a.parties["acme"].keys.values())):
+        with pytest.raises(PerunError, match="baseline_unsigned"):
+            check_signed(a, role, {digest: signed})
+    with pytest.raises(PerunError, match="baseline_unsigned"):
+        check_signed(a, role, {sha("d"): frozenset(own)})
+    check_signed(AGREEMENT, AGREEMENT.role("train"), {})
+
+
+def test_a_baseline_of_nobody_is_inconsistent() -> None:
+    """The signer is one of the parties, and signs something."""
+    with pytest.raises(PerunError, match="agreement_inconsistent"):
+        agreement_from_json(edit(document(), "hosts/trainer/baseline_by", "nobody"))
 
 
 def test_a_client_is_known_by_its_key() -> None:

@@ -8,7 +8,7 @@ from perunml.agreements import flows
 from perunml.agreements.boards import MAX_DEPTH, depth, members
 from perunml.agreements.codes import INCONSISTENT
 from perunml.agreements.jobs import ServiceJob, TrainingJob
-from perunml.agreements.profiles import only_simulated
+from perunml.agreements.profiles import alternatives, only_simulated
 from perunml.agreements.schema import Agreement, Quorum
 from perunml.wire.rules import Reason
 
@@ -18,7 +18,7 @@ _ENGINE_FORMATS = {"torch-export": ("pt2",)}
 def inconsistencies(agreement: Agreement) -> list[Reason]:
     """Every way in which the agreement contradicts itself; empty when it does not."""
     found = [*_boards(agreement), *_keys(agreement), *_assets(agreement), *_witnesses(agreement)]
-    references = [*_jobs(agreement)]
+    references = [*_baselines(agreement), *_jobs(agreement)]
     found += references
     if not references and (circle := flows.circle(agreement)):
         found.append(_fault("jobs", f"jobs feed each other in a circle: {' -> '.join(circle)}"))
@@ -77,6 +77,13 @@ def _witnesses(a: Agreement) -> Iterator[Reason]:
             yield _fault("witnesses.of", f"{name!r} is none of the parties")
         if name in operators:
             yield _fault("witnesses.of", f"{name!r} operates hosts; an operator is no witness")
+
+
+def _baselines(a: Agreement) -> Iterator[Reason]:
+    for name, role in a.hosts.items():
+        for profile in alternatives(role):
+            if profile.baseline_signer and profile.baseline_signer not in a.parties:
+                yield _fault(f"hosts.{name}.baseline_by", f"{profile.baseline_signer!r} is none of the parties")
 
 
 def _jobs(a: Agreement) -> Iterator[Reason]:

@@ -33,6 +33,11 @@ class _Profile(Part):
         return getattr(self, "baseline", None) or ""
 
     @property
+    def baseline_signer(self) -> str:
+        """The party whose board must have signed the baseline; empty where anybody may have."""
+        return getattr(self, "baseline_by", None) or ""
+
+    @property
     def judged_by(self) -> str:
         """What an appraisal must say it was made under (`Appraisal.baseline`): the baseline's digest, or the digest of the
         measurements that a TEE's profile writes out; empty for a bare ``simulated``."""
@@ -50,6 +55,8 @@ class Measured(_Profile):
 
     profile: Literal["measured"]
     baseline: Digest
+    baseline_by: FieldName | None = None
+    """The party whose board must have signed the baseline's document; its digest pins it in any case."""
     machines: Unique[Annotated[str, StringConstraints(pattern="^ek:sha256:[0-9a-f]{64}$")]]
     min_driver: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,5}(\.[0-9]{1,5}){0,3}$")] | None = None
 
@@ -60,11 +67,14 @@ class Simulated(_Profile):
     profile: Literal["simulated"]
     imitates: Literal["measured", "tee"] | None = None
     baseline: Digest | None = None
+    baseline_by: FieldName | None = None
 
     @model_validator(mode="after")
     def _baseline_for_measured(self) -> Simulated:
         if (self.imitates == "measured") != (self.baseline is not None):
             raise PydanticCustomError("malformed", "`imitates: measured` and `baseline` come together")
+        if self.baseline_by is not None and self.baseline is None:
+            raise PydanticCustomError("malformed", "`baseline_by` says who signed a `baseline`, and there is none")
         return self
 
 

@@ -70,7 +70,8 @@ def _about(profile: AnyProfile) -> list[str]:
     if isinstance(profile, Simulated) and profile.imitates:
         said.append(f"It goes through the checks of `{profile.imitates}`, on a root of trust that anybody can make up.")
     if profile.baseline_digest:
-        said.append(f"Its agreed state is the baseline {profile.baseline_digest}.")
+        by = f", which {profile.baseline_signer} must have signed" if profile.baseline_signer else ""
+        said.append(f"Its agreed state is the baseline {profile.baseline_digest}{by}.")
     if profile.machines:
         said.append(f"Only on: {', '.join(profile.machines)}.")
         if isinstance(profile, Measured):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from sqlalchemy.dialects.sqlite import insert
 
@@ -12,10 +13,12 @@ from perunml.manager.context import Services
 from perunml.manager.http import Access, Call, outside
 from perunml.manager.routing import Spec
 from perunml.manager.store import tables as t
-from perunml.manager.store.connection import Statement
+from perunml.manager.store.connection import Connection, Statement
 from perunml.manager.store.envelopes import stored
 from perunml.manager.writer import Transaction
-from perunml.wire.dsse import Envelope
+from perunml.wire.codes import MALFORMED
+from perunml.wire.dsse import MAX_SIGNATURES, Envelope
+from perunml.wire.errors import refuse
 from perunml.wire.identity import PublicKey
 
 LIMIT = MAX_BASELINE * 4 // 3 + 64 * 1024
@@ -23,6 +26,7 @@ LIMIT = MAX_BASELINE * 4 // 3 + 64 * 1024
 KIND = "Baseline"
 _ADD = Statement(insert(t.documents).on_conflict_do_nothing())
 _GET = "SELECT envelope FROM documents WHERE digest = :digest"
+_SET = "UPDATE documents SET envelope = :envelope WHERE digest = :digest"
 
 
 def routes(services: Services) -> list[Spec]:
@@ -31,7 +35,10 @@ def routes(services: Services) -> list[Spec]:
         envelope = await asyncio.to_thread(_read, call.body, call.caller.key)
 
         def add(transaction: Transaction) -> None:
-            _ADD.run(transaction.connection, digest=envelope.digest, kind=KIND, envelope=envelope.encode())
+            if not _ADD.run(
+                transaction.connection, digest=envelope.digest, kind=KIND, envelope=envelope.encode()
+            ).rowcount:
+                _join(transaction.connection, envelope, call.caller.key)
 
         await services.writer.submit(add)
         return DocumentView(digest=envelope.digest, kind=KIND)
@@ -49,9 +56,21 @@ def routes(services: Services) -> list[Spec]:
     ]
 
 
+def _join(connection: Connection, envelope: Envelope, key: str) -> None:
+    """The caller's signature beside those that the document has: several parties may have to sign one."""
+    held = stored(connection.run(_GET, {"digest": envelope.digest}).scalar())
+    if any(signer == key for signer, _ in held.signatures):
+        return
+    if len(held.signatures) >= MAX_SIGNATURES:
+        raise refuse(MALFORMED, "the document has as many signatures as it may", expected=f"at most {MAX_SIGNATURES}")
+    joined = replace(held, signatures=(*held.signatures, *envelope.signatures))
+    connection.run(_SET, {"digest": envelope.digest, "envelope": joined.encode()})
+
+
 def _read(body: bytes, key: str) -> Envelope:
     """The envelope in a request, signed by its caller, with a baseline in it. Raises as the readers do."""
     envelope = PushDocument.decode(body, limit=LIMIT).document
     envelope.verify(KIND, [PublicKey(key)])
     Baseline.from_payload(envelope.payload)
-    return envelope
+    # others' signatures were not looked at: each party brings its own
+    return replace(envelope, signatures=tuple(each for each in envelope.signatures if each[0] == key))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -91,10 +91,11 @@ class Library:
         self._standings: _Kept[_Stood] = _Kept()
         self._manifests: _Kept[Envelope] = _Kept()
         self._agreed: _Kept[bool] = _Kept()
+        self._signed: _Kept[bool] = _Kept()
 
     def forget(self) -> None:
         """What was read in a transaction that failed is read anew."""
-        for kept in (self._agreements, self._baselines, self._standings, self._manifests, self._agreed):
+        for kept in (self._agreements, self._baselines, self._standings, self._manifests, self._agreed, self._signed):
             kept.clear()
 
     def held(self, connection: Connection, digest: str) -> Held:
@@ -193,6 +194,22 @@ class Library:
         if unread:
             raise Unread(unread)
         return found
+
+    def baseline_signers(self, connection: Connection, digest: str, keys: Collection[str]) -> frozenset[str]:
+        """Those of the `keys` that signed the baseline's document. What was found stays: signatures are only added."""
+        missing = [key for key in keys if not self._signed.get(f"{digest} {key}")]
+        if missing:
+            data: Any = connection.run(
+                "SELECT envelope FROM documents WHERE digest = :digest AND kind = 'Baseline'", {"digest": digest}
+            ).scalar()
+            envelope = stored(data) if data is not None else None
+            for key in missing:
+                try:
+                    if envelope is not None and envelope.verify("Baseline", [PublicKey(key)]):
+                        self._signed.put(f"{digest} {key}", True)
+                except PerunError:
+                    continue  # this one did not
+        return frozenset(key for key in keys if self._signed.get(f"{digest} {key}"))
 
     def read(self, unread: Unread, now: int) -> None:
         """Read baselines and make what they allow at `now` ready; for any thread."""

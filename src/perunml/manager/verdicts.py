@@ -26,7 +26,7 @@ from perunml.manager.library import Held, Unread
 from perunml.manager.machines import Clock, StoredMachine
 from perunml.manager.state import StoredRun
 from perunml.manager.store.connection import Connection
-from perunml.release.policy import policy_for
+from perunml.release.policy import check_signed, policy_for
 from perunml.wire.digests import digest_of
 from perunml.wire.errors import refuse
 from perunml.wire.rules import Reason
@@ -84,10 +84,19 @@ def ask(
     log: int,
 ) -> Question:
     """`clock` and `log` are what was known when the nonce was given out: the quote is over that nonce, so it is no older,
-    even when another run's newer quote came first. Raises `EvidenceRefusal` (baseline_missing, tpm_cleared); `Unread`."""
+    even when another run's newer quote came first. Raises `EvidenceRefusal` (baseline_missing,
+    baseline_unsigned, tpm_cleared); `Unread`."""
     machines.check_approved(machine, held.agreement.digest)
     role = held.agreement.role(job)
     wanted = {profile.baseline_digest for profile in alternatives(role)} - {""}
+    signers = {
+        profile.baseline_digest: services.library.baseline_signers(
+            connection, profile.baseline_digest, held.agreement.parties[profile.baseline_signer].keys.values()
+        )
+        for profile in alternatives(role)
+        if profile.baseline_signer
+    }
+    check_signed(held.agreement, role, signers)
     policies = tuple(policy_for(role, services.library.baselines(connection, wanted)))
     known, now_known = machines.read_clock(clock), machines.read_clock(machine.clock)
     offset = max((part.ima_offset for part in bundle.parts if isinstance(part, TpmPart)), default=0)

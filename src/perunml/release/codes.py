@@ -105,6 +105,12 @@ BASELINE_MISSING = rule(
     "The baseline that a profile names by digest is not at hand, so nothing can be judged by it.",
     "A party pushes the baseline's document; `perunml agreement show` gives its digest.",
 )
+BASELINE_UNSIGNED = rule(
+    "baseline_unsigned",
+    Kind.EVIDENCE,
+    "The agreement says whose board must have signed the baseline, and that board has not.",
+    "The party that the agreement names signs the same document and pushes it: `perunml document push FILE`.",
+)
 CLIENT_NOT_IN_AGREEMENT = rule(
     "client_not_in_agreement",
     Kind.AGREEMENT,
