@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PACKAGES="bubblewrap swtpm swtpm-tools libtss2-dev libtss2-tcti-swtpm0 libseccomp2 pkg-config gcc python3-dev python3-venv"
+PACKAGES="bubblewrap swtpm swtpm-tools libtss2-dev libtss2-tcti-swtpm0 libseccomp2 pkg-config gcc python3-dev python3-venv erofs-utils squashfs-tools"
 PYTHON=${PYTHON:-python3}
 
 missing=""

@@ -169,6 +169,25 @@ def test_an_ext4_image(tmp_path: Path, root: Path) -> None:
     assert files_of(image=image) == WANTED
 
 
+@pytest.mark.parametrize(
+    ("make", "read", "command"),
+    [
+        ("mksquashfs", "unsquashfs", ["mksquashfs", "{root}", "{image}", "-quiet", "-no-progress"]),
+        ("mkfs.erofs", "fsck.erofs", ["mkfs.erofs", "{image}", "{root}"]),
+    ],
+    ids=["squashfs", "erofs"],
+)
+def test_an_image_of_a_read_only_file_system(
+    tmp_path: Path, root: Path, make: str, read: str, command: list[str]
+) -> None:
+    """As the machines' own images are: made by their tool, read by theirs, the same files."""
+    if not (shutil.which(make) and shutil.which(read)):
+        pytest.skip(f"{make} or {read} is not installed; `make setup` installs them")
+    image = tmp_path / "image"
+    subprocess.run([part.format(root=root, image=image) for part in command], check=True, capture_output=True)
+    assert files_of(image=image) == WANTED
+
+
 def test_an_image_whose_tool_is_missing_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what to give instead."""
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
