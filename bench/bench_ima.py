@@ -18,9 +18,11 @@ from typing import Any
 
 from perunml.evidence.baseline import Baseline
 from perunml.evidence.bundle import Bundle
+from perunml.evidence.compiled import compile_baseline, load_compiled
 from perunml.evidence.judge import Judgement, judge, judge_new
 from perunml.evidence.policy import Policy
 from perunml.testing.forge import ForgedTpm
+from perunml.wire.dsse import unsigned
 
 FIRST = 100_000
 """Lines of a first log."""
@@ -76,7 +78,26 @@ def run(first: int = FIRST, before: int = BEFORE, new: int = NEW) -> dict[str, A
     spent = _median(lambda: _good(machine.renewed(bundle, judged), before + new))
     label = f"renewal of {new} entries after {before:,}, judged"
     results.append(_result(label, spent * 1e3, "ms", target=5))
+    results += _loading(machine)
     return {"title": f"IMA logs of a forged TPM, every file listed; medians of {ROUNDS}.", "results": results}
+
+
+def _loading(machine: Machine) -> list[dict[str, Any]]:
+    """A baseline of all its files until a log can be judged by it: from the document, and from the compiled form."""
+    baseline = machine.policy.baseline
+    assert baseline is not None
+    document, compiled = unsigned("Baseline", baseline.as_json()), compile_baseline(baseline)
+
+    def ready(made: Baseline) -> int:
+        return len(made.at(NOW).plain)
+
+    ways = {
+        "from JSON, judged": lambda: ready(Baseline.from_payload(document.payload)),
+        "from JSON, judged before": lambda: ready(Baseline.from_payload(document.payload, document.digest)),
+        "compiled": lambda: ready(load_compiled(compiled, document.digest)),
+    }
+    count = len(baseline.files)
+    return [_result(f"baseline of {count:,} files, {name}", _median(way) * 1e3, "ms") for name, way in ways.items()]
 
 
 def _good(found: Judgement, lines: int) -> Judgement:

@@ -1,4 +1,4 @@
-"""Certificates built byte by byte: the oddities that are let pass (docs/decisions/0020), and forms that are refused."""
+"""Certificates built byte by byte: the oddities that are let pass (docs/decisions/0017), and forms that are refused."""
 
 from __future__ import annotations
 

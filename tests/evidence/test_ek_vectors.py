@@ -200,7 +200,7 @@ def test_every_leaf_of_the_folder_is_expected() -> None:
 
 @pytest.mark.parametrize("kind", ["ecc", "rsa"])
 def test_google_tells_eks_from_attestation_keys_by_key_usage_alone(kind: str) -> None:
-    """K12: that CA writes no extended key usage at all (docs/decisions/0020)."""
+    """K12: that CA writes no extended key usage at all (docs/decisions/0017)."""
     found = {name: c for name, c in corpus() if f"pca_tpm_{kind}" in name}
     assert len(found) == 2
     for name, leaf in found.items():

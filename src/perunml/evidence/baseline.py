@@ -15,6 +15,7 @@ from typing import Any
 
 from perunml.evidence.bundle import BANK_SIZES, read_bank
 from perunml.evidence.ima.plain import plain_data, raw_digest
+from perunml.evidence.rows import Rows
 from perunml.evidence.rules import STRONG_BANKS, BootRules, ImaRules, TpmRules, members, read_files, unhex
 from perunml.wire.canonical import load_canonical
 from perunml.wire.codes import MALFORMED
@@ -131,6 +132,8 @@ class Baseline:
             pcrs, files = _union(states)
             state = f"{self.digest} {''.join(str(int(is_open)) for is_open in windows)}"
             kept = self._kept[windows] = Allowed(pcrs, files, self.ima, state)
+            if isinstance(self.files, Rows) and len(states) == 1:
+                kept.__dict__["plain"] = self.files.plain(self.ima)  # what `plain` would make of the same files
         return kept
 
     @cached_property
@@ -190,21 +193,26 @@ def _union(
     states: list[tuple[Values, Files]],
 ) -> tuple[Mapping[str, Mapping[int, frozenset[bytes]]], Mapping[bytes, frozenset[bytes]]]:
     pcrs: dict[str, dict[int, frozenset[bytes]]] = {}
-    files: dict[bytes, frozenset[bytes]] = {}
-    if len(states) == 1:  # no window is open, as nearly always
-        values, listed = states[0]
-        files = {path.encode(): frozenset([raw_digest(text) for text in digests]) for path, digests in listed.items()}
-        states = [(values, {})]
-    for values, listed in states:
+    for values, _ in states:
         for bank, bank_values in values.items():
             held = pcrs.setdefault(bank, {})
             for index, value in bank_values.items():
                 held[index] = held.get(index, frozenset()) | {value}
+    return pcrs, _files([listed for _, listed in states])
+
+
+def _files(states: list[Files]) -> Mapping[bytes, frozenset[bytes]]:
+    if len(states) == 1:  # no window is open, as nearly always
+        (listed,) = states
+        if isinstance(listed, Rows):
+            return listed.raw()
+        return {path.encode(): frozenset(map(raw_digest, digests)) for path, digests in listed.items()}
+    files: dict[bytes, frozenset[bytes]] = {}
+    for listed in states:
         for path, digests in listed.items():
-            raw = frozenset(raw_digest(text) for text in digests)
-            known = files.get(path.encode())
-            files[path.encode()] = raw if known is None else known | raw
-    return pcrs, files
+            raw = frozenset(map(raw_digest, digests))
+            files[path.encode()] = files.get(path.encode(), frozenset()) | raw
+    return files
 
 
 def _pcrs(data: Any) -> dict[str, dict[int, bytes]]:

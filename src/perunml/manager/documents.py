@@ -9,8 +9,10 @@ from sqlalchemy.dialects.sqlite import insert
 
 from perunml.api.assets import DocumentView, PushDocument
 from perunml.evidence.baseline import MAX_BASELINE, Baseline
+from perunml.evidence.compiled import compile_baseline
 from perunml.manager.context import Services
 from perunml.manager.http import Access, Call, outside
+from perunml.manager.library import COMPILED, COMPILED_KIND, INLINE
 from perunml.manager.routing import Spec
 from perunml.manager.store import tables as t
 from perunml.manager.store.connection import Connection, Statement
@@ -25,16 +27,20 @@ LIMIT = MAX_BASELINE * 4 // 3 + 64 * 1024
 """Bytes: a baseline's payload in base64, and its envelope."""
 KIND = "Baseline"
 _ADD = Statement(insert(t.documents).on_conflict_do_nothing())
-_GET = "SELECT envelope FROM documents WHERE digest = :digest"
+_GET = "SELECT envelope FROM documents WHERE digest = :digest AND kind = 'Baseline'"
 _SET = "UPDATE documents SET envelope = :envelope WHERE digest = :digest"
 
 
 def routes(services: Services) -> list[Spec]:
     async def push(call: Call) -> DocumentView:
         # a large one takes seconds to read, and others are waiting for decisions
-        envelope = await asyncio.to_thread(_read, call.body, call.caller.key)
+        envelope, compiled = await asyncio.to_thread(_read, call.body, call.caller.key)
 
         def add(transaction: Transaction) -> None:
+            if compiled:
+                _ADD.run(
+                    transaction.connection, digest=COMPILED + envelope.digest, kind=COMPILED_KIND, envelope=compiled
+                )
             if not _ADD.run(
                 transaction.connection, digest=envelope.digest, kind=KIND, envelope=envelope.encode()
             ).rowcount:
@@ -67,10 +73,12 @@ def _join(connection: Connection, envelope: Envelope, key: str) -> None:
     connection.run(_SET, {"digest": envelope.digest, "envelope": joined.encode()})
 
 
-def _read(body: bytes, key: str) -> Envelope:
-    """The envelope in a request, signed by its caller, with a baseline in it. Raises as the readers do."""
+def _read(body: bytes, key: str) -> tuple[Envelope, bytes]:
+    """The envelope in a request, signed by its caller, with a baseline in it, and a long one's compiled form. Raises as the
+    readers do."""
     envelope = PushDocument.decode(body, limit=LIMIT).document
     envelope.verify(KIND, [PublicKey(key)])
-    Baseline.from_payload(envelope.payload)
+    baseline = Baseline.from_payload(envelope.payload)
+    compiled = compile_baseline(baseline) if len(envelope.payload) > INLINE else b""
     # others' signatures were not looked at: each party brings its own
-    return replace(envelope, signatures=tuple(each for each in envelope.signatures if each[0] == key))
+    return replace(envelope, signatures=tuple(each for each in envelope.signatures if each[0] == key)), compiled

@@ -1,7 +1,7 @@
 """Parses X.509 certificates (RFC 5280) of TPMs and their issuers: total, bounded, frozen.
 
 A reader of our own, because vendors' certificates are odd in ways for which libraries refuse them whole; each oddity that
-is let pass is named below and in docs/decisions/0020, everything else is refused. Nothing is fetched: addresses inside
+is let pass is named below and in docs/decisions/0017, everything else is refused. Nothing is fetched: addresses inside
 certificates are not even read.
 """
 

@@ -121,7 +121,7 @@ def _leaf_reasons(leaf: Certificate, public: PublicArea | None, root: str) -> It
         yield Reason(EK_CERTIFICATE, "the EK certificate's key is not RSA or ECC")
     elif public is not None and key.public_numbers() != public.key().public_numbers():
         yield Reason(EK_MISMATCH, "the EK certificate is for another key")
-    # Without any extended key usage, it must at least name a TPM, or be of a CA that leaves it out (docs/decisions/0020).
+    # Without any extended key usage, it must at least name a TPM, or be of a CA that leaves it out (docs/decisions/0017).
     excused = bool(leaf.tpm.manufacturer and leaf.tpm.model) or root in WITHOUT_EXTENDED_USAGE
     if EK_USAGE not in leaf.usages and (leaf.usages or leaf.usage is None or not excused):
         yield Reason(

@@ -45,7 +45,7 @@ def attributes(name: bytes) -> Iterator[tuple[str, str]]:
     """(object identifier, text) of a Name in DER, in its order. Raises `EvidenceRefusal` (non_canonical).
 
     The members of a SET are not asked to be in DER's order: one vendor's roots and leaves have them otherwise
-    (docs/decisions/0020).
+    (docs/decisions/0017).
     """
     outer = Der(name, "a name")
     sets = outer.within(SEQUENCE)

@@ -2,7 +2,7 @@
 
 A table of facts: SHA-256 of each certificate's DER, whose TPMs it stands for, and what sort of TPMs these are. Where a
 root lies under another one, or is itself signed with SHA-1, what stands here is believed for its bytes and its own
-signature is not looked at. How an entry gets in is told in docs/decisions/0020.
+signature is not looked at. How an entry gets in is told in docs/decisions/0017.
 """
 
 from __future__ import annotations

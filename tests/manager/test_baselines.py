@@ -1,8 +1,9 @@
-"""A baseline that a named party's board must have signed: no release before, whoever pushed the document first."""
+"""Baselines at the manager: signed by the board that the agreement names before anything is released; long ones compiled."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +60,22 @@ def test_a_signature_that_another_party_made_up_neither_counts_nor_stands_in_the
     assert signers(road) == before | {road.keys["clinic"].public.text}
     push(road, "clinic", envelope)
     assert signers(road) == before | {road.keys["clinic"].public.text}
+
+
+def test_a_long_baseline_is_read_from_its_compiled_form_after_a_restart(own_world: World, tmp_path: Path) -> None:
+    """Kept beside the document when that was pushed; the document itself is not opened again, nor is the compiled form given to anybody."""
+    own = Road(own_world, tmp_path)
+    files = {f"/usr/lib/long/{i}": frozenset(["sha256:" + f"{i:064x}"]) for i in range(3000)}
+    baseline = replace(own.tpm.baseline(), files={**own.tpm.baseline().files, **files})
+    push(own, "cloud", signed("Baseline", baseline.as_json(), own.keys["cloud"]))
+    made = own.document()
+    made["metadata"] = {"name": "long-baseline"}
+    made["hosts"]["trainer"]["baseline"] = baseline.digest
+    own.agreement = agreement_from_json(made)
+    own.in_force(own.agreement)
+    own_world.restart()
+    with own_world.server.services.database.write() as connection:  # type: ignore[union-attr]
+        connection.run("UPDATE documents SET envelope = x'00' WHERE digest = :digest", {"digest": baseline.digest})
+    assert own.release(own.submit().run)[1].run
+    where = f"/v1/documents/compiled:{baseline.digest}"
+    assert code_of(lambda: own.party["cloud"].call("GET", where, PushDocument)) == "not_entitled"
