@@ -63,7 +63,8 @@ def test_a_signature_that_another_party_made_up_neither_counts_nor_stands_in_the
 
 
 def test_a_long_baseline_is_read_from_its_compiled_form_after_a_restart(own_world: World, tmp_path: Path) -> None:
-    """Kept beside the document when that was pushed; the document itself is not opened again, nor is the compiled form given to anybody."""
+    """Kept beside the document when that was pushed; the document itself is not opened again. With a bit changed it is refused, and
+    nobody is given it."""
     own = Road(own_world, tmp_path)
     files = {f"/usr/lib/long/{i}": frozenset(["sha256:" + f"{i:064x}"]) for i in range(3000)}
     baseline = replace(own.tpm.baseline(), files={**own.tpm.baseline().files, **files})
@@ -76,6 +77,15 @@ def test_a_long_baseline_is_read_from_its_compiled_form_after_a_restart(own_worl
     own_world.restart()
     with own_world.server.services.database.write() as connection:  # type: ignore[union-attr]
         connection.run("UPDATE documents SET envelope = x'00' WHERE digest = :digest", {"digest": baseline.digest})
-    assert own.release(own.submit().run)[1].run
+    run = own.submit().run
+    assert own.release(run)[1].run == run
+    own_world.restart()
+    with own_world.server.services.database.write() as connection:  # type: ignore[union-attr]
+        name = {"digest": f"compiled:{baseline.digest}"}
+        kept = bytearray(connection.run("SELECT envelope FROM documents WHERE digest = :digest", name).scalar())
+        kept[len(kept) // 2] ^= 1
+        connection.run("UPDATE documents SET envelope = :kept WHERE digest = :digest", {"kept": bytes(kept), **name})
+    own.tpm.reboot()
+    assert code_of(lambda: own.release(own.submit().run)) == "custody_broken"
     where = f"/v1/documents/compiled:{baseline.digest}"
     assert code_of(lambda: own.party["cloud"].call("GET", where, PushDocument)) == "not_entitled"

@@ -157,14 +157,14 @@ def test_a_long_baseline_is_read_beside_the_event_loop(road: Road, monkeypatch: 
     road.world.restart()
     assert road.world.server is not None
     readers: list[str] = []
-    real = library._read_baseline
+    real = library.Library._read
     loop = road.world.server._thread.name
 
-    def read(digest: str, data: Any) -> Any:
+    def read(self: library.Library, digest: str, data: Any) -> Any:
         readers.append(threading.current_thread().name)
-        return real(digest, data)
+        return real(self, digest, data)
 
-    monkeypatch.setattr(library, "_read_baseline", read)
+    monkeypatch.setattr(library.Library, "_read", read)
     monkeypatch.setattr(library, "INLINE", 100)
     renew_with_new_lines(road, session)
     renew_with_new_lines(road, session)

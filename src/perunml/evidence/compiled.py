@@ -5,8 +5,8 @@ Form, version 1; numbers are little-endian, 32 bits:
     magic || digest of the document (32 bytes) || length || rest || for the state, then each window: count || lengths || rows
 
 ``rest`` is the document's JSON without files; ``rows`` are one after the other the ima-ng template data of every listed path and
-digest, sorted, ``lengths`` their lengths. It is believed because whoever reads it made it of a document that was judged: it
-is kept beside that document, and never comes from anybody else.
+digest, sorted, ``lengths`` their lengths. It is believed as it stands, so whoever keeps it must know it for their own, made of a document
+that was judged: the manager seals it under its root key, bound to the document's digest. It never comes from anybody else.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def make_services(config: Config, keys: Keys, *, clock: Clock | None = None) -> 
     database = Database.open(config.database)
     with database.read() as connection:
         clock.raise_floor(journal.check(connection, keys).time)
-    library, logs = Library(), LogStates()
+    library, logs = Library(keys), LogStates()
 
     def forget() -> None:
         library.forget()

@@ -38,9 +38,8 @@ def routes(services: Services) -> list[Spec]:
 
         def add(transaction: Transaction) -> None:
             if compiled:
-                _ADD.run(
-                    transaction.connection, digest=COMPILED + envelope.digest, kind=COMPILED_KIND, envelope=compiled
-                )
+                kept = services.keys.keep(compiled, {"compiled": envelope.digest})
+                _ADD.run(transaction.connection, digest=COMPILED + envelope.digest, kind=COMPILED_KIND, envelope=kept)
             if not _ADD.run(
                 transaction.connection, digest=envelope.digest, kind=KIND, envelope=envelope.encode()
             ).rowcount:

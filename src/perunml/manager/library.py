@@ -16,8 +16,9 @@ from perunml.agreements.approvals import Standing, check_approval, standing
 from perunml.agreements.document import agreement_from_json
 from perunml.agreements.schema import Agreement
 from perunml.evidence.baseline import Baseline
-from perunml.evidence.compiled import MAGIC, load_compiled
+from perunml.evidence.compiled import load_compiled
 from perunml.manager.codes import NOT_ENTITLED, STATE_DAMAGED
+from perunml.manager.keys import Keys
 from perunml.manager.store.connection import Connection
 from perunml.manager.store.envelopes import stored
 from perunml.wire.dsse import Envelope
@@ -37,10 +38,18 @@ _COMPILED = "SELECT envelope FROM documents WHERE digest = :digest AND kind = 'C
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A baseline as the store has it: its document's envelope, or its compiled form under the manager's key."""
+
+    data: bytes
+    compiled: bool
+
+
 class Unread(Exception):
     """Long baselines that are wanted and not in memory, by digest: read them in a thread, then ask again."""
 
-    def __init__(self, envelopes: Mapping[str, Any]) -> None:
+    def __init__(self, envelopes: Mapping[str, _Stored]) -> None:
         super().__init__(f"{len(envelopes)} baselines to be read")
         self.envelopes = envelopes
 
@@ -90,7 +99,8 @@ class _Stood:
 class Library:
     """Reads through a connection; safe for the event loop's thread and the writer's."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
         self._agreements: _Kept[tuple[Agreement, Envelope]] = _Kept()
         self._baselines: _Kept[Baseline] = _Kept(MAX_BASELINES)
         self._standings: _Kept[_Stood] = _Kept()
@@ -181,19 +191,19 @@ class Library:
     def baselines(self, connection: Connection, digests: set[str]) -> dict[str, Baseline]:
         """Those of the baselines that are at hand. Raises `Unread`."""
         found: dict[str, Baseline] = {}
-        unread: dict[str, Any] = {}
+        unread: dict[str, _Stored] = {}
         for digest in digests:
             kept = self._baselines.get(digest)
             if kept is None:
-                data: Any = connection.run(_COMPILED, {"digest": COMPILED + digest}).scalar()
-                data = data or connection.run(_BASELINE, {"digest": digest}).scalar()
+                compiled: Any = connection.run(_COMPILED, {"digest": COMPILED + digest}).scalar()
+                data: Any = compiled or connection.run(_BASELINE, {"digest": digest}).scalar()
                 if data is None:
                     continue
                 # more than are kept would drive one another out, and never be at hand together
                 if len(data) > INLINE and len(digests) <= MAX_BASELINES // 2:
-                    unread[digest] = data
+                    unread[digest] = _Stored(data, compiled is not None)
                     continue
-                kept = self._baselines.put(digest, _read_baseline(digest, data))
+                kept = self._baselines.put(digest, self._read(digest, _Stored(data, compiled is not None)))
             found[digest] = kept
         if unread:
             raise Unread(unread)
@@ -213,18 +223,18 @@ class Library:
                     continue  # this one did not
         return frozenset(key for key in keys if self._signed.get(f"{digest} {key}"))
 
+    def _read(self, digest: str, kept: _Stored) -> Baseline:
+        """Raises `IntegrityError` (custody_broken): the compiled form is not the one that was made of this document."""
+        if kept.compiled:
+            return load_compiled(self._keys.take(kept.data, {"compiled": digest}), digest)
+        return Baseline.from_payload(stored(kept.data).payload, digest)
+
     def read(self, unread: Unread, now: int) -> None:
         """Read baselines and make what they allow at `now` ready; for any thread."""
         for digest, data in unread.envelopes.items():
-            baseline = _read_baseline(digest, data)
+            baseline = self._read(digest, data)
             _ = baseline.at(now).plain
             self._baselines.put(digest, baseline)
-
-
-def _read_baseline(digest: str, data: Any) -> Baseline:
-    if data.startswith(MAGIC):  # made here, when the document was judged
-        return load_compiled(data, digest)
-    return Baseline.from_payload(stored(data).payload, digest)
 
 
 def _read_agreement(digest: str, data: Any) -> tuple[Agreement, Envelope]:
