@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from evidence.judging import NOW
 from evidence.vectors import FOLDER, needs_vectors
+from perunml.evidence.pem import MAX_FILE, split
 from perunml.evidence.tpm.certificate import Certificate, parse_certificate
 from perunml.evidence.tpm.chain import Trust, find_path, path_reasons
 from perunml.evidence.tpm.crl import parse_crl, revocation
 from perunml.evidence.tpm.ek import EK_USAGE, verify_ek_certificate
 from perunml.evidence.tpm.names import same_name
-from perunml.evidence.tpm.pem import MAX_FILE, split
 from perunml.testing.ca import DevelopmentCa
 from perunml.wire.errors import EvidenceRefusal
 

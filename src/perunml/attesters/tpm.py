@@ -25,10 +25,12 @@ from perunml.attesters.codes import (
 )
 from perunml.attesters.esys import Tpm, open_tpm
 from perunml.evidence.binding import tpm_extra_data
-from perunml.evidence.bundle import MAX_CMDLINE, MAX_EVENT_LOG, Bundle, TpmPart
+from perunml.evidence.bundle import Bundle, TpmPart
 from perunml.evidence.codes import WEAK_BANK
+from perunml.evidence.fields import MAX_CMDLINE, MAX_EVENT_LOG
 from perunml.evidence.ima.parse import parse_log
 from perunml.evidence.ima.replay import prefix_values
+from perunml.evidence.pem import split
 from perunml.evidence.tpm.algorithms import AES, CFB, CURVE_IDS, ECC, ECDSA, HASH_IDS, NULL, RSA
 from perunml.evidence.tpm.attest import Attest, parse_attest
 from perunml.evidence.tpm.chain import MAX_CHAIN
@@ -43,7 +45,6 @@ from perunml.evidence.tpm.keys import (
     USER_WITH_AUTH,
     check_ak,
 )
-from perunml.evidence.tpm.pem import split
 from perunml.evidence.tpm.public import parse_public
 from perunml.evidence.tpm.template import POLICY_A_SHA256, STANDARD, check_ek_template, ek_machine
 from perunml.wire.errors import PerunError, refuse

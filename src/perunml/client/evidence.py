@@ -7,10 +7,10 @@ from pathlib import Path
 
 from perunml.client.codes import LOCAL_FILE
 from perunml.client.documents import read_baseline
+from perunml.evidence import pem
 from perunml.evidence.baseline import Baseline
 from perunml.evidence.offline.check import TpmFiles, check_event_log, check_ima, check_tpm
 from perunml.evidence.offline.findings import Checked
-from perunml.evidence.tpm import pem
 from perunml.wire.errors import refuse
 
 MAX_FILE = 256 * 1024 * 1024 + 1

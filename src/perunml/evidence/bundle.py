@@ -7,23 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from perunml.evidence.binding import BINDING_SIZE, MAX_BINDINGS
+from perunml.evidence.fields import MAX_EVENT_LOG, blob, cmdline, members, text
+from perunml.evidence.parts import MAX_KEY, READERS, GpuPart, TeePart
 from perunml.wire.codes import MALFORMED
 from perunml.wire.encoding import b64, unb64
 from perunml.wire.errors import refuse
 
 VERSION = 1
-MAX_PARTS = 4
-"""A TPM, a TEE, a GPU and one to spare."""
+MAX_PARTS = 24
+"""A TPM, a TEE, 16 GPUs and 4 NVSwitches of the largest node, and two to spare."""
 MAX_ATTEST = 4096
 """Bytes of a TPMS_ATTEST: a quote of two banks has about 150."""
 MAX_SIGNATURE = 2048
 """Bytes of a TPMT_SIGNATURE: RSA-4096 has 518."""
 MAX_LOG = 24 * 1024 * 1024
 """Bytes of an IMA log: 100,000 lines have about 15 MB."""
-MAX_EVENT_LOG = 1024 * 1024
-"""Bytes of a boot log: firmware reserves 64 KiB to 256 KiB."""
-MAX_CMDLINE = 4096
-"""Characters; Linux's COMMAND_LINE_SIZE is 2,048 on x86 and arm64."""
 BANK_SIZES = {"sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64}
 """Banks that can be told, and the size of their values in bytes; which are trusted is for the appraisal to say."""
 MAX_PCR = 23
@@ -79,7 +77,7 @@ class SimulatedPart:
         return {"kind": "simulated", "key": self.key, "binding": b64(self.binding), "signature": b64(self.signature)}
 
 
-Part = TpmPart | SimulatedPart
+Part = TpmPart | SimulatedPart | TeePart | GpuPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +92,7 @@ class Bundle:
     @classmethod
     def from_json(cls, data: Any) -> Bundle:
         """Raises `UsageError` (malformed) for unknown, missing or oversized members."""
-        _members(data, {"version", "parts"})
+        members(data, {"version", "parts"})
         if data["version"] != VERSION or isinstance(data["version"], bool):
             raise refuse(MALFORMED, "evidence of another version", expected=str(VERSION), seen=str(data["version"]))
         parts = data["parts"]
@@ -106,34 +104,29 @@ class Bundle:
 def _part(data: Any) -> Part:
     kind = data.get("kind") if isinstance(data, dict) else None
     if kind == "tpm":
-        _members(
+        members(
             data, {"kind", "attest", "signature", "pcrs", "ima_log", "ima_offset", "event_log", "others", "cmdline"}
         )
         offset = data["ima_offset"]
         if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset <= MAX_LOG:
             raise refuse(MALFORMED, "ima_offset is a count of bytes", seen=str(offset))
         return TpmPart(
-            _bytes(data, "attest", MAX_ATTEST),
-            _bytes(data, "signature", MAX_SIGNATURE),
+            blob(data, "attest", MAX_ATTEST),
+            blob(data, "signature", MAX_SIGNATURE),
             _pcrs(data["pcrs"]),
-            _bytes(data, "ima_log", MAX_LOG),
+            blob(data, "ima_log", MAX_LOG),
             offset,
-            _bytes(data, "event_log", MAX_EVENT_LOG),
+            blob(data, "event_log", MAX_EVENT_LOG),
             _others(data["others"]),
-            _cmdline(data["cmdline"]),
+            cmdline(data["cmdline"]),
         )
     if kind == "simulated":
-        _members(data, {"kind", "key", "binding", "signature"})
-        if not isinstance(data["key"], str) or len(data["key"]) > 200:
-            raise refuse(MALFORMED, "key is a text")
-        return SimulatedPart(data["key"], _bytes(data, "binding", 64), _bytes(data, "signature", 128))
-    raise refuse(MALFORMED, "a part of the evidence is of no known kind", expected="tpm or simulated", seen=str(kind))
-
-
-def _cmdline(text: Any) -> str:
-    if not isinstance(text, str) or len(text) > MAX_CMDLINE:
-        raise refuse(MALFORMED, f"cmdline is a text of at most {MAX_CMDLINE} characters")
-    return text
+        members(data, {"kind", "key", "binding", "signature"})
+        return SimulatedPart(text(data, "key", MAX_KEY), blob(data, "binding", 64), blob(data, "signature", 128))
+    if isinstance(kind, str) and kind in READERS:
+        return READERS[kind](data)
+    known = ", ".join(("tpm", "simulated", *READERS))
+    raise refuse(MALFORMED, "a part of the evidence is of no known kind", expected=known, seen=str(kind)[:MAX_KEY])
 
 
 def _others(data: Any) -> tuple[bytes, ...]:
@@ -170,16 +163,3 @@ def read_bank(values: Any, size: int, decode: Any) -> dict[int, bytes]:
             raise refuse(MALFORMED, f"PCR {key}: value of a wrong length", expected=f"{size}", seen=f"{len(raw)}")
         found[int(key)] = raw
     return found
-
-
-def _members(data: Any, names: set[str]) -> None:
-    if not isinstance(data, dict) or set(data) != names:
-        seen = sorted(str(k) for k in data) if isinstance(data, dict) else type(data).__name__
-        raise refuse(MALFORMED, "evidence has other members", expected=", ".join(sorted(names)), seen=str(seen))
-
-
-def _bytes(data: dict[str, Any], name: str, limit: int) -> bytes:
-    text = data[name]
-    if not isinstance(text, str) or len(text) > (limit * 4 + 2) // 3:
-        raise refuse(MALFORMED, f"{name} is base64url of at most {limit} bytes")
-    return unb64(text)

@@ -142,7 +142,10 @@ def _signer(ak_public: bytes, ek_public: bytes) -> tuple[AttestationKey, tuple[b
 def _only_part(bundle: Bundle) -> TpmPart | SimulatedPart:
     if len(bundle.parts) != 1:
         raise refuse(WRONG_PROFILE, "the profile has one part", expected="1 part", seen=f"{len(bundle.parts)} parts")
-    return bundle.parts[0]
+    (part,) = bundle.parts
+    if not isinstance(part, TpmPart | SimulatedPart):
+        raise refuse(WRONG_PROFILE, "evidence of another kind", expected="tpm or simulated", seen=type(part).__name__)
+    return part
 
 
 def _whole_log(part: TpmPart, kept: bytes) -> bytes:

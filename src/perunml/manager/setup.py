@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from sqlalchemy.dialects.sqlite import insert
 
+from perunml.evidence.pem import split
 from perunml.evidence.tpm.certificate import parse_certificate
-from perunml.evidence.tpm.pem import split
 from perunml.manager import journal
 from perunml.manager.certificates import ca_certificate, tls_certificate
 from perunml.manager.codes import FOLDER_IN_USE

@@ -15,7 +15,7 @@ from enum import Enum
 from perunml.evidence.bootlog.parse import BootLog, Event
 from perunml.evidence.bootlog.replay import explained, replay
 from perunml.evidence.bootlog.variables import GLOBAL, IMAGE_SECURITY, SHIM_LOCK, authority, read_variable, signatures
-from perunml.evidence.bundle import MAX_CMDLINE
+from perunml.evidence.fields import MAX_CMDLINE
 from perunml.evidence.rules import STRONG_BANKS
 from perunml.wire.rules import Reason
 

@@ -8,13 +8,13 @@ from typing import Any
 from perunml.evidence.codes import UNKNOWN_AK
 from perunml.evidence.offline.findings import Findings
 from perunml.evidence.offline.keys import standard_publics
+from perunml.evidence.pem import split
 from perunml.evidence.tpm.attest import Attest
 from perunml.evidence.tpm.certificate import Certificate, parse_certificate, verify_signed
 from perunml.evidence.tpm.chain import MAX_CHAIN, Trust
 from perunml.evidence.tpm.ek import verify_ek_certificate
 from perunml.evidence.tpm.keys import AttestationKey, qualified_names
 from perunml.evidence.tpm.names import readable, same_name
-from perunml.evidence.tpm.pem import split
 from perunml.evidence.tpm.public import parse_public
 from perunml.evidence.tpm.roots import KNOWN_ROOTS
 from perunml.wire.errors import PerunError

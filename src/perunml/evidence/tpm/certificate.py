@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from perunml.evidence.codes import NON_CANONICAL
+from perunml.evidence.pem import CERTIFICATE, unarmoured
 from perunml.evidence.tpm.der import BIT_STRING, BOOLEAN, INTEGER, NULL, OCTET_STRING, SEQUENCE, Der
 from perunml.evidence.tpm.names import MANUFACTURER, MODEL, VERSION, attributes, readable
-from perunml.evidence.tpm.pem import CERTIFICATE, unarmoured
 from perunml.wire.errors import refuse
 
 MAX_CERTIFICATE = 16 * 1024

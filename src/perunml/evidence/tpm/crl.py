@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from perunml.evidence.codes import NON_CANONICAL
+from perunml.evidence.pem import REVOCATIONS, unarmoured
 from perunml.evidence.tpm.certificate import (
     CRL_SIGN,
     SIGNATURES,
@@ -17,7 +18,6 @@ from perunml.evidence.tpm.certificate import (
 )
 from perunml.evidence.tpm.der import GENERALIZED_TIME, INTEGER, SEQUENCE, UTC_TIME, Der
 from perunml.evidence.tpm.names import same_name
-from perunml.evidence.tpm.pem import REVOCATIONS, unarmoured
 from perunml.wire.errors import refuse
 
 MAX_CRL = 1024 * 1024

@@ -1,0 +1,1 @@
+"""Virtual TPMs of clouds whose attestation key a TEE vouches for."""

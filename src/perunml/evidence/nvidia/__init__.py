@@ -1,0 +1,1 @@
+"""NVIDIA GPUs and NVSwitches in confidential-computing mode: SPDM reports and reference manifests."""
