@@ -22,8 +22,12 @@ from tpm2_pytss import (
     TPM2_SE,
     TPM2B_ENCRYPTED_SECRET,
     TPM2B_ID_OBJECT,
+    TPM2B_PRIVATE,
     TPM2B_PUBLIC,
+    TPM2B_SENSITIVE_CREATE,
     TPMT_SYM_DEF,
+    TPMU_SYM_KEY_BITS,
+    TPMU_SYM_MODE,
     TSS2_Exception,
 )
 
@@ -34,6 +38,21 @@ NV_CHUNK = 512
 """Bytes per NV_Read: every TPM allows it (TPM2_PT_NV_BUFFER_MAX)."""
 PCRS_PER_READ = 8
 """Digests that one PCR_Read answers (TPML_DIGEST)."""
+ATTEMPTS = 8
+"""Times that a policy is tried anew because a PCR was extended meanwhile: the kernel does so for each new file."""
+_PCR_CHANGED, _POLICY_FAIL, _INTEGRITY = 0x128, 0x9D, 0x9F
+"""Response codes (TPM 2.0 part 2, 6.6.3), of format one without the number of the handle, session or parameter."""
+_ENCRYPTED = (
+    0x60  # TPMA_SESSION decrypt and encrypt: the first parameter of command and answer is not sent in the clear
+)
+
+
+class WrongState(Exception):
+    """The PCRs are not those that a key was bound to."""
+
+
+class WrongTpm(Exception):
+    """A key's blob was made by another TPM, or was altered."""
 
 
 @contextmanager
@@ -140,6 +159,80 @@ class Tpm:
         ]
         self._esys.pcr_extend(ESYS_TR.parse(f"PCR{index}"), TPML_DIGEST_VALUES(values))
 
+    def new_bound_key(
+        self, root: bytes, template: bytes, banks: Mapping[str, Sequence[int]]
+    ) -> tuple[bytes, bytes, bytes]:
+        """A key under the storage root of a TPM2B_PUBLIC template, whose policy is that the PCRs are what they are now: (its
+        TPM2B_PRIVATE, its TPM2B_PUBLIC, the storage root's name). `template` is its TPM2B_PUBLIC without a policy."""
+        with self._storage_root(root) as parent:
+            trial = self._session(ESYS_TR.NONE, TPM2_SE.TRIAL)
+            try:
+                self._esys.policy_pcr(trial, None, _selection(banks))
+                policy = bytes(self._esys.policy_get_digest(trial))
+            finally:
+                self._esys.flush_context(trial)
+            public, _ = TPM2B_PUBLIC.unmarshal(template)
+            public.publicArea.authPolicy = policy
+            private, made, *_ = self._esys.create(parent, TPM2B_SENSITIVE_CREATE(), public)
+            return bytes(private.marshal()), bytes(made.marshal()), bytes(self._esys.tr_get_name(parent))
+
+    def bound_hmac(
+        self, root: bytes, name: bytes, private: bytes, public: bytes, banks: Mapping[str, Sequence[int]], data: bytes
+    ) -> bytes:
+        """HMAC-SHA256 of `data` under a key of `new_bound_key`, whose storage root's name was `name`. The answer crosses the
+        bus encrypted to that root. Raises `WrongState`, `WrongTpm`."""
+        with self._storage_root(root) as parent:
+            if bytes(self._esys.tr_get_name(parent)) != name:
+                raise WrongTpm
+            try:
+                key = self._esys.load(parent, TPM2B_PRIVATE.unmarshal(private)[0], TPM2B_PUBLIC.unmarshal(public)[0])
+            except TSS2_Exception as exc:
+                if _code(exc) == _INTEGRITY:
+                    raise WrongTpm from None
+                raise
+            try:
+                for _ in range(ATTEMPTS):
+                    if found := self._policy_hmac(parent, key, _selection(banks), data):
+                        return found
+            finally:
+                self._esys.flush_context(key)
+        raise refuse(TPM_UNAVAILABLE, f"PCRs changed {ATTEMPTS} times while a key was asked for")
+
+    def _policy_hmac(self, parent: Any, key: Any, selection: str, data: bytes) -> bytes:
+        """Empty when a PCR, any PCR, was extended in between."""
+        session = self._session(parent, TPM2_SE.POLICY)
+        try:
+            self._esys.trsess_set_attributes(session, _ENCRYPTED, _ENCRYPTED)
+            self._esys.policy_pcr(session, None, selection)
+            return bytes(self._esys.hmac(key, data, TPM2_ALG.SHA256, session1=session))
+        except TSS2_Exception as exc:
+            if _code(exc) == _POLICY_FAIL:
+                raise WrongState from None
+            if _code(exc) != _PCR_CHANGED:
+                raise
+            return b""
+        finally:
+            self._esys.flush_context(session)
+
+    @contextmanager
+    def _storage_root(self, template: bytes) -> Iterator[Any]:
+        """The storage root key, which a TPM makes the same again until its owner clears it."""
+        made, *_ = self._esys.create_primary(None, TPM2B_PUBLIC.unmarshal(template)[0], primary_handle=ESYS_TR.OWNER)
+        try:
+            yield made
+        finally:
+            self._esys.flush_context(made)
+
+    def _session(self, salted_to: Any, kind: Any) -> Any:
+        """A policy session, whose secrets are encrypted to a key of the TPM where one is given."""
+        if salted_to == ESYS_TR.NONE:
+            symmetric = TPMT_SYM_DEF(algorithm=TPM2_ALG.NULL)
+        else:
+            symmetric = TPMT_SYM_DEF(
+                algorithm=TPM2_ALG.AES, keyBits=TPMU_SYM_KEY_BITS(aes=128), mode=TPMU_SYM_MODE(aes=TPM2_ALG.CFB)
+            )
+        return self._esys.start_auth_session(salted_to, ESYS_TR.NONE, kind, symmetric, TPM2_ALG.SHA256)
+
     def shutdown(self) -> None:
         """TPM2_Shutdown(CLEAR): the orderly end, after which the clock is safe."""
         from tpm2_pytss import TPM2_SU
@@ -149,3 +242,9 @@ class Tpm:
 
 def _selection(banks: Mapping[str, Sequence[int]]) -> str:
     return "+".join(f"{bank}:{','.join(map(str, indices))}" for bank, indices in banks.items())
+
+
+def _code(exc: Any) -> int:
+    """A response code; of format one (bit 7) without the part that names a handle, session or parameter."""
+    code = int(exc.rc)
+    return code & 0xBF if code & 0x80 else code

@@ -155,6 +155,26 @@ CUSTODY_BROKEN = rule(
     "A stored key does not open as the key of its asset: the database was altered.",
     "The manager's operator brings back the database; the owner pushes the asset's keys again: `perunml push`.",
 )
+CUSTODY_STATE = rule(
+    "custody_state",
+    Kind.INTEGRITY,
+    "The machine is not in the state in which the manager's root key was sealed to its TPM: other firmware, boot loader, "
+    "kernel, initrd or command line.",
+    "The manager's operator boots what the manager was made under: `perunml manager run`. What is to run from now on wants "
+    "a new manager (`perunml manager init`), to which owners push again.",
+)
+CUSTODY_ELSEWHERE = rule(
+    "custody_elsewhere",
+    Kind.INTEGRITY,
+    "The manager's root key was sealed by another TPM or TEE than this machine's, for another measurement, or was altered.",
+    "The manager's operator runs it where it was made, as it was made: `perunml manager run`.",
+)
+CUSTODY_UNAVAILABLE = rule(
+    "custody_unavailable",
+    Kind.USAGE,
+    "Nothing here can keep a root key in the way that was asked for: the TEE has no sealing key, or does not give it.",
+    "The manager's operator chooses what this machine has: `perunml manager init --custody`.",
+)
 STATE_DAMAGED = rule(
     "state_damaged",
     Kind.INTEGRITY,

@@ -1,7 +1,6 @@
 """The manager's keys: one root key of 32 bytes, everything else by HKDF-SHA256 under a label (RFC 5869).
 
-The root key lies in ``root.json`` under a passphrase, which protects against a thief of the disk and against nobody who
-runs the machine: that is the profile ``simulated``, and attestation says so.
+Who keeps the root key while the manager does not run is told in `custody`, and under the manager's evidence.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from perunml.manager.codes import CUSTODY_BROKEN
+from perunml.manager.custody import Kept
 from perunml.wire.canonical import canonical
 from perunml.wire.digests import digest
 from perunml.wire.errors import refuse
@@ -23,19 +23,19 @@ from perunml.wire.hpke import HpkePrivateKey
 from perunml.wire.identity import SigningKey
 
 ROOT_SIZE = 32
-ROOT_LABEL = "perunml/manager-root"
-"""Label of the file sealed under a passphrase."""
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _NONCE = 12
+_BY_PASSPHRASE = Kept()
 
 
 class Keys:
     """All keys of one manager. `repr` shows the identity only; nothing here is pickled or logged."""
 
-    def __init__(self, root: bytes) -> None:
+    def __init__(self, root: bytes, kept: Kept = _BY_PASSPHRASE) -> None:
         if len(root) != ROOT_SIZE:
             raise ValueError("the root key has 32 bytes")
         self._root = bytes(root)
+        self.kept = kept
         self.identity = SigningKey.from_secret(self._derive({"label": "perunml/manager-identity"}))
         self.intake = HpkePrivateKey(self._derive({"label": "perunml/manager-intake"}, 96))
         self.machine = SigningKey.from_secret(self._derive({"label": "perunml/manager-machine"}))

@@ -16,21 +16,21 @@ from perunml.manager import journal
 from perunml.manager.certificates import ca_certificate, tls_certificate
 from perunml.manager.codes import FOLDER_IN_USE
 from perunml.manager.config import Config, sync_folder, write_file
-from perunml.manager.keys import ROOT_LABEL, ROOT_SIZE, Keys
+from perunml.manager.custody import Custody, Passphrase
+from perunml.manager.keys import ROOT_SIZE, Keys
 from perunml.manager.store import tables as t
 from perunml.manager.store.connection import Statement
 from perunml.manager.store.database import Database
 from perunml.wire.codes import MALFORMED
 from perunml.wire.errors import refuse
 from perunml.wire.identity import PublicKey
-from perunml.wire.passphrase import open_with_passphrase, seal_with_passphrase
 
 _ADMIT = Statement(insert(t.admitted).on_conflict_do_nothing())
 
 
 def init(
     folder: Path,
-    passphrase: bytes,
+    custody: Custody | bytes,
     *,
     url: str,
     vendor_roots: Sequence[Path] = (),
@@ -38,7 +38,7 @@ def init(
     demand_revocations: bool = False,
 ) -> str:
     """Make a manager in `folder` (made, or empty) that parties will reach at `url` (https://host:port); its identity's
-    text. EK roots are certificates, PEM or DER, besides those that are known (`evidence.tpm.roots`); a TPM under a simulated
+    text. `custody` keeps its root key; bytes are a passphrase. EK roots are certificates, PEM or DER, besides those that are known (`evidence.tpm.roots`); a TPM under a simulated
     root is `simulated`, whatever it proves. With `demand_revocations` each EK's chain needs revocation lists in force: the
     host's, or those that the operator keeps in ``revocations/*.crl``.
 
@@ -51,10 +51,11 @@ def init(
     if any(folder.iterdir()):
         raise refuse(FOLDER_IN_USE, "the folder is not empty", seen=str(folder))
     config = Config(folder, url, _roots(vendor_roots), _roots(simulated_ek_roots), (), demand_revocations)
+    keeper = Passphrase(custody) if isinstance(custody, bytes) else custody
     root = os.urandom(ROOT_SIZE)
     keys = Keys(root)
     now = int(time.time())
-    write_file(folder / "root.json", seal_with_passphrase(root, passphrase, ROOT_LABEL), 0o600)
+    write_file(folder / "root.json", keeper.seal(root), 0o600)
     write_file(folder / "tls.pem", tls_certificate(keys.tls_key(), url, now), 0o644)
     write_file(folder / "host-ca.pem", ca_certificate(keys.host_ca(), now), 0o644)
     config.blobs.mkdir(mode=0o700)
@@ -67,10 +68,12 @@ def init(
     return keys.identity.public.text
 
 
-def unlock(folder: Path, passphrase: bytes) -> Keys:
-    """The manager's keys. Raises `UsageError` (folder_in_use: no manager's folder), `IntegrityError` (unseal_failed)."""
+def unlock(folder: Path, custody: Custody | bytes) -> Keys:
+    """The manager's keys. Raises `UsageError` (folder_in_use: no manager's folder), `IntegrityError` (unseal_failed, or what
+    `custody` refuses)."""
     Config.load(folder)
-    return Keys(open_with_passphrase((folder / "root.json").read_bytes(), passphrase, ROOT_LABEL))
+    keeper = Passphrase(custody) if isinstance(custody, bytes) else custody
+    return Keys(*keeper.open((folder / "root.json").read_bytes()))
 
 
 def admit(folder: Path, keys: Iterable[str]) -> None:
