@@ -26,37 +26,57 @@ if TYPE_CHECKING:
     from perunml.client.client import Client
     from perunml.host.agent import Agent
     from perunml.host.enrol import Beside, SimulatedMachine, TpmMachine
+    from perunml.manager.custody import Kind
+    from perunml.manager.device import Device
     from perunml.manager.server import Server
 
     Machine = TpmMachine | SimulatedMachine
 
-__all__ = ["admit", "agent", "doctor", "enrol", "machine", "make_manager", "manager"]
+__all__ = ["admit", "agent", "custody", "doctor", "enrol", "machine", "make_manager", "manager"]
 
 PathLike = str | Path
 
 
 def make_manager(
     folder: PathLike,
-    passphrase: bytes,
+    passphrase: bytes | None,
     *,
     url: str,
     vendor_roots: Sequence[PathLike] = (),
     simulated_ek_roots: Sequence[PathLike] = (),
     demand_revocations: bool = False,
+    custody: Kind = "passphrase",
+    pcrs: Sequence[int] | None = None,
+    attester: str = "simulated",
+    tcti: str | None = None,
+    ima_log: PathLike | None = None,
+    event_log: PathLike | None = None,
+    cmdline: PathLike | None = None,
+    ek_chain: Sequence[PathLike] = (),
 ) -> str:
-    """Make a manager in a new folder, its root key under the passphrase; its identity's text. `url` is where parties and
-    hosts will reach it (https://host:port); roots are certificates, PEM or DER. Raises `UsageError` (malformed,
-    folder_in_use)."""
-    from perunml.manager import setup
+    """Make a manager in a new folder; its identity's text. `url` is where parties and hosts will reach it
+    (https://host:port); roots are certificates, PEM or DER.
 
+    `custody` keeps its root key: ``passphrase`` (for development: who knows it has all keys), ``tpm`` (in the state of `pcrs`
+    that the machine is in now) or ``tee``; the latter two need no passphrase. `attester` makes its evidence: ``simulated`` or
+    ``tpm``, for which `tcti` and the files are as for `machine`.
+
+    Raises `UsageError` (malformed, folder_in_use, custody_unavailable), `EvidenceRefusal` or `Unreachable` for a TPM that is not there or has
+    no EK certificate."""
+    from perunml.manager import setup
+    from perunml.manager.device import make_custody
+
+    files = {"ima_log": ima_log, "event_log": event_log, "cmdline": cmdline}
+    device = _device(attester, tcti, files, ek_chain)
     roots, simulated = list(map(Path, vendor_roots)), list(map(Path, simulated_ek_roots))
     return setup.init(
         Path(folder),
-        passphrase,
+        make_custody(custody, device, passphrase, pcrs),
         url=url,
         vendor_roots=roots,
         simulated_ek_roots=simulated,
         demand_revocations=demand_revocations,
+        device=device,
     )
 
 
@@ -68,18 +88,39 @@ def admit(folder: PathLike, keys: Iterable[str]) -> None:
     setup.admit(Path(folder), keys)
 
 
-def manager(folder: PathLike, passphrase: bytes, *, listen: tuple[str, int] | None = None) -> Server:
+def custody(folder: PathLike) -> Kind:
+    """Who keeps the root key of the manager of a folder: ``passphrase``, ``tpm`` or ``tee``. Raises `UsageError`
+    (folder_in_use), `IntegrityError` (state_damaged)."""
+    from perunml.manager.config import Config
+    from perunml.manager.custody import kind_of
+
+    return kind_of(Config.load(Path(folder)).folder)
+
+
+def manager(
+    folder: PathLike,
+    passphrase: bytes | None = None,
+    *,
+    listen: tuple[str, int] | None = None,
+    tcti: str | None = None,
+) -> Server:
     """The manager of a folder, bound to its port: `run()` serves until it is told to stop; `start()` and `stop()` do from a
-    thread. `listen` is (host, port), port 0 any; by default the url's. Raises `UsageError` (folder_in_use),
-    `IntegrityError` (unseal_failed, state_damaged), `OSError` for the port."""
+    thread. The passphrase is for a root key that one keeps (`custody`). `listen` is (host, port), port 0 any; by default the
+    url's. `tcti` says where the TPM is by now. Raises `UsageError` (folder_in_use), `IntegrityError` (unseal_failed,
+    custody_state, custody_elsewhere, state_damaged), `OSError` for the port."""
+    from dataclasses import replace
     from urllib.parse import urlsplit
 
     from perunml.manager.config import Config
+    from perunml.manager.custody import kind_of
+    from perunml.manager.device import make_custody
     from perunml.manager.server import Server
 
-    parts = urlsplit(Config.load(Path(folder)).url)
+    config = Config.load(Path(folder))
+    device = replace(config.device, tcti=tcti) if tcti is not None else config.device
+    parts = urlsplit(config.url)
     host, port = listen or (parts.hostname or "127.0.0.1", parts.port if parts.port is not None else 443)
-    return Server(Path(folder), passphrase, host, port)
+    return Server(Path(folder), make_custody(kind_of(Path(folder)), device, passphrase), host, port, device=device)
 
 
 def machine(
@@ -163,6 +204,16 @@ def doctor() -> list[Finding]:
     from perunml.attesters import doctor as room
 
     return room.doctor()
+
+
+def _device(kind: str, tcti: str | None, files: dict[str, PathLike | None], ek_chain: Sequence[PathLike]) -> Device:
+    """What was said of a manager's device; names of files become absolute. Raises `UsageError` (malformed)."""
+    from perunml.manager.device import Device
+
+    told: dict[str, Any] = {name: str(Path(path).absolute()) for name, path in files.items() if path is not None}
+    if tcti is not None:
+        told["tcti"] = tcti
+    return Device.from_json({"kind": kind, "ek_chain": [str(Path(path).absolute()) for path in ek_chain], **told})
 
 
 def _would_enrol(pin: Pin, folder: Path, name: str, which: dict[str, Any], beside: Beside) -> None:

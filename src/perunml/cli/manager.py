@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
@@ -14,11 +14,19 @@ import click
 from perunml.cli.settings import Settings, group
 from perunml.cli.voice import table
 
+if TYPE_CHECKING:
+    from perunml.manager.custody import Kind
+
 command = group("The trusted service that keeps agreements and keys, verifies evidence and releases keys.")
 folder_option = click.option(
     "--folder", required=True, type=click.Path(path_type=Path, file_okay=False), help="The manager's own folder."
 )
 HTTPS = 443
+_KEPT = {
+    "passphrase": "simulated: protected by a passphrase alone, for development",
+    "tpm": "in the TPM, while the machine is in the state that it is in now",
+    "tee": "in the TEE, for what runs now",
+}
 existing_file = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
@@ -33,6 +41,20 @@ def address(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     except ValueError:
         raise click.BadParameter("give HOST:PORT", ctx, param) from None
     return parts.hostname, parts.port
+
+
+def indices(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int] | None:
+    """``0,2,4,7`` as a list."""
+    if value is None:
+        return None
+    try:
+        return [int(text) for text in value.split(",")]
+    except ValueError:
+        raise click.BadParameter("give whole numbers with commas between", ctx, param) from None
+
+
+def _worth(custody: str) -> str:
+    return "simulated" if custody == "passphrase" else ""
 
 
 def say_event(settings: Settings, event: dict[str, Any], line: str) -> None:
@@ -53,35 +75,35 @@ def say_event(settings: Settings, event: dict[str, Any], line: str) -> None:
               help="A root of software TPMs. Machines under it are simulated, whatever they prove.")  # fmt: skip
 @click.option("--demand-revocations", is_flag=True,
               help="Refuse a TPM whose issuers have no revocation list in force (the host's, or yours in the folder).")  # fmt: skip
+@click.option("--custody", type=click.Choice(["passphrase", "tpm", "tee"]), default="passphrase", show_default=True,
+              help="Who keeps the root key: a passphrase (for development), the TPM in this state of the machine, the TEE.")  # fmt: skip
+@click.option("--pcrs", callback=indices, metavar="I,J,…",
+              help="With --custody tpm: the PCRs that are the machine's state [default: 0-7, 9 and 11].")  # fmt: skip
+@click.option("--attester", type=click.Choice(["simulated", "tpm"]), default="simulated", show_default=True,
+              help="What makes the evidence that the manager shows.")  # fmt: skip
+@click.option("--tcti", help="How the TPM is reached [default: device:/dev/tpmrm0].")
+@click.option("--ima-log", type=existing_file, help="The TPM's IMA log [default: the kernel's].")
+@click.option("--event-log", type=existing_file, help="The TPM's boot log [default: the kernel's].")
+@click.option("--cmdline", type=existing_file, help="The kernel's command line [default: the kernel's].")
+@click.option("--ek-chain", multiple=True, type=existing_file,
+              help="A certificate between the EK's and its vendor's root; again for each.")  # fmt: skip
 @click.pass_obj
-def init(
-    settings: Settings,
-    folder: Path,
-    url: str,
-    vendor_roots: tuple[Path, ...],
-    simulated_ek_roots: tuple[Path, ...],
-    demand_revocations: bool,
-) -> None:
-    """Make a manager in a new folder. Its root key lies there under the passphrase: that is `simulated`, and says so."""
+def init(settings: Settings, /, folder: Path, url: str, custody: Kind, attester: str, **more: Any) -> None:
+    """Make a manager in a new folder. A root key under a passphrase, or no attester, is `simulated`, and says so."""
     from perunml import operators
 
-    passphrase = settings.passphrase("New passphrase of the manager", new=True)
-    identity = operators.make_manager(
-        folder,
-        passphrase,
-        url=url,
-        vendor_roots=vendor_roots,
-        simulated_ek_roots=simulated_ek_roots,
-        demand_revocations=demand_revocations,
-    )
-    value = {"folder": str(folder), "url": url, "identity": identity, "simulated": True}
+    passphrase = settings.passphrase("New passphrase of the manager", new=True) if custody == "passphrase" else None
+    identity = operators.make_manager(folder, passphrase, url=url, custody=custody, attester=attester, **more)
+    simulated = "simulated" in (attester, _worth(custody))
+    value = {"folder": str(folder), "url": url, "identity": identity, "simulated": simulated}
     rows = [
         ("manager", url),
         ("identity", identity),
         ("folder", folder),
-        ("profile", "simulated: its root key is protected by a passphrase alone"),
+        ("attester", "simulated: it proves nothing" if attester == "simulated" else attester),
+        ("root key", _KEPT[custody]),
     ]
-    settings.voice.answer(value, table(rows))
+    settings.voice.answer({**value, "attester": attester, "custody": custody}, table(rows))
 
 
 @command.command("admit")
@@ -99,21 +121,25 @@ def admit(settings: Settings, folder: Path, keys: tuple[str, ...]) -> None:
 @command.command("run")
 @folder_option
 @click.option("--listen", callback=address, metavar="HOST:PORT", help="Listen here [default: the URL's host and port].")
+@click.option("--tcti", help="How the TPM is reached, where that is not as it was.")
 @click.pass_obj
-def run(settings: Settings, folder: Path, listen: tuple[str, int] | None) -> None:
+def run(settings: Settings, folder: Path, listen: tuple[str, int] | None, tcti: str | None) -> None:
     """Run the manager until it is stopped. With `-o json` one JSON object a line."""
     from perunml import operators
-    from perunml.manager.config import Config
 
-    Config.load(folder)  # says that this is no manager's folder before it asks for a passphrase
-    server = operators.manager(folder, settings.passphrase("Passphrase of the manager"), listen=listen)
-    url, identity = server.services.config.url, server.services.keys.identity.public.text
-    host = listen[0] if listen else urlsplit(url).hostname
+    custody = operators.custody(folder)  # says that this is no manager's folder before it asks for a passphrase
+    passphrase = settings.passphrase("Passphrase of the manager") if custody == "passphrase" else None
+    server = operators.manager(folder, passphrase, listen=listen, tcti=tcti)
+    config, identity = server.services.config, server.services.keys.identity.public.text
+    host = listen[0] if listen else urlsplit(config.url).hostname
+    attester = config.device.kind
+    simulated = "simulated" in (attester, _worth(custody))
 
     def ready(bound: tuple[str, int]) -> None:
-        where = url if bound[1] == (urlsplit(url).port or HTTPS) else f"https://{host}:{bound[1]}"
-        event = {"event": "ready", "url": where, "identity": identity, "simulated": True}
-        say_event(settings, event, f"ready     {where} {identity} (simulated)")
+        where = config.url if bound[1] == (urlsplit(config.url).port or HTTPS) else f"https://{host}:{bound[1]}"
+        event = {"event": "ready", "url": where, "identity": identity, "simulated": simulated}
+        line = f"ready     {where} {identity} (attester {attester}; root key {_KEPT[custody]})"
+        say_event(settings, {**event, "attester": attester, "custody": custody}, line)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn lets what is under way end, then raises the signal again: being told to stop is no failure.

@@ -1,9 +1,10 @@
 """A manager's folder: settings, certificates, sealed root key, database, blobs.
 
-manager.json    settings (nothing secret)      root.json       the root key under a passphrase
+manager.json    settings (nothing secret)      root.json       the sealed root key
 tls.pem         the TLS certificate            host-ca.pem     the hosts' CA certificate
 manager.sqlite  the database                   blobs/          ciphertext of assets
 roots/          EK roots: vendor-*.pem, simulated-*.pem
+device/         which TPM the manager's own evidence is of
 revocations/    TPM vendors' revocation lists, *.crl (DER): put there by the operator, read when the manager starts
 """
 
@@ -13,12 +14,13 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from perunml.evidence.tpm.chain import Trust
 from perunml.evidence.tpm.crl import parse_crl
 from perunml.manager.codes import FOLDER_IN_USE
+from perunml.manager.device import Device
 from perunml.wire.canonical import Json, canonical, load_json
 from perunml.wire.errors import refuse
 
@@ -28,7 +30,7 @@ FORMAT = "perunml/manager-v1"
 @dataclass(frozen=True, slots=True)
 class Config:
     """`url` as parties reach it: https://host:port. Roots are certificates, PEM or DER; `revocations` are lists in DER,
-    `demand_revocations` whether an EK's chain without lists in force is refused."""
+    `demand_revocations` whether an EK's chain without lists in force is refused; `device` proves the manager's own machine."""
 
     folder: Path
     url: str
@@ -36,6 +38,7 @@ class Config:
     simulated_roots: tuple[bytes, ...]
     revocations: tuple[bytes, ...] = ()
     demand_revocations: bool = False
+    device: Device = field(default_factory=Device)
 
     @property
     def trust(self) -> Trust:
@@ -64,6 +67,8 @@ class Config:
         settings: dict[str, Json] = {"format": FORMAT, "url": self.url}
         if self.demand_revocations:
             settings["demand_revocations"] = True
+        if device := self.device.as_json():
+            settings["device"] = device
         write_file(self.folder / "manager.json", canonical(settings), 0o644)
         (self.folder / "roots").mkdir(mode=0o755)
         for kind, roots in (("vendor", self.vendor_roots), ("simulated", self.simulated_roots)):
@@ -87,6 +92,7 @@ class Config:
             _read(roots, "simulated-*.pem"),
             _lists(folder / "revocations"),
             settings.get("demand_revocations", False) is not False,
+            Device.from_json(settings.get("device", {})),
         )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from perunml.attesters.simulated import SimulatedAttester
 from perunml.manager import journal
 from perunml.manager.certificates import Issuer
 from perunml.manager.clock import Clock
 from perunml.manager.config import Config
+from perunml.manager.device import make_attester
 from perunml.manager.keys import Keys
 from perunml.manager.library import Library
 from perunml.manager.limits import Limits
@@ -69,6 +69,6 @@ def make_services(config: Config, keys: Keys, *, clock: Clock | None = None) -> 
         logs=logs,
         challenges=Challenges(clock.steady),
         enrolments=Enrolments(clock.steady),
-        attester=SimulatedAttester.of(keys.machine),
+        attester=make_attester(config.device, config.folder / "device", keys),
         authorities={config.authority},
     )

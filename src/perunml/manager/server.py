@@ -11,6 +11,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
@@ -20,6 +21,8 @@ from perunml.manager.app import make_app
 from perunml.manager.clock import Clock
 from perunml.manager.config import Config, locked
 from perunml.manager.context import Services, make_services
+from perunml.manager.custody import Custody
+from perunml.manager.device import Device
 from perunml.manager.keys import Keys
 from perunml.manager.protocol import Protocol
 from perunml.manager.setup import unlock
@@ -36,16 +39,24 @@ BACKLOG = 2048
 
 
 class Server:
-    """A manager on a port. `start` returns when it listens; `stop` lets what is under way end."""
+    """A manager on a port. `custody` keeps its root key (bytes are a passphrase), `device` stands for the folder's own. `start` returns when it listens; `stop` lets what is under way end."""
 
     def __init__(
-        self, folder: Path, passphrase: bytes | Keys, host: str = "127.0.0.1", port: int = 0, clock: Clock | None = None
+        self,
+        folder: Path,
+        custody: Custody | bytes | Keys,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clock: Clock | None = None,
+        device: Device | None = None,
     ) -> None:
         config = Config.load(folder)
+        if device is not None:
+            config = replace(config, device=device)
         self._locked = locked(folder)
         self._locked.__enter__()
         try:
-            keys = passphrase if isinstance(passphrase, Keys) else unlock(folder, passphrase)
+            keys = custody if isinstance(custody, Keys) else unlock(folder, custody)
             self.services = make_services(config, keys, clock=clock)
             self._socket = _listen(host, port)
         except BaseException:
@@ -109,14 +120,14 @@ class Server:
 
 def serve(
     folder: Path,
-    passphrase: bytes,
+    custody: Custody | bytes,
     host: str,
     port: int,
     ready: Ready | None = None,
 ) -> None:
     """Run the manager of `folder` until it is told to stop. `ready` gets (host, port) when it takes connections; port 0 is
     any. Raises `UsageError` (folder_in_use), `IntegrityError` (unseal_failed, state_damaged), `OSError` for the port."""
-    server = Server(folder, passphrase, host, port)
+    server = Server(folder, custody, host, port)
     # What the program itself is made of lives as long as it does: no collection need walk it again.
     gc.collect()
     gc.freeze()

@@ -17,6 +17,7 @@ from perunml.manager.certificates import ca_certificate, tls_certificate
 from perunml.manager.codes import FOLDER_IN_USE
 from perunml.manager.config import Config, sync_folder, write_file
 from perunml.manager.custody import Custody, Passphrase
+from perunml.manager.device import Device, make_attester
 from perunml.manager.keys import ROOT_SIZE, Keys
 from perunml.manager.store import tables as t
 from perunml.manager.store.connection import Statement
@@ -36,13 +37,14 @@ def init(
     vendor_roots: Sequence[Path] = (),
     simulated_ek_roots: Sequence[Path] = (),
     demand_revocations: bool = False,
+    device: Device | None = None,
 ) -> str:
     """Make a manager in `folder` (made, or empty) that parties will reach at `url` (https://host:port); its identity's
-    text. `custody` keeps its root key; bytes are a passphrase. EK roots are certificates, PEM or DER, besides those that are known (`evidence.tpm.roots`); a TPM under a simulated
+    text. `custody` keeps its root key; bytes are a passphrase. `device` makes its evidence. EK roots are certificates, PEM or DER, besides those that are known (`evidence.tpm.roots`); a TPM under a simulated
     root is `simulated`, whatever it proves. With `demand_revocations` each EK's chain needs revocation lists in force: the
     host's, or those that the operator keeps in ``revocations/*.crl``.
 
-    Raises `UsageError` (malformed: the url; folder_in_use: the folder is not empty). A crash leaves a folder without
+    Raises `UsageError` (malformed: the url; folder_in_use: the folder is not empty), and what custody and device refuse. A crash leaves a folder without
     ``manager.json``, which is no manager's; make another."""
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname or parts.path or parts.query or parts.fragment:
@@ -50,10 +52,13 @@ def init(
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise refuse(FOLDER_IN_USE, "the folder is not empty", seen=str(folder))
-    config = Config(folder, url, _roots(vendor_roots), _roots(simulated_ek_roots), (), demand_revocations)
+    config = Config(
+        folder, url, _roots(vendor_roots), _roots(simulated_ek_roots), (), demand_revocations, device or Device()
+    )
     keeper = Passphrase(custody) if isinstance(custody, bytes) else custody
     root = os.urandom(ROOT_SIZE)
     keys = Keys(root)
+    make_attester(config.device, folder / "device", keys)  # what cannot prove itself is said now
     now = int(time.time())
     write_file(folder / "root.json", keeper.seal(root), 0o600)
     write_file(folder / "tls.pem", tls_certificate(keys.tls_key(), url, now), 0o644)
