@@ -24,7 +24,7 @@ def users_of(name: str) -> set[str]:
 
 def test_only_verification_mints_verified_values() -> None:
     """Invariant: the type carries the proof."""
-    assert users_of("mint_verified") == {"evidence/tpm/quote.py", "evidence/simulated/verify.py"}
+    assert users_of("mint_verified") == {"evidence/tpm/quote.py", "evidence/simulated/verify.py", "evidence/dcap/verify.py"}
 
 
 def test_only_appraisal_mints_appraisals() -> None:

@@ -81,3 +81,14 @@ RULES_MISSING = evidence_rule(
     "The profile says nothing about a part of the evidence that it demands: what it leaves out is refused.",
     "The parties write its measurements into the agreement: `perunml agreement propose`.",
 )
+BINDER_MISMATCH = evidence_rule(
+    "binder_mismatch",
+    "Nothing shows that the TPM and the TEE are of one machine: the TEE's key is not in the TPM's PCR 15, the TPM's binder "
+    "key did not sign or works in another state, or the TEE does not vouch for the TPM's key.",
+    "The host's operator boots the machine so that the agreed binder is set up, and enrols it again: `perunml host enrol`.",
+)
+WRONG_DEVICE = evidence_rule(
+    "wrong_device",
+    "The evidence is genuine, and of another platform or chip than the one that was enrolled.",
+    "The host's operator enrols the machine that runs: `perunml host enrol`.",
+)
