@@ -99,5 +99,13 @@ def explained(
         if strong and not wrong:
             good.add(index)
         elif index in BOOT_REGISTERS:
-            reasons[index] = tuple(wrong)
+            # never without a reason: a weak bank that fits says nothing of the digests by which events are judged
+            reasons[index] = tuple(wrong) or (
+                Reason(
+                    EVENT_LOG_MISMATCH,
+                    f"the boot log has PCR {index} in no strong bank that is quoted",
+                    expected=", ".join(STRONG_BANKS),
+                    seen=", ".join(bank for bank in banks if index in pcrs[bank]),
+                ),
+            )
     return frozenset(good), reasons
