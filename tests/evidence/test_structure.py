@@ -24,15 +24,12 @@ def users_of(name: str) -> set[str]:
 
 def test_only_verification_mints_verified_values() -> None:
     """Invariant: the type carries the proof."""
-<<<<<<< HEAD
-    assert users_of("mint_verified") == {"evidence/tpm/quote.py", "evidence/simulated/verify.py", "evidence/dcap/verify.py"}
-=======
     assert users_of("mint_verified") == {
+        "evidence/dcap/verify.py",
         "evidence/nvidia/verify.py",
         "evidence/simulated/verify.py",
         "evidence/tpm/quote.py",
     }
->>>>>>> 4a5a42a (Verify and appraise NVIDIA GPUs and NVSwitches)
 
 
 def test_only_appraisal_mints_appraisals() -> None:
