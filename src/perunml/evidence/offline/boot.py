@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from perunml.evidence.bootlog.claims import boot_claims
-from perunml.evidence.bootlog.facts import read_boot_log
+from perunml.evidence.bootlog.facts import SECURE_BOOT, read_boot_log
 from perunml.evidence.bootlog.parse import BootLog, parse_boot_log
 from perunml.evidence.bootlog.replay import replay
 from perunml.evidence.codes import NON_CANONICAL
+from perunml.evidence.rules import STRONG_BANKS
 from perunml.wire.errors import PerunError, refuse
 
 MAX_FILE = 16 * 1024 * 1024
@@ -25,12 +26,20 @@ class ReplayedLog:
     pcrs: dict[str, dict[int, bytes]]
 
     def claims(self, proven: Mapping[str, Mapping[int, bytes]], cmdline: str = "") -> dict[str, Any]:
-        """What the log tells; `proven` are the quoted PCRs, `cmdline` what the machine says its kernel was given."""
+        """What the log tells; `proven` are the quoted PCRs (then of these alone, for of others the log says what its bearer
+        likes), `cmdline` what the machine says its kernel was given."""
         try:
             facts = read_boot_log(self.log, proven, cmdline=cmdline)
-        except PerunError:  # no strong bank is quoted, which is told as a reason of its own
-            facts = read_boot_log(self.log, {}, cmdline=cmdline)
+        except PerunError:  # it has no strong bank that is quoted, which is told as a reason of its own
+            return boot_claims(read_boot_log(self.log, {}, cmdline=cmdline))
+        if proven:
+            shown = tuple(fact for fact in facts.facts if fact.event.register in facts.proven)
+            facts = replace(facts, facts=shown, variables=facts.variables if SECURE_BOOT in facts.proven else {})
         return boot_claims(facts)
+
+    def is_quoted(self, selection: Iterable[tuple[str, Iterable[int]]]) -> bool:
+        """Whether a PCR that the log extends is among the selected ones of a strong bank."""
+        return any(bank in STRONG_BANKS and not self.pcrs.get(bank, {}).keys().isdisjoint(i) for bank, i in selection)
 
 
 def read_boot(data: bytes) -> ReplayedLog:

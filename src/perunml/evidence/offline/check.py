@@ -72,7 +72,7 @@ def check_tpm(files: TpmFiles, *, now: int, baseline: Baseline | None = None) ->
             found.attempt(verify_signature, signature, key.public, files.attest)
     if attest is not None:
         claims["quote"] = _quote_claims(attest)
-        _check_quote(found, attest, files.nonce, ima)
+        _check_quote(found, attest, files.nonce, boot, ima)
     if files.ek_certificate is not None:
         possible = () if ak is None else (ak[0],) if ak[1] else found.attempt(possible_aks, ak[0]) or ()
         claims["ek"] = check_endorsement(found, files.ek_certificate, files.authorities, possible, attest, now)
@@ -149,15 +149,20 @@ def _quote_claims(attest: Attest) -> dict[str, Any]:
     }
 
 
-def _check_quote(found: Findings, attest: Attest, nonce: bytes, ima: ImaLog | None) -> None:
+def _check_quote(found: Findings, attest: Attest, nonce: bytes, boot: ReplayedLog | None, ima: ImaLog | None) -> None:
     if not nonce or not hmac.compare_digest(attest.extra_data, nonce):
         seen = attest.extra_data.hex()
         found.refuse(BINDING_MISMATCH, "the quote signs another nonce", expected=nonce.hex(), seen=seen)
     if not any(bank in STRONG_BANKS for bank, _ in attest.selection):
         seen = ", ".join(bank for bank, _ in attest.selection)
         found.refuse(WEAK_BANK, "no strong bank is quoted", expected=", ".join(STRONG_BANKS), seen=seen)
-    if ima is not None and not any(IMA_PCR in indices for _, indices in attest.selection):
-        found.refuse(PCR_SELECTION, "PCR 10 is not quoted: nothing of the IMA log is proven", expected="PCR 10")
+    # a strong bank that covers something else proves nothing of a log
+    if boot is not None and not boot.is_quoted(attest.selection):
+        told = "no PCR of the boot log is quoted in a strong bank: nothing of it is proven"
+        found.refuse(PCR_SELECTION, told, expected="PCRs 0 to 9")
+    if ima is not None and not any(b in STRONG_BANKS and IMA_PCR in indices for b, indices in attest.selection):
+        told = "PCR 10 is not quoted in a strong bank: nothing of the IMA log is proven"
+        found.refuse(PCR_SELECTION, told, expected="PCR 10")
 
 
 def _prove(
