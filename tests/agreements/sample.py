@@ -53,8 +53,8 @@ _DOCUMENT: dict[str, Any] = {
         "trainer": {"profile": "measured", "baseline": sha("c"), "machines": [MACHINE]},
         "inference": {
             "any_of": [
-                {"profile": "tee", "tdx": {"mrtd": "00"}},
-                {"profile": "tee", "snp": {"measurement": "11"}},
+                {"profile": "tee", "tdx": {"mr_td": ["00" * 48]}},
+                {"profile": "tee", "snp": {"measurement": ["11" * 48]}},
                 {"profile": "simulated", "imitates": "tee"},
             ]
         },

@@ -28,6 +28,7 @@ def test_only_verification_mints_verified_values() -> None:
         "evidence/dcap/verify.py",
         "evidence/nvidia/verify.py",
         "evidence/simulated/verify.py",
+        "evidence/snp/verify.py",
         "evidence/tpm/quote.py",
     }
 

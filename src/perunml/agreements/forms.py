@@ -47,8 +47,6 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 FieldName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_-]{0,62}$")]
 """A parameter or a field of metrics, as code spells them."""
 Digest = Annotated[str, StringConstraints(pattern=f"^{_DIGEST}$")]
-MachineName = Annotated[str, StringConstraints(pattern=f"^(ek|simulated):{_DIGEST}$")]
-"""A machine: its EK's digest, or a simulated machine's key's."""
 AssetRef = Annotated[str, StringConstraints(pattern=rf"^{_NAME}(\.outputs\.{_NAME})?$")]
 """An asset's name, or ``<job>.outputs.<name>``."""
 MountPath = Annotated[str, StringConstraints(pattern="^/in/[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$")]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from perunml.agreements.profiles import AnyOf, AnyProfile, Measured, Simulated, alternatives
+from perunml.agreements.profiles import AllOf, AnyOf, AnyProfile, Measured, alternatives
 
 PROTECTION: Mapping[str, tuple[str, ...]] = {
     "simulated": (
@@ -57,7 +58,9 @@ def about_role(role: AnyProfile | AnyOf) -> tuple[str, ...]:
         names = ", ".join(sorted({profile.profile for profile in profiles}))
         said.append(f"Any one of {len(profiles)} profiles will do ({names}): you are protected as by the weakest.")
     several = len({profile.profile for profile in profiles}) > 1
-    for name, sentences in PROTECTION.items():  # the weakest first
+    kinds = [*PROTECTION, *sorted({profile.profile for profile in profiles} - set(PROTECTION))]  # the weakest first
+    for name in kinds:
+        sentences = _sentences(name)
         found = [profile for profile in profiles if profile.profile == name]
         if found:
             about = (*sentences, *(sentence for profile in found for sentence in _about(profile)))
@@ -65,10 +68,31 @@ def about_role(role: AnyProfile | AnyOf) -> tuple[str, ...]:
     return tuple(said)
 
 
+def _sentences(name: str) -> tuple[str, ...]:
+    """What protects a host of a profile; of several bound together, what each of them does."""
+    single = name.split("+")
+    if len(single) == 1:
+        return PROTECTION[name]
+    return tuple(f"By {part}: {sentence}" for part in reversed(single) for sentence in PROTECTION[part])
+
+
+BINDERS: Mapping[str, str] = {
+    "machines": "TPM and TEE are of one machine because the parties approve the pair of their identities.",
+    "pcr": "TPM and TEE are of one machine because the TEE's key was measured into the TPM's PCR 15 when it booted.",
+    "tpm-key": "TPM and TEE are of one machine because a key of the TPM, usable in the agreed state and by this TEE alone, "
+    "signs each exchange.",
+    "vtpm": "The TEE vouches for the key of its cloud's virtual TPM.",
+}
+
+
 def _about(profile: AnyProfile) -> list[str]:
     said = []
-    if isinstance(profile, Simulated) and profile.imitates:
-        said.append(f"It goes through the checks of `{profile.imitates}`, on a root of trust that anybody can make up.")
+    if profile.imitated:
+        said.append(f"It goes through the checks of `{profile.imitated}`, on a root of trust that anybody can make up.")
+    if isinstance(profile, AllOf):
+        said.append(BINDERS[profile.binder])
+        said.extend(f"Its TPM or TEE only of: {', '.join(part.machines)}." for part in profile.all_of if part.machines)
+    said.extend(f"Its {kind} must show: {_rules(rules)}." for kind, rules in profile.rules.items())
     if profile.baseline_digest:
         by = f", which {profile.baseline_signer} must have signed" if profile.baseline_signer else ""
         said.append(f"Its agreed state is the baseline {profile.baseline_digest}{by}.")
@@ -77,5 +101,16 @@ def _about(profile: AnyProfile) -> list[str]:
         if isinstance(profile, Measured):
             said.append("The operator proposed these machines; an EK certificate proves a TPM, not a platform.")
     else:
-        said.append(PIN_ADVICE if not isinstance(profile, Simulated) else "On any simulated machine of the operator.")
+        simulated = profile.profile == "simulated"
+        said.append(PIN_ADVICE if not simulated else "On any simulated machine of the operator.")
     return said
+
+
+def _rules(rules: Mapping[str, Any]) -> str:
+    return "; ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in rules.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"({_rules(value)})"
+    return " or ".join(map(_value, value)) if isinstance(value, list) else str(value)

@@ -27,6 +27,17 @@ class EnrolTpm(Message):
     ak_certificate: B64 = b""
     ak_chain: list[B64] = Field(default_factory=list)
     cleared: bool = False
+    binder_public: B64 = b""  # TPM2B_PUBLIC of the key that only this machine's TEE can use (evidence.tpm.binder)
+    binder_certify: B64 = b""  # TPMS_ATTEST of TPM2_Certify of it by the attestation key
+    binder_signature: B64 = b""
+
+
+class EnrolTee(Message):
+    """A machine whose root of trust is its TEE's: its hardware's identity comes from the evidence that it answers with."""
+
+    kind: Literal["tee"]
+    name: str
+    tls_key: str
 
 
 class EnrolSimulated(Message):
@@ -39,17 +50,19 @@ class EnrolSimulated(Message):
 
 
 class EnrolRequest(Message):
-    machine: EnrolTpm | EnrolSimulated
+    machine: EnrolTpm | EnrolTee | EnrolSimulated
 
 
 class EnrolChallenge(Message):
     """What the machine must answer: for a TPM the credential (the answer is the secret that ActivateCredential gives), for
-    a simulated one `nonce` (the answer is the key's signature over ``b"perunml/enrol" || nonce``)."""
+    a simulated one `nonce` (the answer is the key's signature over ``b"perunml/enrol" || nonce``), for a TEE `nonce` as well (the
+    answer is an ``evidence.bundle.Bundle``, JSON, bound to ``binding(purpose="enrol", nonce, role="host", session_tls=tls_key,
+    manager)``, everything else empty)."""
 
     enrolment: str
     credential: B64  # TPM2B_ID_OBJECT, empty for simulated
     encrypted_secret: B64  # TPM2B_ENCRYPTED_SECRET, empty for simulated
-    nonce: B64  # empty for TPM
+    nonce: B64  # empty for a TPM
 
 
 class EnrolAnswer(Message):

@@ -6,10 +6,12 @@ it can be looked at: only unverified bytes are never looked into.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from perunml.evidence.bootlog.judge import BootFindings
 from perunml.evidence.codes import SIMULATED_NOT_ALLOWED, WRONG_PROFILE
+from perunml.evidence.composite import DeviceFindings
 from perunml.evidence.ima.appraise import LogFindings
 from perunml.evidence.policy import Machine, Policy
 from perunml.evidence.simulated.verify import Statement
@@ -19,42 +21,92 @@ from perunml.evidence.types import Appraisal, Verified, mint_appraisal
 from perunml.wire.canonical import Json
 from perunml.wire.rules import Reason
 
-MEASURED, TEE, SIMULATED = "measured", "tee", "simulated"
+MEASURED, TEE, GPU_CC, SIMULATED = "measured", "tee", "gpu-cc", "simulated"
+UNNAMED = "tee"
+"""A TEE's machine that nobody enrolled and whose hardware tells no identity."""
 
 
-def appraise_measured(
-    quote: Verified[Quote],
-    boot_log: BootFindings,
-    log: LogFindings,
+@dataclass(frozen=True, slots=True)
+class TpmFindings:
+    """A verified quote of a TPM, and what its boot log and IMA log were found to be."""
+
+    quote: Verified[Quote]
+    boot_log: BootFindings
+    log: LogFindings
+
+    @property
+    def boot(self) -> str:
+        """Names this boot."""
+        clock = self.quote.value.clock
+        return f"tpm:{clock.reset}.{clock.restart}"
+
+
+def appraise_parts(
+    tpm: TpmFindings | None,
+    tee: DeviceFindings | None,
+    gpus: DeviceFindings | None,
     *,
     machine: Machine,
     policy: Policy,
     binding: bytes,
     now: int,
+    joined: tuple[Reason, ...] = (),
 ) -> Appraisal:
-    """A verified quote of a TPM and what its boot log and IMA log were found to be, at `now` (seconds since 1970)."""
-    profile, imitates = (SIMULATED, MEASURED) if machine.simulated else (MEASURED, "")
-    clock = quote.value.clock
-    claims: dict[str, Json] = {
-        "entries": log.lines,
-        "entries_proven": log.proven,
+    """Parts that were verified, each for the same binding, at `now` (seconds since 1970); at least one. `joined` is what was
+    found wrong between them."""
+    devices = [found for found in (tee, gpus) if found is not None]
+    checks = "+".join(sorted(_checked(tpm, tee, gpus)))
+    simulated = (tpm is not None and machine.simulated) or any(found.simulated for found in devices)
+    profile, imitates = (SIMULATED, checks) if simulated else (checks, "")
+    claims: dict[str, Json] = {"entries": 0}
+    reasons = list(profile_reasons(profile, checks, policy))
+    if tpm is not None:
+        claims = tpm_claims(tpm, machine)
+        kind = machine.tpm.get("kind", "")
+        reasons += appraise_quote(tpm.quote, policy.baseline, machine.last_clock, now, kind)
+        reasons += [*tpm.boot_log.reasons, *tpm.log.reasons]
+    for found in devices:
+        reasons += found.reasons
+    if tee is not None:
+        claims["tee"] = tee.claims
+    if gpus is not None:
+        claims["gpus"] = gpus.claims
+    own = (machine.id,) if tpm is not None and machine.ak else ()
+    identities = tuple(dict.fromkeys((*own, *(name for found in devices for name in found.identities))))
+    return mint_appraisal(
+        profile=profile,
+        imitates=imitates,
+        machine=machine.id or "+".join(identities) or UNNAMED,
+        binding=binding,
+        claims=claims,
+        boot=tpm.boot if tpm is not None else "",
+        reasons=(*reasons, *joined),
+        baseline=policy.judged_by,
+        identities=identities or (machine.id or UNNAMED,),
+    )
+
+
+def tpm_claims(tpm: TpmFindings, machine: Machine) -> dict[str, Json]:
+    """What a TPM's evidence tells."""
+    clock = tpm.quote.value.clock
+    return {
+        "entries": tpm.log.lines,
+        "entries_proven": tpm.log.proven,
         "reset_count": clock.reset,
         "restart_count": clock.restart,
         "clock_ms": str(clock.clock),
-        "firmware": f"{quote.value.firmware:016x}",
-        "banks": sorted(quote.value.pcrs),
+        "firmware": f"{tpm.quote.value.firmware:016x}",
+        "banks": sorted(tpm.quote.value.pcrs),
         "tpm": dict(machine.tpm),
-        "boot": boot_log.claims(),
+        "boot": tpm.boot_log.claims(),
     }
-    reasons = (
-        *profile_reasons(profile, MEASURED, policy),
-        *appraise_quote(quote, policy.baseline, machine.last_clock, now, machine.tpm.get("kind", "")),
-        *boot_log.reasons,
-        *log.reasons,
-    )
-    boot = f"tpm:{clock.reset}.{clock.restart}"
-    baseline = policy.baseline.digest if policy.baseline is not None else ""
-    return _made(profile, imitates, machine, binding, claims, boot, reasons, baseline)
+
+
+def _checked(tpm: TpmFindings | None, tee: DeviceFindings | None, gpus: DeviceFindings | None) -> Iterator[str]:
+    if tpm is not None:
+        yield MEASURED
+    if tee is not None:
+        yield GPU_CC if gpus is not None else TEE
 
 
 def appraise_statement(
@@ -63,24 +115,21 @@ def appraise_statement(
     """A bare key's statement: `simulated`, imitating `tee`."""
     assert statement.value.binding == binding
     reasons = profile_reasons(SIMULATED, TEE, policy)
-    return _made(SIMULATED, TEE, machine, binding, {"entries": 0}, "", reasons)
+    return _bare(TEE, machine, binding, {"entries": 0}, reasons)
 
 
 def appraise_unverified(reasons: tuple[Reason, ...], *, machine: Machine) -> Appraisal:
     """What could not be verified: it proved no binding, and it is good for nothing."""
     if not reasons:
         raise ValueError("unverified evidence has a reason")
-    return _made(SIMULATED, "", machine, b"", {}, "", reasons)
+    return _bare("", machine, b"", {}, reasons)
 
 
 def profile_reasons(achieved: str, checks: str, policy: Policy) -> tuple[Reason, ...]:
-    """Why evidence whose `checks` (``measured`` or ``tee``) were run and that `achieved` a profile is not what the policy
-    asks for. A real machine may stand where a simulated one would do."""
+    """Why evidence whose `checks` (a profile's name) were run and that `achieved` a profile is not what the policy asks for.
+    A real machine may stand where a simulated one would do."""
     found = []
-    if policy.profile == SIMULATED:
-        wanted = policy.imitates or (MEASURED if policy.baseline is not None else TEE)
-    else:
-        wanted = policy.profile
+    wanted = policy.checks
     if checks != wanted:
         found.append(Reason(WRONG_PROFILE, "evidence of another kind", expected=wanted, seen=checks))
     if achieved == SIMULATED:
@@ -91,23 +140,15 @@ def profile_reasons(achieved: str, checks: str, policy: Policy) -> tuple[Reason,
     return tuple(found)
 
 
-def _made(
-    profile: str,
-    imitates: str,
-    machine: Machine,
-    binding: bytes,
-    claims: Mapping[str, Json],
-    boot: str,
-    reasons: tuple[Reason, ...],
-    baseline: str = "",
+def _bare(
+    imitates: str, machine: Machine, binding: bytes, claims: Mapping[str, Json], reasons: tuple[Reason, ...]
 ) -> Appraisal:
     return mint_appraisal(
-        profile=profile,
+        profile=SIMULATED,
         imitates=imitates,
         machine=machine.id,
         binding=binding,
         claims=claims,
-        boot=boot,
+        boot="",
         reasons=reasons,
-        baseline=baseline,
     )

@@ -18,7 +18,10 @@ BINDING_SIZE = 48
 MAX_BINDINGS = 64
 """Exchanges that one quote may serve; a host has some slots, each renews once in a window."""
 
-Purpose = Literal["release", "renew", "finish", "manager", "serve"]
+REPORT_DATA_SIZE = 64
+"""Bytes of a TEE's report data: SGX, TDX and SEV-SNP alike."""
+
+Purpose = Literal["release", "renew", "finish", "manager", "serve", "enrol"]
 
 
 def binding(
@@ -71,6 +74,20 @@ def tpm_extra_data(*bindings: bytes) -> bytes:
     if not 1 <= len(bindings) <= MAX_BINDINGS or any(len(each) != BINDING_SIZE for each in bindings):
         raise ValueError(f"1 to {MAX_BINDINGS} bindings of {BINDING_SIZE} bytes")
     return hashlib.sha256(b"".join(sorted(bindings))).digest()
+
+
+def tee_report_data(own: bytes, key: str = "") -> bytes:
+    """The 64 bytes that a TEE reports for a binding: the binding itself, then zeros. A TEE that shows its `key` in a TPM's PCR as
+    well (docs/spec/tee.md, "Binders") reports SHA-384 over a label, the binding and the key's text instead."""
+    if len(own) != BINDING_SIZE:
+        raise ValueError(f"a binding has {BINDING_SIZE} bytes")
+    told = hashlib.sha384(b"perunml/tee-key\0" + own + key.encode()).digest() if key else own
+    return told + bytes(REPORT_DATA_SIZE - len(told))
+
+
+def gpu_nonce(own: bytes) -> bytes:
+    """The 32 bytes that a GPU's report signs as its nonce: SHA-256 of the binding."""
+    return tpm_extra_data(own)
 
 
 def shared_extra_data(own: bytes, others: Sequence[bytes]) -> bytes | None:

@@ -25,6 +25,19 @@ MAX_LOG = 24 * 1024 * 1024
 BANK_SIZES = {"sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64}
 """Banks that can be told, and the size of their values in bytes; which are trusted is for the appraisal to say."""
 MAX_PCR = 23
+_TPM_MEMBERS = {
+    "kind",
+    "attest",
+    "signature",
+    "pcrs",
+    "ima_log",
+    "ima_offset",
+    "event_log",
+    "others",
+    "cmdline",
+    "ak",
+    "binder",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +52,8 @@ class TpmPart:
     event_log   the firmware's boot log, or empty
     others      bindings of the other exchanges that the same quote serves, sorted
     cmdline     what the machine says its kernel's command line was; believed where a measured event is its digest
+    ak          TPM2B_PUBLIC of the attestation key, where a TEE vouches for it; empty where enrolment recorded it
+    binder      TPMT_SIGNATURE over the binding by the machine's binder key (`tpm.binder`), or empty
     """
 
     attest: bytes
@@ -49,6 +64,8 @@ class TpmPart:
     event_log: bytes = b""
     others: tuple[bytes, ...] = ()
     cmdline: str = ""
+    ak: bytes = b""
+    binder: bytes = b""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -61,6 +78,8 @@ class TpmPart:
             "event_log": b64(self.event_log),
             "others": [b64(other) for other in self.others],
             "cmdline": self.cmdline,
+            "ak": b64(self.ak),
+            "binder": b64(self.binder),
         }
 
 
@@ -104,9 +123,7 @@ class Bundle:
 def _part(data: Any) -> Part:
     kind = data.get("kind") if isinstance(data, dict) else None
     if kind == "tpm":
-        members(
-            data, {"kind", "attest", "signature", "pcrs", "ima_log", "ima_offset", "event_log", "others", "cmdline"}
-        )
+        members(data, _TPM_MEMBERS)
         offset = data["ima_offset"]
         if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset <= MAX_LOG:
             raise refuse(MALFORMED, "ima_offset is a count of bytes", seen=str(offset))
@@ -119,6 +136,8 @@ def _part(data: Any) -> Part:
             blob(data, "event_log", MAX_EVENT_LOG),
             _others(data["others"]),
             cmdline(data["cmdline"]),
+            blob(data, "ak", MAX_SIGNATURE),
+            blob(data, "binder", MAX_SIGNATURE),
         )
     if kind == "simulated":
         members(data, {"kind", "key", "binding", "signature"})

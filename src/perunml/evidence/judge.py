@@ -3,30 +3,53 @@
 bundle -> tpm.quote.verify_quote        authentic, for this exchange, over these PCR values?
        -> bootlog.judge.judge_boot_log  does the boot log explain PCRs 0 to 9, and is every event agreed?
        -> ima.appraise.appraise_log     does the log explain PCR 10, and is every line agreed?
-       -> appraise.appraise_measured    is it what the policy asks for?
+       -> composite.judge_tee, judge_gpus  the TEE's and GPUs' parts, each by its kind's verify and appraise
+       -> composite.binder_reasons      are TPM and TEE of one machine?
+       -> appraise.appraise_parts       is it what the policy asks for?
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
-from perunml.evidence.appraise import appraise_measured, appraise_statement, appraise_unverified
+from perunml.evidence.appraise import (
+    MEASURED,
+    TpmFindings,
+    appraise_parts,
+    appraise_statement,
+    appraise_unverified,
+)
 from perunml.evidence.baseline import Allowed, Baseline
 from perunml.evidence.binding import shared_extra_data
 from perunml.evidence.bootlog.judge import BootFindings, judge_boot_log
-from perunml.evidence.bundle import Bundle, SimulatedPart, TpmPart
+from perunml.evidence.bundle import Bundle, TpmPart
 from perunml.evidence.codes import BINDING_MISMATCH, IMA_OFFSET, PCR10_MISMATCH, WRONG_PROFILE
+from perunml.evidence.composite import (
+    DeviceFindings,
+    Parts,
+    binder_reasons,
+    device_reasons,
+    judge_gpus,
+    judge_tee,
+    sort_parts,
+)
+from perunml.evidence.endorsements import Endorsements, Seen
 from perunml.evidence.ima.appraise import LogFindings, appraise_log, resume_log
 from perunml.evidence.ima.state import LogState
 from perunml.evidence.policy import Machine, Policy
 from perunml.evidence.simulated.verify import verify_statement
+from perunml.evidence.tee.codes import PART_MISSING
 from perunml.evidence.tpm.attest import Clock
 from perunml.evidence.tpm.keys import AttestationKey, check_ak, qualified_names
 from perunml.evidence.tpm.public import parse_public
 from perunml.evidence.tpm.quote import Quote, verify_quote
 from perunml.evidence.types import Appraisal, Verified
-from perunml.wire.errors import PerunError, refuse
+from perunml.wire.errors import PerunError, error, refuse
+from perunml.wire.rules import Reason
+
+NO_ENDORSEMENTS = Endorsements()
 
 MACHINES = 1024
 """Machines whose keys are kept read: a kilobyte or two each."""
@@ -39,6 +62,7 @@ class Judgement:
     log        the boot's IMA log from byte `start` on, to be kept when the appraisal has no reasons
     start      bytes of the log that are kept already and were not looked at again
     state      what the whole log was found to be, for `judge_new`; None when there are reasons
+    seen       the vendors' collateral that accepted evidence was judged by: older one is not good enough afterwards
     """
 
     appraisal: Appraisal
@@ -46,69 +70,131 @@ class Judgement:
     log: bytes
     start: int = 0
     state: LogState | None = None
+    seen: Mapping[str, Seen] = field(default_factory=dict)
 
 
 def judge(
-    bundle: Bundle, *, machine: Machine, policy: Policy, binding: bytes, now: int, prior_log: bytes = b""
+    bundle: Bundle,
+    *,
+    machine: Machine,
+    policy: Policy,
+    binding: bytes,
+    now: int,
+    prior_log: bytes = b"",
+    endorsements: Endorsements = NO_ENDORSEMENTS,
 ) -> Judgement:
     """Judge what `machine` sent for `binding` (48 bytes) under `policy` at `now` (seconds since 1970); `prior_log` is the log kept of its newest
-    accepted evidence, whose clock is `machine.last_clock`.
+    accepted evidence, whose clock is `machine.last_clock`; `endorsements` is what TEEs and GPUs are judged with. A part that the
+    policy does not ask for is not looked at.
 
     Never raises for bad evidence: everything wrong with it is in the appraisal's reasons.
     """
     if prior_log and machine.last_clock is None:
         raise ValueError("a log is kept with the clock of the quote that proved it")
     try:
-        part = _only_part(bundle)
-        if isinstance(part, SimulatedPart):
-            statement = verify_statement(part, key=machine.key, binding=binding)
+        parts = sort_parts(bundle)
+        if parts.simulated is not None:
+            statement = verify_statement(parts.simulated, key=machine.key, binding=binding)
             return Judgement(appraise_statement(statement, machine=machine, policy=policy, binding=binding), None, b"")
-        return _judge_tpm(part, machine, policy, binding, now, prior_log)
+        tpm, log = _judge_tpm(parts.tpm, machine, policy, binding, now, prior_log)
+        return _joined(parts, tpm, log, 0, machine, policy, binding, now, endorsements)
     except PerunError as exc:
         return Judgement(appraise_unverified(exc.reasons, machine=machine), None, b"")
 
 
 def judge_new(
-    bundle: Bundle, *, machine: Machine, policy: Policy, binding: bytes, now: int, state: LogState
+    bundle: Bundle,
+    *,
+    machine: Machine,
+    policy: Policy,
+    binding: bytes,
+    now: int,
+    state: LogState,
+    endorsements: Endorsements = NO_ENDORSEMENTS,
 ) -> Judgement | None:
     """As `judge` with the log that `state` is of as `prior_log`, without that log: only what is new of it is read. None when
     that is not enough: the new part begins elsewhere, the machine booted, another baseline is in force, or anything is
     wrong. Then `judge` it all.
     """
-    part = bundle.parts[0] if len(bundle.parts) == 1 else None
-    if not isinstance(part, TpmPart) or part.ima_offset != state.size or policy.baseline is None:
-        return None
     try:
-        quote = _quote(part, machine, binding)
+        parts = sort_parts(bundle)
+        if parts.tpm is None or parts.tpm.ima_offset != state.size or policy.baseline is None:
+            return None
+        quote = _quote(parts.tpm, machine, binding)
+        if not _same_boot(machine, quote.value.clock):
+            return None
+        findings = resume_log(parts.tpm.ima_log, state, quote.value.pcrs, policy.baseline.at(now))
+        if findings is None:
+            return None
+        tpm = TpmFindings(quote, _boot_log(parts.tpm, quote, policy.baseline, now), findings)
+        found = _joined(parts, tpm, parts.tpm.ima_log, state.size, machine, policy, binding, now, endorsements)
     except PerunError:
         return None
-    if not _same_boot(machine, quote.value.clock):
-        return None
-    findings = resume_log(part.ima_log, state, quote.value.pcrs, policy.baseline.at(now))
-    if findings is None:
-        return None
-    boot_log = _boot_log(part, quote, policy.baseline, now)
-    appraisal = appraise_measured(quote, boot_log, findings, machine=machine, policy=policy, binding=binding, now=now)
+    return None if found.appraisal.reasons else found
+
+
+def _joined(
+    parts: Parts,
+    tpm: TpmFindings | None,
+    log: bytes,
+    start: int,
+    machine: Machine,
+    policy: Policy,
+    binding: bytes,
+    now: int,
+    endorsements: Endorsements,
+) -> Judgement:
+    """What the policy asks for beside the TPM, and all of it together. Raises `EvidenceRefusal` where a part is not authentic."""
+    failed: list[Reason] = []
+    tee = gpus = None
+    try:
+        tee = judge_tee(parts.tee, policy.tee, binding, endorsements, now) if policy.tee is not None else None
+    except PerunError as exc:
+        failed.extend(exc.reasons)
+    try:
+        gpus = judge_gpus(parts.gpus, policy.gpu, binding, endorsements, now) if policy.gpu is not None else None
+    except PerunError as exc:
+        failed.extend(exc.reasons)
+    if tpm is None and tee is None and gpus is None and not failed:
+        failed.append(Reason(WRONG_PROFILE, "nothing was sent that the profile asks for", expected=policy.checks))
+    if failed:
+        raise error(failed)
+    between = tuple(_between(parts, tee, machine, policy, binding))
+    appraisal = appraise_parts(tpm, tee, gpus, machine=machine, policy=policy, binding=binding, now=now, joined=between)
+    clock = _triple(tpm.quote.value.clock) if tpm is not None else None
     if appraisal.reasons:
-        return None
-    return Judgement(appraisal, _triple(quote.value.clock), part.ima_log, state.size, findings.state)
+        return Judgement(appraisal, clock, log, start)
+    seen = {**(tee.seen if tee is not None else {}), **(gpus.seen if gpus is not None else {})}
+    return Judgement(appraisal, clock, log, start, tpm.log.state if tpm is not None else None, seen)
+
+
+def _between(
+    parts: Parts, tee: DeviceFindings | None, machine: Machine, policy: Policy, binding: bytes
+) -> Iterator[Reason]:
+    if tee is None:
+        return
+    yield from device_reasons(machine, tee)
+    if parts.tpm is not None and policy.baseline is not None:
+        yield from binder_reasons(policy.binder, parts.tpm, parts.tee, machine, binding)
 
 
 def _judge_tpm(
-    part: TpmPart, machine: Machine, policy: Policy, binding: bytes, now: int, prior_log: bytes
-) -> Judgement:
+    part: TpmPart | None, machine: Machine, policy: Policy, binding: bytes, now: int, prior_log: bytes
+) -> tuple[TpmFindings | None, bytes]:
+    """The TPM's findings and this boot's whole log. Raises `EvidenceRefusal` where the quote is not authentic."""
+    if policy.baseline is None and (policy.tee is not None or policy.checks != MEASURED):
+        return None, b""  # none is asked for
+    if part is None:
+        raise refuse(PART_MISSING, "the profile demands a TPM's evidence", expected="tpm", seen="none")
     quote = _quote(part, machine, binding)
-    clock = quote.value.clock
-    kept = prior_log if _same_boot(machine, clock) else b""
+    kept = prior_log if _same_boot(machine, quote.value.clock) else b""
     allowed = policy.baseline.at(now) if policy.baseline is not None else Allowed({}, {})
     try:
         log = _whole_log(part, kept)
         findings = appraise_log(log, len(kept), quote.value.pcrs, allowed)
     except PerunError as exc:
         log, findings = b"", LogFindings(0, 0, exc.reasons)
-    boot_log = _boot_log(part, quote, policy.baseline, now)
-    appraisal = appraise_measured(quote, boot_log, findings, machine=machine, policy=policy, binding=binding, now=now)
-    return Judgement(appraisal, _triple(clock), log, 0, None if appraisal.reasons else findings.state)
+    return TpmFindings(quote, _boot_log(part, quote, policy.baseline, now), findings), log
 
 
 def _quote(part: TpmPart, machine: Machine, binding: bytes) -> Verified[Quote]:
@@ -137,15 +223,6 @@ def _signer(ak_public: bytes, ek_public: bytes) -> tuple[AttestationKey, tuple[b
     renewal."""
     ak = check_ak(ak_public)
     return ak, qualified_names(ak, parse_public(ek_public) if ek_public else None)
-
-
-def _only_part(bundle: Bundle) -> TpmPart | SimulatedPart:
-    if len(bundle.parts) != 1:
-        raise refuse(WRONG_PROFILE, "the profile has one part", expected="1 part", seen=f"{len(bundle.parts)} parts")
-    (part,) = bundle.parts
-    if not isinstance(part, TpmPart | SimulatedPart):
-        raise refuse(WRONG_PROFILE, "evidence of another kind", expected="tpm or simulated", seen=type(part).__name__)
-    return part
 
 
 def _whole_log(part: TpmPart, kept: bytes) -> bytes:

@@ -37,11 +37,13 @@ class Appraisal:
     profile   what was achieved: ``measured``, ``tee``, ``gpu-cc`` or ``simulated``
     imitates  for ``simulated``, the profile whose checks were run (``measured`` for a software TPM, ``tee`` for a bare
               key); else empty
-    machine   ``ek:sha256:…`` or ``simulated:sha256:…``
+    machine   the name that the machine is enrolled under: ``ek:sha256:…``, ``chip:…``, ``platform:…``, ``simulated:…``
     binding   the binding that was proven, 48 bytes; empty when none was
     claims    for people and receipts, never for decisions
     boot      names this boot: ``tpm:<reset>.<restart>``, or empty
-    baseline  digest of the baseline that it was appraised under, or empty; `decide` compares it with the agreement's
+    baseline  digest of what it was appraised under (a baseline, a TEE's rules), or empty; `decide` compares it with the
+              agreement's
+    identities  what was proven of which machine it is: the TPM's EK, the CPU's platform or chip, each GPU
     """
 
     profile: str
@@ -52,6 +54,7 @@ class Appraisal:
     boot: str
     reasons: tuple[Reason, ...]
     baseline: str
+    identities: tuple[str, ...]
     token: InitVar[object]
 
     def __post_init__(self, token: object) -> None:
@@ -73,10 +76,12 @@ def mint_appraisal(
     boot: str,
     reasons: tuple[Reason, ...],
     baseline: str = "",
+    identities: tuple[str, ...] = (),
 ) -> Appraisal:
     """For `appraise` modules alone."""
+    told = MappingProxyType(dict(claims))
     return Appraisal(
-        profile, imitates, machine, binding, MappingProxyType(dict(claims)), boot, reasons, baseline, _EVIDENCE_TOKEN
+        profile, imitates, machine, binding, told, boot, reasons, baseline, identities or (machine,), _EVIDENCE_TOKEN
     )
 
 

@@ -141,7 +141,7 @@ class Agent:
         )  # fmt: skip
 
         def collect(request: EvidenceRequest) -> Bundle:
-            return self._collect(request, item)
+            return self._collect(request, item, member.machine)
 
         forget = getattr(self._attester, "forget", lambda: None)
         try:
@@ -154,7 +154,7 @@ class Agent:
                 {"event": "not_started", "run": item.run, "reasons": [reason.as_json() for reason in exc.reasons]}
             )
 
-    def _collect(self, request: EvidenceRequest, item: WorkItem) -> Bundle:
+    def _collect(self, request: EvidenceRequest, item: WorkItem, machine: str) -> Bundle:
         # A runner names the parts; manager and machine are ours, and the agreement is the one it was started for.
         if request.agreement != item.agreement:
             raise refuse(DELIVERY_MISMATCH, "a runner asked for evidence under another agreement")
@@ -162,7 +162,7 @@ class Agent:
             binding(
                 purpose=request.purpose, nonce=request.nonce, role=request.role, session_hpke=request.session_hpke,
                 session_tls=request.session_tls, manager=self._pin.identity, agreement=request.agreement, run=request.run,
-                host=self._attester.machine, payload=request.payload,
+                host=machine, payload=request.payload,
             ),
             patient=request.purpose == "renew",
         )  # fmt: skip

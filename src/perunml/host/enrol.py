@@ -17,11 +17,21 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from perunml.api.base import Message
-from perunml.api.enrolment import EnrolAnswer, EnrolChallenge, Enrolled, EnrolRequest, EnrolSimulated, EnrolTpm
+from perunml.api.enrolment import (
+    EnrolAnswer,
+    EnrolChallenge,
+    Enrolled,
+    EnrolRequest,
+    EnrolSimulated,
+    EnrolTee,
+    EnrolTpm,
+)
 from perunml.api.pin import Pin
 from perunml.attesters.base import Attester
+from perunml.evidence.binding import binding
 from perunml.host.codes import DELIVERY_MISMATCH, NOT_ENROLLED
 from perunml.host.protocol import ManagerLink
+from perunml.wire.canonical import canonical
 from perunml.wire.encoding import b64
 from perunml.wire.errors import refuse
 from perunml.wire.identity import Signer, SigningKey
@@ -42,6 +52,12 @@ class TpmMachine(Attester, Protocol):
 class SimulatedMachine(Attester, Protocol):
     def enrolment(self) -> dict[str, Any]: ...
     def answer(self, challenge: bytes) -> bytes: ...
+
+
+class TeeMachine(Attester, Protocol):
+    """Its `machine` may be empty: the manager names it after the hardware that its evidence proves."""
+
+    def enrolment(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +98,7 @@ class _File(Message):
 def enrol(
     pin: Pin,
     operator: Signer,
-    attester: TpmMachine | SimulatedMachine,
+    attester: TpmMachine | SimulatedMachine | TeeMachine,
     folder: Path,
     name: str,
     beside: Beside | None = None,
@@ -92,9 +108,12 @@ def enrol(
     key = SigningKey.generate()
     with ManagerLink(pin) as link:
         challenge = link.enrol(enrol_request(attester, name, key.public.text, beside), operator)
-        answer = EnrolAnswer(answer=_answer(attester, challenge))
+        answer = EnrolAnswer(answer=_answer(attester, challenge, key.public.text, pin.identity))
         enrolled = link.answer_enrolment(challenge.enrolment, answer, operator)
-    if enrolled.machine != attester.machine or _certified_key(enrolled.certificate) != key.public.text:
+    if (
+        enrolled.machine != (attester.machine or enrolled.machine)
+        or _certified_key(enrolled.certificate) != key.public.text
+    ):
         raise refuse(DELIVERY_MISMATCH, "the certificate is another machine's or another key's", expected=attester.machine, seen=enrolled.machine)  # fmt: skip
     pem = ed25519.Ed25519PrivateKey.from_private_bytes(key.secret()).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -108,7 +127,7 @@ def enrol(
 
 
 def enrol_request(
-    attester: TpmMachine | SimulatedMachine, name: str, tls_key: str, beside: Beside | None = None
+    attester: TpmMachine | SimulatedMachine | TeeMachine, name: str, tls_key: str, beside: Beside | None = None
 ) -> EnrolRequest:
     """What an enrolment sends first: the machine's public keys, its EK's certificate and chain, and the TLS key (text) that is
     to be certified."""
@@ -120,6 +139,8 @@ def enrol_request(
                 ak_certificate=more.ak_certificate, ak_chain=list(more.ak_chain),
             )
         )  # fmt: skip
+    if "tee" in claim:
+        return EnrolRequest(machine=EnrolTee(kind="tee", name=name, tls_key=tls_key))
     return EnrolRequest(machine=EnrolSimulated(kind="simulated", name=name, tls_key=tls_key, key=claim["key"]))
 
 
@@ -130,7 +151,7 @@ def membership(pin: Pin, machine: str, folder: Path, now: int | None = None) -> 
         kept = _File.decode((folder / FILE).read_bytes())
     except FileNotFoundError:
         raise refuse(NOT_ENROLLED, "this folder holds no certificate", command="perunml host enrol") from None
-    if kept.manager != pin.identity or kept.machine != machine:
+    if kept.manager != pin.identity or kept.machine != (machine or kept.machine):
         raise refuse(NOT_ENROLLED, "the certificate is another manager's or another machine's", expected=machine, seen=kept.machine, command="perunml host enrol")  # fmt: skip
     expires = parse_time(kept.expires)
     if now > expires - SPARE:
@@ -140,7 +161,15 @@ def membership(pin: Pin, machine: str, folder: Path, now: int | None = None) -> 
     return Membership(kept.machine, kept.simulated, kept.certificate, kept.key.encode(), renew_at, expires)
 
 
-def _answer(attester: TpmMachine | SimulatedMachine, challenge: EnrolChallenge) -> bytes:
+def _answer(
+    attester: TpmMachine | SimulatedMachine | TeeMachine, challenge: EnrolChallenge, tls_key: str, manager: str
+) -> bytes:
+    if "tee" in attester.enrolment():
+        bound = binding(
+            purpose="enrol", nonce=challenge.nonce, role="host", session_hpke="", session_tls=tls_key, manager=manager,
+            agreement="", run="", host="", payload="",
+        )  # fmt: skip
+        return canonical(attester.collect(bound).as_json())
     activate = getattr(attester, "activate", None)
     if activate is not None:
         return bytes(activate(challenge.credential, challenge.encrypted_secret))

@@ -181,6 +181,12 @@ STATE_DAMAGED = rule(
     "The manager's database is damaged, of another version, or contradicts its own ledger.",
     "The manager's operator brings back the newest copy; the manager does not start on a damaged one.",
 )
+COLLATERAL_UNSIGNED = rule(
+    "collateral_unsigned",
+    Kind.INTEGRITY,
+    "A bundle of collateral in the manager's folder is not signed by a key that its operator admitted for that.",
+    "The manager's operator takes the bundle out of the folder, or names its signer: `perunml manager init --collateral-signer`.",
+)
 FOLDER_IN_USE = rule(
     "folder_in_use",
     Kind.USAGE,

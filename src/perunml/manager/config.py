@@ -3,7 +3,8 @@
 manager.json    settings (nothing secret)      root.json       the sealed root key
 tls.pem         the TLS certificate            host-ca.pem     the hosts' CA certificate
 manager.sqlite  the database                   blobs/          ciphertext of assets
-roots/          EK roots: vendor-*.pem, simulated-*.pem
+roots/          EK roots: vendor-*.pem, simulated-*.pem; development roots of TEEs: tee-*.pem (DER)
+collateral/     bundles of what TEEs' and GPUs' vendors sign, *.json: put there by the operator at any time
 device/         which TPM the manager's own evidence is of
 revocations/    TPM vendors' revocation lists, *.crl (DER): put there by the operator, read when the manager starts
 """
@@ -30,7 +31,8 @@ FORMAT = "perunml/manager-v1"
 @dataclass(frozen=True, slots=True)
 class Config:
     """`url` as parties reach it: https://host:port. Roots are certificates, PEM or DER; `revocations` are lists in DER,
-    `demand_revocations` whether an EK's chain without lists in force is refused; `device` proves the manager's own machine."""
+    `demand_revocations` whether an EK's chain without lists in force is refused; `device` proves the manager's own machine. What leads to one of
+    `simulated_tee_roots` (DER) is `simulated`; `collateral_signers` (texts of keys) may sign bundles of collateral."""
 
     folder: Path
     url: str
@@ -39,6 +41,13 @@ class Config:
     revocations: tuple[bytes, ...] = ()
     demand_revocations: bool = False
     device: Device = field(default_factory=Device)
+    simulated_tee_roots: tuple[bytes, ...] = ()
+    collateral_signers: tuple[str, ...] = ()
+
+    @property
+    def collateral(self) -> Path:
+        """Where bundles of collateral lie."""
+        return self.folder / "collateral"
 
     @property
     def trust(self) -> Trust:
@@ -69,9 +78,12 @@ class Config:
             settings["demand_revocations"] = True
         if device := self.device.as_json():
             settings["device"] = device
+        if self.collateral_signers:
+            settings["collateral_signers"] = list(self.collateral_signers)
         write_file(self.folder / "manager.json", canonical(settings), 0o644)
         (self.folder / "roots").mkdir(mode=0o755)
-        for kind, roots in (("vendor", self.vendor_roots), ("simulated", self.simulated_roots)):
+        kinds = (("vendor", self.vendor_roots), ("simulated", self.simulated_roots), ("tee", self.simulated_tee_roots))
+        for kind, roots in kinds:
             for number, root in enumerate(roots):
                 write_file(self.folder / "roots" / f"{kind}-{number:03d}.pem", root, 0o644)
 
@@ -93,6 +105,8 @@ class Config:
             _lists(folder / "revocations"),
             settings.get("demand_revocations", False) is not False,
             Device.from_json(settings.get("device", {})),
+            _read(roots, "tee-*.pem"),
+            tuple(map(str, settings.get("collateral_signers", []))),
         )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from perunml.manager import journal
 from perunml.manager.certificates import Issuer
 from perunml.manager.clock import Clock
+from perunml.manager.collateral import CollateralStore
 from perunml.manager.config import Config
 from perunml.manager.device import make_attester
 from perunml.manager.keys import Keys
@@ -39,6 +40,7 @@ class Services:
     challenges: Challenges
     enrolments: Enrolments
     attester: Attester
+    collateral: CollateralStore
     authorities: set[str] = field(default_factory=set)
 
 
@@ -70,5 +72,8 @@ def make_services(config: Config, keys: Keys, *, clock: Clock | None = None) -> 
         challenges=Challenges(clock.steady),
         enrolments=Enrolments(clock.steady),
         attester=make_attester(config.device, config.folder / "device", keys),
+        collateral=CollateralStore(
+            config.collateral, config.collateral_signers, config.simulated_tee_roots, clock.steady
+        ),
         authorities={config.authority},
     )

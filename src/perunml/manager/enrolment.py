@@ -2,7 +2,7 @@
 
 A TPM is asked to open a credential made for its EK and its AK's name, so the AK that is recorded is the one that the TPM
 of the certified EK holds: whoever swaps the AK between the two requests gets a credential for the other one. A machine
-without a TPM signs a nonce and is `simulated`. An answer, right or wrong, ends the enrolment.
+without a TPM signs a nonce and is `simulated`; a TEE answers with evidence bound to it. An answer, right or wrong, ends the enrolment.
 """
 
 from __future__ import annotations
@@ -11,14 +11,27 @@ import hmac
 import json
 import re
 import secrets
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy.dialects.sqlite import insert
 
-from perunml.api.enrolment import EnrolAnswer, EnrolChallenge, Enrolled, EnrolRequest, EnrolSimulated, EnrolTpm
+from perunml.api.enrolment import (
+    EnrolAnswer,
+    EnrolChallenge,
+    Enrolled,
+    EnrolRequest,
+    EnrolSimulated,
+    EnrolTee,
+    EnrolTpm,
+)
 from perunml.attesters.simulated import ENROL_LABEL
+from perunml.evidence.binding import binding
+from perunml.evidence.bundle import Bundle
 from perunml.evidence.codes import AK_CERTIFICATE
+from perunml.evidence.composite import identify
 from perunml.evidence.simulated.verify import machine_id
+from perunml.evidence.tpm.binder import verify_binder_key
 from perunml.evidence.tpm.cloud import verify_ak_certificate
 from perunml.evidence.tpm.credential import make_credential
 from perunml.evidence.tpm.ek import verify_ek
@@ -33,8 +46,9 @@ from perunml.manager.routing import Spec
 from perunml.manager.store import tables as t
 from perunml.manager.store.connection import Statement
 from perunml.manager.writer import Transaction
-from perunml.wire.canonical import canonical
+from perunml.wire.canonical import canonical, load_json
 from perunml.wire.codes import MALFORMED
+from perunml.wire.digests import digest
 from perunml.wire.errors import PerunError, refuse
 from perunml.wire.identity import PublicKey
 from perunml.wire.timestamps import format_time
@@ -42,6 +56,8 @@ from perunml.wire.timestamps import format_time
 CERTIFICATE_DAYS = 30
 """Of the client certificate: it serves challenge and release only, and enrolling again is one command."""
 SECRET_SIZE = 32
+MAX_ANSWER = 1024 * 1024
+"""Bytes of a TEE's evidence."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 _FIND = "SELECT operator, name, enrolments, ak, instance, void FROM machines WHERE id = :machine"
 _NAMED = "SELECT id FROM machines WHERE operator = :operator AND name = :name"
@@ -51,7 +67,7 @@ _RECORD = Statement(
         index_elements=["id"],
         set_={
             name: _row.excluded[name]
-            for name in ("ek", "ak", "key", "tls_key", "enrolments", "simulated", "tpm", "instance", "void")
+            for name in ("ek", "ak", "key", "tls_key", "enrolments", "simulated", "tpm", "instance", "void", "binder")
         },
     )
 )
@@ -72,13 +88,18 @@ def routes(services: Services) -> list[Spec]:
         ed25519_key(request.tls_key)
         if isinstance(request, EnrolTpm):
             return _begin_tpm(services, operator, request)
+        if isinstance(request, EnrolTee):
+            return _begin_tee(services, operator, request)
         return _begin_simulated(services, operator, request)
 
     async def answer(call: Call) -> Enrolled:
         message = EnrolAnswer.decode(call.body)
         begun = services.enrolments.take(call.params["enrolment"], call.caller.key)
-        _check_answer(begun, message.answer)
         now = services.clock.now()
+        if begun.machine:
+            _check_answer(begun, message.answer)
+        else:
+            begun = _identified(services, begun, message.answer, now)
         await services.writer.submit(lambda transaction: _record(services, transaction, begun, now))
         seconds = CERTIFICATE_DAYS * 86400
         return Enrolled(
@@ -105,6 +126,8 @@ def _begin_tpm(services: Services, operator: str, request: EnrolTpm) -> EnrolCha
         revocations=request.revocations,
     )
     ak = check_ak(request.ak_public)
+    if request.binder_public:
+        verify_binder_key(request.binder_public, request.binder_certify, request.binder_signature, ak)
     instance = ""
     if request.ak_certificate:
         instance = verify_ak_certificate(
@@ -127,6 +150,39 @@ def _begin_tpm(services: Services, operator: str, request: EnrolTpm) -> EnrolCha
     )
 
 
+def _begin_tee(services: Services, operator: str, request: EnrolTee) -> EnrolChallenge:
+    begun = _begin(services, operator, request, "", False, nonce=secrets.token_bytes(SECRET_SIZE))
+    return EnrolChallenge(
+        enrolment=services.enrolments.begin(begun), credential=b"", encrypted_secret=b"", nonce=begun.nonce
+    )
+
+
+def _identified(services: Services, begun: Enrolment, answer: bytes, now: int) -> Enrolment:
+    """What a TEE's evidence tells of its machine. One whose hardware tells no identity is named after the key that it enrols
+    with, and no agreement can pin it to hardware."""
+    bound = binding(
+        purpose="enrol",
+        nonce=begun.nonce,
+        role="host",
+        session_hpke="",
+        session_tls=begun.tls_key,
+        manager=services.keys.identity.public.text,
+        agreement="",
+        run="",
+        host="",
+        payload="",
+    )
+    with services.database.read() as connection:
+        endorsements = services.collateral.endorsements(connection)
+    bundle = Bundle.from_json(load_json(answer, limit=MAX_ANSWER))
+    found = identify(bundle, binding=bound, endorsements=endorsements, now=now)
+    machine = found.identity or "tee:" + digest(begun.tls_key.encode())
+    with services.database.read() as connection:
+        row = connection.run(_FIND, {"machine": machine}).first()
+    enrolments = row[2] if row else 0
+    return replace(begun, machine=machine, simulated=found.simulated, enrolments=enrolments)
+
+
 def _begin_simulated(services: Services, operator: str, request: EnrolSimulated) -> EnrolChallenge:
     machine = machine_id(PublicKey(request.key).text)
     begun = _begin(services, operator, request, machine, True, nonce=secrets.token_bytes(SECRET_SIZE))
@@ -138,7 +194,7 @@ def _begin_simulated(services: Services, operator: str, request: EnrolSimulated)
 def _begin(
     services: Services,
     operator: str,
-    request: EnrolTpm | EnrolSimulated,
+    request: EnrolTpm | EnrolTee | EnrolSimulated,
     machine: str,
     simulated: bool,
     *,
@@ -148,8 +204,8 @@ def _begin(
     instance: str = "",
 ) -> Enrolment:
     with services.database.read() as connection:
-        row = connection.run(_FIND, {"machine": machine}).first()
-        named = connection.run(_NAMED, {"operator": operator, "name": request.name}).scalar()
+        row = connection.run(_FIND, {"machine": machine}).first() if machine else None
+        named = connection.run(_NAMED, {"operator": operator, "name": request.name}).scalar() if machine else None
     _check_identity(row, named, operator, request.name, machine)
     ak, cleared = (request.ak_public, request.cleared) if isinstance(request, EnrolTpm) else (b"", False)
     if row is not None and not cleared:
@@ -170,6 +226,7 @@ def _begin(
         tpm=tpm,
         instance=instance,
         cleared=cleared,
+        binder=request.binder_public if isinstance(request, EnrolTpm) else b"",
     )
 
 
@@ -244,6 +301,7 @@ def _record(services: Services, transaction: Transaction, begun: Enrolment, now:
         boot_shared=0,
         tpm=begun.tpm,
         instance=begun.instance,
+        binder=begun.binder,
         void=canonical(sorted(void)).decode(),
     )
     body = {"name": begun.name, "operator": begun.operator, "simulated": begun.simulated, "tls_key": begun.tls_key}

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import insert
 
-from perunml.agreements.profiles import Simulated, alternatives
+from perunml.agreements.profiles import AnyProfile, alternatives
 from perunml.agreements.schema import Agreement
 from perunml.evidence.policy import Machine
 from perunml.manager.codes import TPM_CLEARED
@@ -16,6 +16,7 @@ from perunml.manager.http import outside
 from perunml.manager.library import Library
 from perunml.manager.store import tables as t
 from perunml.manager.store.connection import Connection, Statement
+from perunml.release.hosts import machines_of
 from perunml.wire.errors import refuse
 
 _MACHINE = "SELECT * FROM machines WHERE id = :machine"
@@ -55,10 +56,11 @@ class StoredMachine:
     tpm: str
     instance: str
     void: str
+    binder: bytes
 
     def enrolled(self, clock: Clock | None) -> Machine:
         """As evidence is judged against it."""
-        return Machine(self.id, self.simulated, self.ak, self.key, clock, self.ek, json.loads(self.tpm))
+        return Machine(self.id, self.simulated, self.ak, self.key, clock, self.ek, self.binder, json.loads(self.tpm))
 
     def approved_under(self, agreement: str) -> bool:
         """Whether the agreement (its digest) was not approved before the machine's TPM was cleared (K18)."""
@@ -94,24 +96,29 @@ def naming(library: Library, connection: Connection, machine: str) -> list[str]:
         digest
         for digest in digests
         if any(
-            machine in profile.machines
+            machine in named.split("+")
             for role in library.held(connection, digest).agreement.hosts.values()
             for profile in alternatives(role)
+            for listed in machines_of(profile)
+            for named in listed
         )
     ]
 
 
 def may_take(machine: StoredMachine, agreement: Agreement, job_name: str) -> bool:
-    """Whether the machine may ask for a run of the job: its operator's, and named by the role; a simulated role that
-    names none takes any simulated machine. What it proves, and all the rest, is for `decide`."""
+    """Whether the machine may ask for a run of the job: its operator's, and named by the role where that names any (a
+    simulated one only by a simulated role). What it proves, and all the rest, is for `decide`."""
     job = agreement.jobs.get(job_name)
     if job is None or agreement.party_of(machine.operator) != job.operator:
         return False
-    return any(
-        machine.id in profile.machines
-        or (not profile.machines and isinstance(profile, Simulated) and machine.simulated)
-        for profile in alternatives(agreement.hosts[job.hosts])
-    )
+    return any(_may_be(machine, profile) for profile in alternatives(agreement.hosts[job.hosts]))
+
+
+def _may_be(machine: StoredMachine, profile: AnyProfile) -> bool:
+    named = {identity for listed in machines_of(profile) for one in listed for identity in one.split("+")}
+    if named:
+        return machine.id in named
+    return profile.profile == "simulated" or not machine.simulated
 
 
 def read_clock(text: str) -> Clock | None:

@@ -114,18 +114,19 @@ class Enrolment:
     operator: str
     name: str
     tls_key: str
-    machine: str
+    machine: str  # empty for a TEE's, which its answer tells
     simulated: bool
     ek: bytes
     ak: bytes
     key: str
     secret: bytes  # of a TPM's credential
-    nonce: bytes  # for a simulated machine
+    nonce: bytes  # for a TEE or a simulated machine
     enrolments: int  # of this machine when this one began
     until: float
     tpm: str = "{}"  # claims of the EK's certificate, canonical
     instance: str = ""  # of a cloud
     cleared: bool = False  # the operator says that the TPM was
+    binder: bytes = b""  # TPM2B_PUBLIC of a binder key, certified
 
 
 class Enrolments:

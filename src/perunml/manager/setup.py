@@ -38,11 +38,14 @@ def init(
     simulated_ek_roots: Sequence[Path] = (),
     demand_revocations: bool = False,
     device: Device | None = None,
+    simulated_tee_roots: Sequence[Path] = (),
+    collateral_signers: Sequence[str] = (),
 ) -> str:
     """Make a manager in `folder` (made, or empty) that parties will reach at `url` (https://host:port); its identity's
     text. `custody` keeps its root key; bytes are a passphrase. `device` makes its evidence. EK roots are certificates, PEM or DER, besides those that are known (`evidence.tpm.roots`); a TPM under a simulated
     root is `simulated`, whatever it proves. With `demand_revocations` each EK's chain needs revocation lists in force: the
-    host's, or those that the operator keeps in ``revocations/*.crl``.
+    host's, or those that the operator keeps in ``revocations/*.crl``. A TEE or GPU under one of `simulated_tee_roots` (PEM or DER)
+    is `simulated`; `collateral_signers` are the identity keys whose bundles in ``collateral/*.json`` it is judged with.
 
     Raises `UsageError` (malformed: the url; folder_in_use: the folder is not empty), and what custody and device refuse. A crash leaves a folder without
     ``manager.json``, which is no manager's; make another."""
@@ -53,7 +56,15 @@ def init(
     if any(folder.iterdir()):
         raise refuse(FOLDER_IN_USE, "the folder is not empty", seen=str(folder))
     config = Config(
-        folder, url, _roots(vendor_roots), _roots(simulated_ek_roots), (), demand_revocations, device or Device()
+        folder,
+        url,
+        _roots(vendor_roots),
+        _roots(simulated_ek_roots),
+        (),
+        demand_revocations,
+        device or Device(),
+        tuple(root for path in simulated_tee_roots for root in split(Path(path).read_bytes())),
+        tuple(PublicKey(key).text for key in collateral_signers),
     )
     keeper = Passphrase(custody) if isinstance(custody, bytes) else custody
     root = os.urandom(ROOT_SIZE)
@@ -64,6 +75,7 @@ def init(
     write_file(folder / "tls.pem", tls_certificate(keys.tls_key(), url, now), 0o644)
     write_file(folder / "host-ca.pem", ca_certificate(keys.host_ca(), now), 0o644)
     config.blobs.mkdir(mode=0o700)
+    config.collateral.mkdir(mode=0o755)
     database = Database.create(config.database)
     with database.write() as connection:
         journal.begin(connection, keys)

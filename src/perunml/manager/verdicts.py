@@ -16,8 +16,9 @@ from perunml.evidence.appraise import appraise_unverified
 from perunml.evidence.binding import Purpose, binding
 from perunml.evidence.bundle import Bundle, TpmPart
 from perunml.evidence.codes import NO_BASELINE
+from perunml.evidence.endorsements import Endorsements
 from perunml.evidence.ima.state import LogState
-from perunml.evidence.judge import Judgement, judge, judge_new
+from perunml.evidence.judge import NO_ENDORSEMENTS, Judgement, judge, judge_new
 from perunml.evidence.policy import Policy
 from perunml.manager import machines
 from perunml.manager.codes import NONCE_MISMATCH
@@ -59,6 +60,7 @@ class Question:
     size: int
     judged_by: str
     now: int
+    endorsements: Endorsements = NO_ENDORSEMENTS
 
 
 async def read(services: Services, question: Callable[[Connection], T]) -> T:
@@ -104,7 +106,10 @@ def ask(
         known = (now_known[0], now_known[1], 0) if known is None else now_known
         log = 0
     size = min(max(log, offset), machine.log_size) if known else 0
-    return Question(machine, policies, known, size, held.agreement.digest, services.clock.now())
+    # asked only where a TEE or GPU is judged: a bundle that cannot be used stops those, and no TPM's release
+    judged = any(policy.tee is not None or policy.gpu is not None for policy in policies)
+    endorsements = services.collateral.endorsements(connection) if judged else NO_ENDORSEMENTS
+    return Question(machine, policies, known, size, held.agreement.digest, services.clock.now(), endorsements)
 
 
 async def answer(services: Services, question: Question, bundle: Bundle, bound: bytes) -> Judgement:
@@ -132,8 +137,9 @@ def keep(
     question: Question,
     judged: Judgement,
 ) -> None:
-    """Keep the state of an accepted log for the next renewal, when it is that of the log that is kept: the machine's row was
-    `before` that and is now `after`."""
+    """Of accepted evidence keep which collateral it was judged by, and the state of its log for the next renewal where that
+    log is the one that is kept: the machine's row was `before` that and is now `after`."""
+    services.collateral.remember(connection, judged.seen)
     boot, state = judged.appraisal.boot, judged.state
     if state is None or (after.boot, after.log_size) != (boot, state.size):
         return
@@ -161,7 +167,15 @@ def _judge_new(
 ) -> Judgement | None:
     machine = question.machine.enrolled(question.clock)
     for policy, state in states:
-        found = judge_new(bundle, machine=machine, policy=policy, binding=bound, now=question.now, state=state)
+        found = judge_new(
+            bundle,
+            machine=machine,
+            policy=policy,
+            binding=bound,
+            now=question.now,
+            state=state,
+            endorsements=question.endorsements,
+        )
         if found is not None:
             return found
     return None
@@ -173,7 +187,15 @@ def _judge(question: Question, log: bytes, bundle: Bundle, bound: bytes) -> Judg
         nothing = Reason(NO_BASELINE, "the agreement has nothing to judge this evidence by")
         return Judgement(appraise_unverified((nothing,), machine=machine), None, b"")
     for policy in question.policies:
-        found = judge(bundle, machine=machine, policy=policy, binding=bound, now=question.now, prior_log=log)
+        found = judge(
+            bundle,
+            machine=machine,
+            policy=policy,
+            binding=bound,
+            now=question.now,
+            prior_log=log,
+            endorsements=question.endorsements,
+        )
         if not found.appraisal.reasons:
             break
     return found

@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Iterator
 
 from perunml.agreements.jobs import AnyJob
-from perunml.agreements.profiles import AnyOf, AnyProfile, Simulated, alternatives
+from perunml.agreements.profiles import AllOf, AnyOf, AnyProfile, alternatives
 from perunml.agreements.schema import Agreement
 from perunml.evidence.codes import BINDING_MISMATCH
 from perunml.evidence.types import Appraisal
@@ -42,13 +42,13 @@ def good_enough(role: AnyProfile | AnyOf, role_name: str, appraisal: Appraisal) 
             _proved(appraisal),
         )
         met = list(profiles)  # a machine that none of them names is a second fault, said at once
-    if not any(_names(profile, appraisal.machine) for profile in met):
-        machines = sorted({machine for profile in met for machine in profile.machines})
+    if not any(_names(profile, appraisal) for profile in met):
+        machines = sorted({machine for profile in met for listed in machines_of(profile) for machine in listed})
         yield Reason(
             codes.MACHINE_NOT_AGREED,
             f"the agreement does not name this machine for {role_name}",
             ", ".join(machines),
-            appraisal.machine or "no machine",
+            "+".join(appraisal.identities) if appraisal.machine else "no machine",
         )
 
 
@@ -71,21 +71,31 @@ def fresh_boot(agreement: Agreement, job: AnyJob, usage: Usage) -> Iterator[Reas
         yield Reason(codes.BOOT_USED, "the machine has served another agreement since it booted", "a fresh boot", other)
 
 
+def machines_of(profile: AnyProfile) -> tuple[tuple[str, ...], ...]:
+    """The lists of machines of which a host must be on each: a profile's own, and those inside `all_of`."""
+    inside = [part.machines for part in profile.all_of] if isinstance(profile, AllOf) else []
+    return tuple(listed for listed in (profile.machines, *inside) if listed)
+
+
 def _meets(profile: AnyProfile, appraisal: Appraisal) -> bool:
     """What was achieved is what this profile names, under what the agreement names. `simulated` is met by a host that
-    went through the checks it imitates, and by a real TPM under the very baseline: never the other way round."""
+    went through the checks it imitates, and by real hardware under the very same rules: never the other way round."""
     if profile.judged_by != appraisal.baseline:
         return False
-    if not isinstance(profile, Simulated):
+    if profile.profile != "simulated":
         return appraisal.profile == profile.profile and not appraisal.imitates
     if appraisal.profile == "simulated":
         return appraisal.imitates == (profile.imitated or "tee")  # as evidence.policy.Policy reads a bare `simulated`
-    return appraisal.profile == profile.imitated == "measured"  # the baseline was compared above
+    return bool(profile.judged_by) and appraisal.profile == profile.imitated  # the rules were compared above
 
 
-def _names(profile: AnyProfile, machine: str) -> bool:
-    """`measured` always names machines; a profile without a list takes every enrolled machine of its operator."""
-    return bool(machine) and (machine in profile.machines or not profile.machines)
+def _names(profile: AnyProfile, appraisal: Appraisal) -> bool:
+    """`measured` always names machines; a profile without a list takes every enrolled machine of its operator. A pair of
+    identities wants both of them proven."""
+    proven = set(appraisal.identities)
+    return bool(appraisal.machine) and all(
+        any(set(machine.split("+")) <= proven for machine in listed) for listed in machines_of(profile)
+    )
 
 
 def _wanted(profile: AnyProfile) -> str:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from perunml.agreements.boards import in_words, satisfied
-from perunml.agreements.profiles import AnyOf, AnyProfile, allows_simulated, alternatives
+from perunml.agreements.profiles import AllOf, AnyOf, AnyProfile, allows_simulated, alternatives
 from perunml.agreements.schema import Agreement
 from perunml.evidence.baseline import Baseline
+from perunml.evidence.dcap.rules import SgxRules, TdxRules
+from perunml.evidence.nvidia.rules import GpuRules
 from perunml.evidence.policy import Policy
+from perunml.evidence.snp.rules import SnpRules
 from perunml.release import codes
-from perunml.wire.errors import refuse
+from perunml.wire.errors import PerunError, refuse
+
+READERS: Mapping[str, Callable[[Any], Any]] = {
+    "sgx": SgxRules.from_json,
+    "tdx": TdxRules.from_json,
+    "snp": SnpRules.from_json,
+    "gpu": GpuRules.from_json,
+}
+"""What reads a profile's rules, by kind."""
 
 
 def check_signed(agreement: Agreement, role: AnyProfile | AnyOf, signers: Mapping[str, frozenset[str]]) -> None:
@@ -47,5 +59,35 @@ def policy_for(role: AnyProfile | AnyOf, baselines: Mapping[str, Baseline]) -> l
                     seen=baseline.digest if baseline else "none",
                     command="perunml document push FILE",
                 )
-        found.append(Policy(profile.profile, profile.imitated, baseline, allows_simulated(profile)))
+        found.append(_policy(profile, baseline))
     return found
+
+
+def check_rules(agreement: Agreement) -> None:
+    """Raises `UsageError` (malformed, unknown_key) for rules of a TEE or of GPUs that cannot be read, naming where they stand. Who proposes an
+    agreement, and who takes it in, asks."""
+    for name, role in {**agreement.hosts, "the manager": agreement.manager.profile}.items():
+        for profile in alternatives(role):
+            for kind, rules in profile.rules.items():
+                try:
+                    READERS[kind](rules)
+                except PerunError as exc:
+                    reason = exc.reasons[0]
+                    what = f"{name}: {kind}: {reason.message}"
+                    raise refuse(reason.rule, what, expected=reason.expected, seen=reason.seen) from None
+
+
+def _policy(profile: AnyProfile, baseline: Baseline | None) -> Policy:
+    read = {kind: READERS[kind](rules) for kind, rules in profile.rules.items()}
+    gpu = read.pop("gpu", None)
+    (tee,) = read.values() or (None,)
+    return Policy(
+        profile.profile,
+        profile.imitated,
+        baseline,
+        allows_simulated(profile),
+        tee,
+        gpu,
+        profile.binder if isinstance(profile, AllOf) else "",
+        profile.judged_by,
+    )

@@ -138,6 +138,7 @@ machines = Table(
     Column(
         "void", Text, nullable=False, server_default="[]"
     ),  # canonical: agreements approved before its TPM was cleared
+    Column("binder", LargeBinary, nullable=False, server_default=text("X''")),  # TPM2B_PUBLIC, or empty
     Index("machine_name", "operator", "name", unique=True),
 )
 
@@ -277,3 +278,11 @@ checkpoint = Table(
     Column("note", Text, nullable=False),
 )
 """One row: the newest signed checkpoint."""
+
+collateral_seen = Table(
+    "collateral_seen",
+    metadata,
+    Column("name", String, primary_key=True),  # tdx:<FMSPC>, qe:tdx
+    Column("number", Integer, nullable=False),
+    Column("issued", Integer, nullable=False),  # seconds since 1970
+)

@@ -1,0 +1,215 @@
+"""Judges the parts of a bundle that TEEs and GPUs send, and whether a TPM beside them is of the same machine.
+
+Kinds of evidence do not know one another; here their findings meet, as plain values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from perunml.evidence.binding import gpu_nonce, tee_report_data
+from perunml.evidence.bundle import Bundle, SimulatedPart, TpmPart
+from perunml.evidence.codes import BINDING_MISMATCH, WRONG_PROFILE
+from perunml.evidence.dcap.appraise import appraise_sgx, appraise_tdx, dcap_claims
+from perunml.evidence.dcap.rules import SgxRules, TdxRules
+from perunml.evidence.dcap.verify import verify_dcap
+from perunml.evidence.endorsements import Endorsements, Seen
+from perunml.evidence.nvidia.appraise import appraise_gpus, gpu_claims
+from perunml.evidence.nvidia.rules import GpuRules
+from perunml.evidence.nvidia.verify import GpuReport, verify_gpu
+from perunml.evidence.parts import GpuPart, HclPart, SgxPart, SnpPart, TdxPart, TeePart
+from perunml.evidence.policy import PCR, TPM_KEY, VTPM, Machine, TeeRules
+from perunml.evidence.snp.appraise import appraise_snp, snp_claims
+from perunml.evidence.snp.rules import SnpRules
+from perunml.evidence.snp.verify import SnpReport, verify_snp
+from perunml.evidence.tee.codes import BINDER_MISMATCH, PART_MISSING, WRONG_DEVICE, WRONG_TEE
+from perunml.evidence.tpm.binder import verify_binder
+from perunml.evidence.types import Verified
+from perunml.wire.canonical import Json
+from perunml.wire.errors import PerunError, error, refuse
+from perunml.wire.rules import Reason
+
+BINDER_PCR = 15
+"""Where a TEE's key is measured when its machine boots: free for the system's use, and reset by nothing but a boot (PC Client
+Platform TPM Profile, 4.6.2)."""
+BINDER_BANK = "sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A bundle's parts by kind."""
+
+    tpm: TpmPart | None
+    simulated: SimulatedPart | None
+    tee: TeePart | None
+    gpus: tuple[GpuPart, ...]
+
+
+def sort_parts(bundle: Bundle) -> Parts:
+    """Raises `EvidenceRefusal` (wrong_profile): two TPMs, two TEEs, or a bare key's statement beside anything."""
+    tpms = [part for part in bundle.parts if isinstance(part, TpmPart)]
+    bare = [part for part in bundle.parts if isinstance(part, SimulatedPart)]
+    tees = [part for part in bundle.parts if isinstance(part, SgxPart | TdxPart | SnpPart | HclPart)]
+    gpus = tuple(part for part in bundle.parts if isinstance(part, GpuPart))
+    if len(tpms) > 1 or len(tees) > 1 or (bare and len(bundle.parts) > 1):
+        seen = ", ".join(part.as_json()["kind"] for part in bundle.parts)
+        raise refuse(WRONG_PROFILE, "evidence of several machines", expected="at most one TPM and one TEE", seen=seen)
+    return Parts(tpms[0] if tpms else None, bare[0] if bare else None, tees[0] if tees else None, gpus)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFindings:
+    """What a TEE, or the GPUs, were found to be.
+
+    identities  platform, chip or GPUs that were proven
+    simulated   a development root vouches for it
+    reasons     why it is not good enough under the rules
+    claims      what it shows
+    seen        the collateral that it was judged by
+    """
+
+    identities: tuple[str, ...]
+    simulated: bool
+    reasons: tuple[Reason, ...]
+    claims: Json
+    seen: Mapping[str, Seen] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """Whose hardware made authentic evidence for a binding: what an enrolment records. `identity` is empty where the hardware
+    tells none."""
+
+    identity: str
+    simulated: bool
+    claims: Json
+
+
+def identify(bundle: Bundle, *, binding: bytes, endorsements: Endorsements, now: int) -> Identified:
+    """Whose TEE this is, whatever it runs: no profile is asked, for enrolment gives no right. Raises `EvidenceRefusal`:
+    part_missing, binding_mismatch, whatever makes the evidence not authentic."""
+    parts = sort_parts(bundle)
+    if parts.tee is None:
+        raise refuse(PART_MISSING, "a TEE's evidence is needed", expected="sgx, tdx or snp", seen="none")
+    found = _verify(parts.tee, endorsements, now)
+    wanted = tee_report_data(binding, getattr(parts.tee, "key", ""))
+    if not hmac.compare_digest(found.value.report_data, wanted):
+        seen = found.value.report_data.hex()
+        raise refuse(BINDING_MISMATCH, "the report was made for another exchange", expected=wanted.hex(), seen=seen)
+    claims = snp_claims(found) if isinstance(found.value, SnpReport) else dcap_claims(found)
+    return Identified(found.value.platform, found.value.simulated, claims)
+
+
+def judge_tee(
+    part: TeePart | None, rules: TeeRules, binding: bytes, endorsements: Endorsements, now: int
+) -> DeviceFindings:
+    """The TEE's part, verified and appraised. Raises `EvidenceRefusal` where it is not authentic."""
+    if part is None:
+        raise refuse(PART_MISSING, "the profile demands a TEE's evidence", expected=_kind(rules), seen="none")
+    if not isinstance(part, _PART_OF[type(rules)]):
+        raise refuse(WRONG_TEE, "evidence of another TEE", expected=_kind(rules), seen=str(part.as_json()["kind"]))
+    found = _verify(part, endorsements, now)
+    told = tee_report_data(binding, getattr(part, "key", ""))
+    if isinstance(rules, SnpRules):
+        reasons = appraise_snp(found, rules, report_data=told, endorsements=endorsements, now=now)
+    elif isinstance(rules, SgxRules):
+        reasons = appraise_sgx(found, rules, report_data=told, endorsements=endorsements, now=now)
+    else:
+        reasons = appraise_tdx(found, rules, report_data=told, endorsements=endorsements, now=now, boot=None)
+    value = found.value
+    claims = snp_claims(found) if isinstance(rules, SnpRules) else dcap_claims(found)
+    seen = {} if isinstance(value, SnpReport) else value.collateral
+    return DeviceFindings(_given(value.platform), value.simulated, reasons, claims, seen)
+
+
+def _verify(part: TeePart, endorsements: Endorsements, now: int) -> Any:
+    """`Verified` of the part's report, whatever its kind."""
+    if isinstance(part, SnpPart):
+        return verify_snp(part.report, part.certificates, endorsements, now=now)
+    if isinstance(part, SgxPart):
+        return verify_dcap(part.quote, "sgx", endorsements, now=now)
+    if isinstance(part, TdxPart):
+        return verify_dcap(part.quote, "tdx", endorsements, now=now)
+    raise refuse(WRONG_TEE, "a cloud's report is judged with its TPM's quote", expected="sgx, tdx or snp", seen="hcl")
+
+
+def judge_gpus(
+    parts: Sequence[GpuPart], rules: GpuRules, binding: bytes, endorsements: Endorsements, now: int
+) -> DeviceFindings:
+    """The GPUs' parts, verified and appraised together. Raises `EvidenceRefusal` where one is not authentic."""
+    if not parts:
+        raise refuse(PART_MISSING, "the profile demands GPUs' evidence", expected="gpu", seen="none")
+    nonce = gpu_nonce(binding)
+    failed: list[Reason] = []
+    found: list[Verified[GpuReport]] = []
+    for part in parts:
+        try:
+            found.append(verify_gpu(part, endorsements, nonce=nonce, now=now))
+        except PerunError as exc:
+            failed.extend(exc.reasons)
+    if failed:
+        raise error(failed)
+    reasons = appraise_gpus(found, rules, endorsements=endorsements, now=now)
+    identities = tuple(sorted({gpu.value.platform for gpu in found}))
+    return DeviceFindings(
+        identities,
+        any(gpu.value.simulated for gpu in found),
+        reasons,
+        gpu_claims(found, endorsements=endorsements, now=now),
+    )
+
+
+def binder_reasons(
+    binder: str, tpm: TpmPart, tee: TeePart | None, machine: Machine, binding: bytes
+) -> Iterator[Reason]:
+    """Why TPM and TEE are not shown to be of one machine; `tpm`'s quote is verified. ``machines`` is for `decide`, which knows
+    the agreed pairs."""
+    if binder == TPM_KEY:
+        try:
+            verify_binder(machine.binder, tpm.binder, binding, tpm.pcrs)
+        except PerunError as exc:
+            yield from exc.reasons
+    elif binder == PCR:
+        key = getattr(tee, "key", "")
+        if not key:
+            yield Reason(BINDER_MISMATCH, "the TEE shows no key that the TPM could have measured", expected="a key")
+            return
+        wanted = binder_pcr(key)
+        seen = tpm.pcrs.get(BINDER_BANK, {}).get(BINDER_PCR, b"")
+        if not hmac.compare_digest(seen, wanted):
+            what = f"PCR {BINDER_PCR} ({BINDER_BANK}) is not the measurement of this TEE's key"
+            yield Reason(BINDER_MISMATCH, what, expected=wanted.hex(), seen=seen.hex() or "not quoted")
+
+
+def binder_pcr(key: str) -> bytes:
+    """The value of PCR 15 after the TEE's key was measured into it, once and as the only thing: SHA-256(32 zeros ‖
+    SHA-256(the key's text))."""
+    return hashlib.sha256(bytes(32) + hashlib.sha256(key.encode()).digest()).digest()
+
+
+def device_reasons(machine: Machine, tee: DeviceFindings) -> Iterator[Reason]:
+    """A TEE that was enrolled by its hardware's identity shows the same one."""
+    if machine.id.startswith(("platform:", "chip:")) and machine.id not in tee.identities:
+        seen = ", ".join(tee.identities) or "none"
+        yield Reason(WRONG_DEVICE, "evidence of another platform than the enrolled one", expected=machine.id, seen=seen)
+
+
+def _given(identity: str) -> tuple[str, ...]:
+    return (identity,) if identity else ()
+
+
+_PART_OF: Mapping[type, type] = {SgxRules: SgxPart, TdxRules: TdxPart, SnpRules: SnpPart}
+
+
+def _kind(rules: TeeRules) -> str:
+    return {SgxRules: "sgx", TdxRules: "tdx", SnpRules: "snp"}[type(rules)]
+
+
+__all__ = [
+    "BINDER_PCR", "VTPM", "DeviceFindings", "Parts", "binder_pcr", "binder_reasons", "device_reasons", "judge_gpus", "judge_tee",
+    "sort_parts",
+]  # fmt: skip

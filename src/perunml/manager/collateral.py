@@ -1,0 +1,112 @@
+"""The vendors' collateral that a manager judges TEEs and GPUs with: signed bundles in its folder, and the newest that was ever
+judged by.
+
+``collateral/*.json`` are DSSE envelopes of kind ``Collateral``; one that none of the admitted
+signers signed is refused when it is read. Whatever a bundle holds is signed by its vendor as well, and is judged so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.dialects.sqlite import insert
+
+from perunml.evidence.endorsements import Collateral, Endorsements, Seen
+from perunml.manager.codes import COLLATERAL_UNSIGNED
+from perunml.manager.store import tables as t
+from perunml.manager.store.connection import Connection, Statement
+from perunml.wire.canonical import load_json
+from perunml.wire.dsse import Envelope
+from perunml.wire.errors import PerunError, refuse
+from perunml.wire.identity import PublicKey
+
+KIND = "Collateral"
+LOOK_EVERY = 2.0
+"""Seconds between two looks at the folder."""
+MAX_BUNDLE = 64 * 1024 * 1024
+"""Bytes of a bundle: a fleet's certificates and manifests."""
+_SEEN = "SELECT name, number, issued FROM collateral_seen"
+_row = insert(t.collateral_seen)
+_REMEMBER = Statement(
+    _row.on_conflict_do_update(
+        index_elements=["name"],
+        set_={"number": _row.excluded.number, "issued": _row.excluded.issued},
+        where=(t.collateral_seen.c.number < _row.excluded.number)
+        | ((t.collateral_seen.c.number == _row.excluded.number) & (t.collateral_seen.c.issued < _row.excluded.issued)),
+    )
+)
+Stamp = tuple[tuple[str, int, int], ...]
+
+
+class CollateralStore:
+    """`folder` is looked at again, at most every `LOOK_EVERY` seconds by `steady`: a new bundle needs no restart."""
+
+    def __init__(
+        self, folder: Path, signers: Sequence[str], simulated_roots: Sequence[bytes], steady: Callable[[], float]
+    ) -> None:
+        self._folder, self._steady = folder, steady
+        self._signers = [PublicKey(text) for text in signers]
+        self._simulated = tuple(simulated_roots)
+        self._stamp: Stamp | None = None
+        self._looked = float("-inf")
+        self._collateral = Collateral()
+        self._refused: PerunError | None = None
+
+    def endorsements(self, connection: Connection) -> Endorsements:
+        """What evidence is judged with now. Raises `EvidenceRefusal` or `UsageError` for a bundle that cannot be used
+        (collateral_unsigned, malformed): what is there is wrong, and nothing is judged by half of it."""
+        self._look()
+        if self._refused is not None:
+            raise self._refused
+        seen = {str(name): Seen(int(number), int(issued)) for name, number, issued in connection.run(_SEEN).all()}
+        return Endorsements(self._collateral, self._simulated, seen)
+
+    def remember(self, connection: Connection, seen: Mapping[str, Seen]) -> None:
+        """Never to be judged by anything older again."""
+        for name, newest in seen.items():
+            _REMEMBER.run(connection, name=name, number=newest.number, issued=newest.issued)
+
+    def _look(self) -> None:
+        now = self._steady()
+        if now < self._looked + LOOK_EVERY:
+            return
+        self._looked = now
+        stamp = self._stamped()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._collateral, self._refused = self._read([Path(name) for name, _, _ in stamp]), None
+        except PerunError as exc:
+            self._refused = exc
+
+    def _stamped(self) -> Stamp:
+        if not self._folder.is_dir():
+            return ()
+        stats = [(path, path.stat()) for path in sorted(self._folder.glob("*.json"))]
+        return tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in stats)
+
+    def _read(self, paths: Sequence[Path]) -> Collateral:
+        bundles = sorted((self._bundle(path) for path in paths), key=lambda bundle: -bundle.made)
+        if not bundles:
+            return Collateral()
+        lists: dict[str, Any] = {
+            name: tuple(dict.fromkeys(item for bundle in bundles for item in getattr(bundle, name)))
+            for name in ("dcap", "certificates", "crls", "rims", "ocsp")
+        }
+        return Collateral(bundles[0].made, **lists)
+
+    def _bundle(self, path: Path) -> Collateral:
+        with path.open("rb") as file:
+            envelope = Envelope.from_json(load_json(file.read(MAX_BUNDLE * 2), limit=MAX_BUNDLE * 2))
+        try:
+            body = envelope.open(KIND, self._signers, limit=MAX_BUNDLE)
+        except PerunError as exc:
+            raise refuse(
+                COLLATERAL_UNSIGNED,
+                f"{path.name}: {exc.reasons[0].message}",
+                expected=", ".join(k.text for k in self._signers),
+            ) from None
+        return Collateral.from_json({name: value for name, value in body.items() if name not in ("apiVersion", "kind")})
