@@ -38,3 +38,8 @@ PARSERS_DISAGREE = evidence_rule(
     "Two independent readers of the quote do not see the same in it, so neither is believed.",
     "The host collects fresh evidence: `perunml host run`; who sees it again reports it with the quote, for no honest machine makes one.",
 )
+QUOTE_REFUSED = evidence_rule(
+    "quote_refused",
+    "The library that verifies Intel's quotes refuses this one for a reason that has no code of its own.",
+    "Whoever sees this reports it with what was seen; the host quotes again: `perunml host run`.",
+)

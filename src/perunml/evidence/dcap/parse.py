@@ -34,6 +34,10 @@ _HEADER = Struct("<HHIHH16s20s")
 _SGX_BODY = Struct("<16sI12s16s16s32s32s32s32s64sHHH42s16s64s")
 _TD10 = Struct("<16s48s48s8s8s8s48s48s48s48s48s48s48s48s64s")
 _TD15_MORE = Struct("<16s48s")
+POINT = 64
+"""Bytes of a signature's r ‖ s, and of a P-256 point's x ‖ y."""
+_REPORT_DATA = 64
+_TD_VARYING = 4 * 48 + _REPORT_DATA
 BODY_TYPES = {2: False, 3: True}
 """Version 5's body types: TD report 1.0, and 1.5 with two more fields; 1 is SGX's, which nobody quotes in version 5."""
 DEBUG = 1 << 1
@@ -96,6 +100,9 @@ class RawQuote:
     """What a quote holds, nothing of it believed.
 
     signed     the bytes that the attestation key signs: header and body
+    varying    where in `signed` that stands which differs between quotes of one TEE: RTMRs and report data, report data alone
+    signature  r ‖ s
+    certified  all that says whose signature it is: attestation key (x ‖ y first), QE's report, PCK chain
     quote      the quote's own bytes, without padding
     pck_chain  the PCK certificate chain in PEM
     """
@@ -107,8 +114,16 @@ class RawQuote:
     user_data: bytes
     body: SgxBody | TdxBody
     signed: bytes
+    varying: slice
+    signature: bytes
+    certified: bytes
     quote: bytes
     pck_chain: bytes
+
+    @property
+    def constant(self) -> bytes:
+        """`signed` without what varies."""
+        return self.signed[: self.varying.start] + self.signed[self.varying.stop :]
 
 
 class _Reader:
@@ -157,7 +172,9 @@ def parse_quote(data: bytes) -> RawQuote:
     if end > len(reader.data) - reader.at:
         raise _bad("the signature data are cut off")
     end += reader.at
-    reader.take(64 + 64, "the signature and its key")
+    signature = reader.take(POINT, "the signature")
+    certified = reader.at
+    reader.take(POINT, "the attestation key")
     if version == 3:
         chain = _qe(reader)
     else:
@@ -174,7 +191,13 @@ def parse_quote(data: bytes) -> RawQuote:
     padding = reader.data[end:]
     if len(padding) > MAX_PADDING or any(padding):
         raise _bad(f"{len(padding)} bytes follow the quote, and they are no padding")
-    return RawQuote(tee, version, qe_svn, pce_svn, user_data, body, signed, reader.data[:end], chain)
+    # report data come last; TD reports 1.5 have two more fields after them
+    last = len(signed) - (_TD15_MORE.size if isinstance(body, TdxBody) and body.mr_service_td else 0)
+    varying = slice(last - (_TD_VARYING if tee == TDX else _REPORT_DATA), last)
+    return RawQuote(
+        tee, version, qe_svn, pce_svn, user_data, body, signed, varying, signature, reader.data[certified:end],
+        reader.data[:end], chain,
+    )  # fmt: skip
 
 
 def _body(reader: _Reader, tee: str, version: int) -> SgxBody | TdxBody:
@@ -216,7 +239,7 @@ def _sgx(reader: _Reader) -> SgxBody:
 
 def _qe(reader: _Reader) -> bytes:
     """The QE's report, its signature and authentication data, then the PCK chain."""
-    reader.take(_SGX_BODY.size + 64, "the QE's report")
+    reader.take(_SGX_BODY.size + POINT, "the QE's report")
     reader.sized(2, MAX_AUTH, "the QE's authentication data")
     kind = reader.number(2, "the certification data")
     if kind != PCK_CHAIN:
