@@ -20,7 +20,7 @@ from perunml.evidence.nvidia.codes import (
     NVSWITCH_MISSING,
 )
 from perunml.evidence.nvidia.compare import Compared, compare, missing_reasons
-from perunml.evidence.nvidia.ocsp import GOOD, Answer
+from perunml.evidence.nvidia.ocsp import GOOD, UNKNOWN, Answer
 from perunml.evidence.nvidia.rules import OCSP, GpuRules, version_key
 from perunml.evidence.nvidia.verify import GpuReport
 from perunml.evidence.tee.codes import COLLATERAL_EXPIRED, DEBUG_ENABLED, REVOCATION_MISSING
@@ -123,14 +123,15 @@ def _references(report: GpuReport, compared: Compared, rules: GpuRules, now: int
 
 def _revocation(answers: Sequence[Answer | None], rules: GpuRules, now: int) -> list[Reason]:
     """Whether every certificate has an answer that says good and is in force: until its own nextUpdate, or, where the profile
-    says how old one may be, that long after its thisUpdate. A responder that is down is no excuse beyond that."""
+    says how old one may be, that long after its thisUpdate. A responder that is down is no excuse beyond that. One that is revoked
+    was told before."""
     found = []
     for answer in answers:
         if answer is None:
             found.append(Reason(REVOCATION_MISSING, "OCSP says nothing about a certificate of the chain"))
-        elif answer.status != GOOD:
+        elif answer.status == UNKNOWN:
             found.append(Reason(REVOCATION_MISSING, "OCSP knows nothing of a certificate", seen=answer.subject))
-        elif (until := _in_force_until(answer, rules)) is None or until < now:
+        elif answer.status == GOOD and ((until := _in_force_until(answer, rules)) is None or until < now):
             expected = format_time(until) if until is not None else "an answer with a date"
             why = f"OCSP's answer about {answer.subject} is too old"
             found.append(Reason(COLLATERAL_EXPIRED, why, expected=expected, seen=format_time(now)))

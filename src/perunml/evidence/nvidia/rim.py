@@ -109,6 +109,8 @@ def _parser(etree: Any) -> Any:
 
 
 def _parse(etree: Any, data: bytes) -> Any:
+    if b"\0" in data:
+        raise _bad("it is not in UTF-8")
     if b"<!" in data.replace(b"<!--", b"") or b"<?" in data.removeprefix(b"<?xml "):
         raise _bad("it has a DTD, CDATA or processing instructions")
     try:
