@@ -45,9 +45,9 @@ def refused(call: Any, *args: Any, **kwargs: Any) -> list[str]:
     return [reason.code for reason in caught.value.reasons]
 
 
-def known(ca: DevelopmentCa, kind: str) -> Trust:
+def known(ca: DevelopmentCa, kind: str, vendor: str = "Acme") -> Trust:
     """Trust in the CA's root by its fingerprint, as if it were a vendor's."""
-    return Trust(known={parse_certificate(ca.root).fingerprint: Root("Acme", "Acme root", kind)})
+    return Trust(known={parse_certificate(ca.root).fingerprint: Root(vendor, f"{vendor} root", kind)})
 
 
 def verified(tpm: ForgedTpm, trust: Trust, **changes: Any) -> EkIdentity:
@@ -440,6 +440,7 @@ GCE_EXTENSION = bytes([0x30, len(_GCE)]) + _GCE
 
 def cloud(tpm: ForgedTpm, **changes: Any) -> CloudInstance:
     how = {"kind": VIRTUAL, "expected": "", "key": None, "subject": "TPM", "usage": None, "signing": True} | changes
+    vendor = how.get("vendor", "Google Cloud" if how["subject"] == "TPM" else "Microsoft Azure")
     extension = (GCE_INSTANCE, GCE_EXTENSION) if how["subject"] == "TPM" else None
     usage = x509.ObjectIdentifier(how["usage"]) if how["usage"] else None
     certificate = tpm.ca.certify(
@@ -453,7 +454,7 @@ def cloud(tpm: ForgedTpm, **changes: Any) -> CloudInstance:
         certificate,
         [*tpm.ca.chain, tpm.ca.root],
         parse_public(tpm.ak_public),
-        trust=known(tpm.ca, how["kind"]),
+        trust=known(tpm.ca, how["kind"], vendor),
         now=NOW,
         expected=how["expected"],
     )
@@ -475,6 +476,9 @@ def test_k17_an_attestation_keys_certificate_names_its_instance() -> None:
         {"key": ec.generate_private_key(ec.SECP256R1()).public_key()},
         {"signing": False},
         {"kind": DISCRETE},
+        {"vendor": "Alibaba Cloud"},
+        {"vendor": "Microsoft Azure"},
+        {"vendor": "Google Cloud", "subject": "66f962d2e762.ConfidentialVM.Azure.windows.net", "usage": AK_USAGE},
         {"subject": "web.example.org"},
         {"subject": "66f962d2e762.ConfidentialVM.Azure.windows.net"},
         {"subject": "x.y.ConfidentialVM.Azure.windows.net", "usage": AK_USAGE},
@@ -485,6 +489,9 @@ def test_k17_an_attestation_keys_certificate_names_its_instance() -> None:
         "other key",
         "not signing",
         "no cloud",
+        "some cloud's root",
+        "another cloud's root",
+        "the other way round",
         "no instance",
         "no usage",
         "subdomain",

@@ -145,6 +145,22 @@ def test_k17_a_machine_stays_the_cloud_instance_that_it_was_enrolled_as(world: W
     assert world.enrol(operator, "cloud", tpm, **instance(tpm, 1)).machine == tpm.machine
 
 
+def test_k17_a_simulated_clouds_word_makes_a_vendors_tpm_simulated(
+    world: World, operator: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """K17: the instance would be told to owners beside a real TPM, and anybody with a development CA names it."""
+    ca, cloud = DevelopmentCa("Acme"), ForgedTpm()
+    tpm = ForgedTpm(ca=ca)
+    known = {**KNOWN_ROOTS, parse_certificate(ca.root).fingerprint: Root("Acme", "Acme root", DISCRETE)}
+    monkeypatch.setattr("perunml.evidence.tpm.chain.KNOWN_ROOTS", known)
+    tpm.ca = cloud.ca
+    told = instance(tpm, 1)
+    tpm.ca = ca
+    host = world.enrol(operator, "mixed", tpm, ek_chain=[*ca.chain, ca.root], **told)
+    assert kept(world, host.machine).instance == "gce:p/z/1"
+    assert host.enrolled.simulated
+
+
 def another_ak(tpm: ForgedTpm) -> None:
     """The TPM gets another attestation key, as after a change of its seeds."""
     tpm._ak = new_key("p256")

@@ -128,18 +128,20 @@ def _begin_tpm(services: Services, operator: str, request: EnrolTpm) -> EnrolCha
     ak = check_ak(request.ak_public)
     if request.binder_public:
         verify_binder_key(request.binder_public, request.binder_certify, request.binder_signature, ak)
-    instance = ""
+    instance, simulated = "", identity.simulated
     if request.ak_certificate:
-        instance = verify_ak_certificate(
+        found = verify_ak_certificate(
             request.ak_certificate, request.ak_chain, ak.public, trust=trust, now=now, revocations=request.revocations
-        ).name
+        )
+        # a vendor's TPM does not make true what a simulated cloud says of it
+        instance, simulated = found.name, simulated or found.simulated
     secret = secrets.token_bytes(SECRET_SIZE)
     begun = _begin(
         services,
         operator,
         request,
         identity.machine,
-        identity.simulated,
+        simulated,
         secret=secret,
         tpm=canonical(identity.claims()).decode(),
         instance=instance,

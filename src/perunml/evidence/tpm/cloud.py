@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perunml.evidence.codes import AK_CERTIFICATE
 from perunml.evidence.tpm.certificate import DIGITAL_SIGNATURE, Certificate, parse_certificate
@@ -24,6 +24,8 @@ AK_USAGE = "2.23.133.8.3"
 """tcg-kp-AIKCertificate."""
 GCE_INSTANCE = "1.3.6.1.4.1.11129.2.1.21"
 """Google's extension: zone, project's number and id, instance's id and name, security properties."""
+VENDORS = {"gce": "Google Cloud", "azure": "Microsoft Azure"}
+"""Whose root may vouch for a provider's instances: one cloud says nothing of another's."""
 _UTF8 = 0x0C
 _AZURE = re.compile(r"([0-9a-z-]{1,64})\.[A-Za-z]{1,32}\.Azure\.windows\.net")
 _COMMON_NAME = "2.5.4.3"
@@ -32,12 +34,13 @@ _COMMON_NAME = "2.5.4.3"
 @dataclass(frozen=True, slots=True)
 class CloudInstance:
     """`provider` is ``gce`` or ``azure``, `instance` the provider's id for the virtual machine; `project` and `zone` where
-    they are told."""
+    they are told; `simulated` where the root that vouches for it stands for no cloud."""
 
     provider: str
     instance: str
     project: str = ""
     zone: str = ""
+    simulated: bool = False
 
     @property
     def name(self) -> str:
@@ -80,10 +83,15 @@ def verify_ak_certificate(
     path = find_path(leaf, chain, trust)
     if path is not None and path.root.kind not in (VIRTUAL, SIMULATED):
         reasons.append(Reason(AK_CERTIFICATE, "certified by no cloud", seen=path.root.vendor))
+    elif path is not None and found is not None and path.root.kind == VIRTUAL:
+        whose, seen = VENDORS[found.provider], path.root.vendor
+        if seen != whose:
+            reasons.append(Reason(AK_CERTIFICATE, "certified by another cloud's root", expected=whose, seen=seen))
     reasons.extend(path_reasons(path, leaf, AK_USAGE, trust, revocations, now))
     if reasons or found is None:
         raise error(reasons)
-    return found
+    assert path is not None  # else there is a reason
+    return replace(found, simulated=path.root.kind == SIMULATED)
 
 
 def read_instance(leaf: Certificate) -> CloudInstance | None:
