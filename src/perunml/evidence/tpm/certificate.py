@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from perunml.evidence.codes import NON_CANONICAL
 from perunml.evidence.pem import CERTIFICATE, unarmoured
-from perunml.evidence.tpm.der import BIT_STRING, BOOLEAN, INTEGER, NULL, OCTET_STRING, SEQUENCE, Der
+from perunml.evidence.tpm.der import BIT_STRING, BOOLEAN, INTEGER, NULL, OCTET_STRING, SEQUENCE, Der, is_longer
 from perunml.evidence.tpm.names import MANUFACTURER, MODEL, VERSION, attributes, readable
 from perunml.wire.errors import refuse
 
@@ -141,7 +141,9 @@ def _signed_part(
     if version is not None and version.body not in (b"\x02\x01\x01", b"\x02\x01\x02"):
         raise reader.bad("an unknown version")
     serial = reader.next(INTEGER).body
-    if not serial or serial[0] & 0x80 or serial == b"\0" or len(serial) > 20:
+    if not serial:
+        raise reader.bad("an INTEGER of no bytes")
+    if serial[0] & 0x80 or serial == b"\0" or is_longer(serial) or len(serial) > 20:
         quirks.append("serial")  # RFC 5280 wants 1 to 20 bytes, positive; it is only compared, never counted with
     inner = reader.next(SEQUENCE)
     if inner.body[:1] != b"\x06":
@@ -236,7 +238,7 @@ def _basic_constraints(value: bytes | None) -> tuple[bool | None, int | None]:
     reader.end()
     if length is None:
         return ca, None
-    if not length.body or length.body[0] & 0x80 or len(length.body) > 2:
+    if not length.body or length.body[0] & 0x80 or len(length.body) > 2 or is_longer(length.body):
         raise outer.bad("a path length out of bounds")
     return ca, int.from_bytes(length.body)
 
@@ -249,6 +251,8 @@ def _key_usage(value: bytes | None) -> int | None:
     reader.end()
     if not 2 <= len(body) <= 3 or body[0] > 7:
         raise reader.bad("not a BIT STRING of nine bits at most")
+    if body[-1] & (1 << body[0]) - 1:
+        raise reader.bad("bits that are set and said to be unused")
     return body[1]
 
 
@@ -263,6 +267,8 @@ def _usages(value: bytes | None) -> tuple[str, ...]:
         found.append(reader.oid())
         if len(found) > MAX_USAGES:
             raise reader.bad("too many usages")
+    if not found:
+        raise reader.bad("no usage")  # as if there were no such extension: that would allow every one
     return tuple(found)
 
 

@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from perunml.evidence.codes import EK_CERTIFICATE, EK_CHAIN, EK_EXPIRED, EK_REVOKED, REVOCATION_UNKNOWN, WEAK_SCHEME
 from perunml.evidence.tpm.certificate import (
@@ -33,9 +33,11 @@ from perunml.wire.rules import Reason
 MAX_CHAIN = 8
 """Certificates between leaf and root; vendors have up to four."""
 MIN_RSA = 2048
+MIN_ECC = 256
 MIN_HASH = 32
 """Bytes: SHA-256."""
 ANY_USAGE = "2.5.29.37.0"
+NAME_CONSTRAINTS = "2.5.29.30"
 _KNOWN_EXTENSIONS = {
     BASIC_CONSTRAINTS,
     KEY_USAGE,
@@ -163,8 +165,12 @@ def _certificate_reasons(certificate: Certificate, depth: int, last: int, usage:
     if depth == 0:
         return
     key = certificate.key()
-    if isinstance(key, rsa.RSAPublicKey) and key.key_size < MIN_RSA:
-        yield Reason(WEAK_SCHEME, f"a small key: {name}", expected=f"{MIN_RSA} bits", seen=f"{key.key_size} bits")
+    least = MIN_RSA if isinstance(key, rsa.RSAPublicKey) else MIN_ECC
+    if isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey) and key.key_size < least:
+        yield Reason(WEAK_SCHEME, f"a small key: {name}", expected=f"{least} bits", seen=f"{key.key_size} bits")
+    if NAME_CONSTRAINTS not in certificate.critical and NAME_CONSTRAINTS in dict(certificate.extensions):
+        # it must be critical (RFC 5280, 4.2.1.10) and would be refused above: its issuer's slip does not widen it
+        yield Reason(EK_CERTIFICATE, f"limited to names, which are not looked at: {name}", seen=NAME_CONSTRAINTS)
     if not certificate.ca:
         yield Reason(EK_CHAIN, f"not a CA: {name}")
     elif certificate.path_length is not None and depth - 1 > certificate.path_length:

@@ -16,8 +16,8 @@ from perunml.evidence.tpm.certificate import (
     read_extensions,
     verify_signed,
 )
-from perunml.evidence.tpm.der import GENERALIZED_TIME, INTEGER, SEQUENCE, UTC_TIME, Der
-from perunml.evidence.tpm.names import same_name
+from perunml.evidence.tpm.der import GENERALIZED_TIME, INTEGER, SEQUENCE, UTC_TIME, Der, magnitude
+from perunml.evidence.tpm.names import attributes, same_name
 from perunml.wire.errors import refuse
 
 MAX_CRL = 1024 * 1024
@@ -26,13 +26,16 @@ MAX_GIVEN = 256 * 1024
 """Bytes of all lists that a host sends: read in a twentieth of a second. The operator's own may be larger."""
 MAX_CRLS = 16
 """Lists given for one chain: one per issuer, and as many to spare."""
+NARROWING = frozenset({"2.5.29.27", "2.5.29.28"})
+"""deltaCRLIndicator, issuingDistributionPoint: they narrow a list also where its issuer forgot to call them critical."""
 STRONG = 32
 """Bytes of a hash that may vouch for a list being the newest."""
 
 
 @dataclass(frozen=True, slots=True)
 class RevocationList:
-    """One list. `serials` are as in certificates; times in seconds since 1970, `next_update` 0 where it has none."""
+    """One list. `serials` are magnitudes (`der`); times in seconds since 1970, `next_update` 0 where it has none; `partial`:
+    an extension narrows what it tells (one that is critical, or one of those that must be)."""
 
     tbs: bytes
     algorithm: str
@@ -41,7 +44,7 @@ class RevocationList:
     this_update: int
     next_update: int
     serials: frozenset[bytes]
-    critical: tuple[str, ...]
+    partial: bool
 
     def by(self, issuer: Certificate) -> bool:
         """Whether this issuer signed it and may sign lists."""
@@ -52,11 +55,10 @@ class RevocationList:
         )
 
     def complete(self, now: int) -> bool:
-        """Whether it is in force, and nothing in it narrows what it tells (a critical extension: a list of some
-        certificates only, or of changes only)."""
+        """Whether it is in force, and nothing in it narrows what it tells (to some certificates, or to changes)."""
         return (
             self.this_update <= now <= self.next_update
-            and not self.critical
+            and not self.partial
             and SIGNATURES[self.algorithm][1].digest_size >= STRONG
         )
 
@@ -81,18 +83,19 @@ def parse_crl(data: bytes) -> RevocationList:
     if reader.next(SEQUENCE).raw != algorithm:
         raise reader.bad("two signature algorithms")
     issuer = reader.next(SEQUENCE).raw
+    list(attributes(issuer))  # read once here, so that nothing raises later
     this_update = reader.time()
     next_update = reader.time() if reader.optional_is(UTC_TIME) or reader.optional_is(GENERALIZED_TIME) else 0
     revoked = reader.optional(SEQUENCE)
     wrapped = reader.optional(0xA0)
     reader.end()
-    critical = read_extensions(wrapped.body, what)[1] if wrapped is not None else ()
+    extensions, critical = read_extensions(wrapped.body, what) if wrapped is not None else ({}, ())
     serials = set()
     if revoked is not None:
         entries = Der(revoked.body, what)
         while entries.left:
             entry = Der(entries.next(SEQUENCE).body, what)
-            serials.add(entry.next(INTEGER).body)
+            serials.add(magnitude(entry.next(INTEGER).body))
             # when and why is told by the rest; "removed from the list" is only for lists of changes, which do not count
     return RevocationList(
         tbs.raw,
@@ -102,7 +105,7 @@ def parse_crl(data: bytes) -> RevocationList:
         this_update,
         next_update,
         frozenset(serials),
-        critical,
+        bool(critical) or not NARROWING.isdisjoint(extensions),
     )
 
 
@@ -110,6 +113,6 @@ def revocation(certificate: Certificate, issuer: Certificate, lists: Sequence[Re
     """``revoked``, ``good`` by a list in force, or ``unknown``. A list that is out of date still revokes: what was
     revoked stays so."""
     signed = [one for one in lists if one.by(issuer)]
-    if any(certificate.serial in one.serials for one in signed):
+    if any(magnitude(certificate.serial) in one.serials for one in signed):
         return "revoked"
     return "good" if any(one.complete(now) for one in signed) else "unknown"

@@ -27,6 +27,16 @@ class Tlv(NamedTuple):
     raw: bytes
 
 
+def magnitude(integer: bytes) -> bytes:
+    """An INTEGER's bytes without leading zeros, for comparing: who wrote one number longer than it need be wrote the same."""
+    return integer.lstrip(b"\0")
+
+
+def is_longer(integer: bytes) -> bool:
+    """Whether a zero stands before an INTEGER that is not negative without it, which DER forbids."""
+    return integer[:1] == b"\0" and b"" < integer[1:2] < b"\x80"
+
+
 class Der:
     """A cursor over the content of one structure, named `what` in errors."""
 
@@ -96,10 +106,12 @@ class Der:
     def oid(self) -> str:
         """An object identifier, dotted."""
         body = self.next(OID).body
-        if not 1 <= len(body) <= MAX_OID or body[-1] & 0x80 or body[0] == 0x80:
+        if not 1 <= len(body) <= MAX_OID or body[-1] & 0x80:
             raise self.bad("an object identifier that is none")
         arcs, value = [], 0
-        for byte in body:
+        for before, byte in zip(b"\0" + body, body, strict=False):
+            if byte == 0x80 and not before & 0x80:
+                raise self.bad("an object identifier not in its shortest form")
             value = value << 7 | byte & 0x7F
             if not byte & 0x80:
                 arcs.append(value)
