@@ -31,6 +31,15 @@ T = TypeVar("T", bound=x509.ExtensionType)
 
 UNDERSTOOD = frozenset({x509.OID_BASIC_CONSTRAINTS, x509.OID_KEY_USAGE, x509.OID_EXTENDED_KEY_USAGE})
 """Extensions that may be critical (RFC 5280, 4.2): what is marked so and not known is refused."""
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    x509.InvalidVersion,
+)
+"""What the library raises for a certificate, or a part of it, that is none."""
 CACHED = 4096
 """Certificates that are kept read, and signatures that are remembered as good: a fleet's, and the few above them."""
 MAX_CRL = 1024 * 1024
@@ -50,12 +59,23 @@ def read_certificate(der: bytes, what: str = "a certificate") -> x509.Certificat
             # AMD numbers some certificates 0, which RFC 5280 does not allow and which changes nothing here
             warnings.simplefilter("ignore", CryptographyDeprecationWarning)
             found = x509.load_der_x509_certificate(der)
-            list(found.extensions)  # reads them, and refuses one that comes twice
-            found.public_key()
-            found.not_valid_before_utc, found.not_valid_after_utc  # noqa: B018 - a date that is none is refused here
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+            _read_whole(found)
+    except UNREADABLE:
         raise refuse(NON_CANONICAL, f"{what} cannot be read as a certificate") from None
     return found
+
+
+def _read_whole(certificate: x509.Certificate) -> None:
+    """The library reads most of a certificate only when it is asked for it: all that is looked at later is looked at here."""
+    for look in (
+        lambda: certificate.issuer.rfc4514_string(),
+        lambda: certificate.subject.rfc4514_string(),
+        lambda: (certificate.not_valid_before_utc, certificate.not_valid_after_utc),
+        lambda: list(certificate.extensions),
+        certificate.public_key,
+        lambda: (certificate.signature_hash_algorithm, certificate.signature_algorithm_parameters),
+    ):
+        look()
 
 
 @lru_cache(maxsize=CACHED)
