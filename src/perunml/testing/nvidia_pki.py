@@ -119,8 +119,8 @@ def answer(
     builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, signer.certificate)
     if signer is not subject.issuer:
         builder = builder.certificates([signer.certificate])
-    made = builder.sign(signer.key, hashes.SHA384()).public_bytes(Encoding.DER)
-    return made[:-1] + bytes((made[-1] ^ 1,)) if forged else made
+    signed = builder.sign(signer.key, hashes.SHA384()).public_bytes(Encoding.DER)
+    return signed[:-1] + bytes((signed[-1] ^ 1,)) if forged else signed
 
 
 def _name(common: str, serial_number: str) -> x509.Name:

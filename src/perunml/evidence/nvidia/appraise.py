@@ -131,15 +131,18 @@ def _revocation(answers: Sequence[Answer | None], rules: GpuRules, now: int) -> 
             found.append(Reason(REVOCATION_MISSING, "OCSP says nothing about a certificate of the chain"))
         elif answer.status == UNKNOWN:
             found.append(Reason(REVOCATION_MISSING, "OCSP knows nothing of a certificate", seen=answer.subject))
-        elif answer.status == GOOD and ((until := _in_force_until(answer, rules)) is None or until < now):
-            expected = format_time(until) if until is not None else "an answer with a date"
+        elif answer.status == GOOD and not _in_force(answer, rules, now):
             why = f"OCSP's answer about {answer.subject} is too old"
-            found.append(Reason(COLLATERAL_EXPIRED, why, expected=expected, seen=format_time(now)))
+            expected = rules.max_age or (format_time(answer.until) if answer.until is not None else "one with a date")
+            found.append(Reason(COLLATERAL_EXPIRED, why, expected=expected, seen=format_time(answer.made)))
     return found
 
 
-def _in_force_until(answer: Answer, rules: GpuRules) -> int | None:
-    return answer.made + rules.max_age if rules.max_age else answer.until
+def _in_force(answer: Answer, rules: GpuRules, now: int) -> bool:
+    oldest = rules.oldest(now)
+    if oldest is not None:
+        return answer.made >= oldest
+    return answer.until is not None and now <= answer.until
 
 
 def _topology(reports: Sequence[GpuReport]) -> list[Reason]:

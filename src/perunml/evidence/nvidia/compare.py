@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from perunml.evidence.endorsements import Endorsements
-from perunml.evidence.nvidia.chain import chain_reasons, trusted_by
 from perunml.evidence.nvidia.codes import EXTRA_MISSING, RIM_MISSING
 from perunml.evidence.nvidia.ocsp import Answer
 from perunml.evidence.nvidia.rim import Rim, read_rim
 from perunml.evidence.nvidia.roots import RIM_ROOTS
-from perunml.evidence.nvidia.verify import GpuReport, revocation, revoked_reasons
+from perunml.evidence.nvidia.verify import GpuReport, revocation, revoked_reasons, signer_reasons
 from perunml.evidence.tee.codes import CERTIFICATE_CHAIN, COLLATERAL_INVALID, MEASUREMENT_MISMATCH
+from perunml.evidence.x509 import trusted_by
 from perunml.wire.errors import PerunError
 from perunml.wire.rules import Reason
 
@@ -118,8 +118,8 @@ def _is_for(rim: Rim, version: str, report: GpuReport) -> bool:
 def _reference(rim: Rim, kind: str, report: GpuReport, endorsements: Endorsements, now: int) -> Reference:
     """A manifest under a development root speaks for devices under a development root alone."""
     what = f"the signer of the {kind} manifest {rim.version}"
-    trusted = trusted_by(rim.chain, RIM_ROOTS, endorsements.simulated_roots)
-    found = list(chain_reasons(rim.chain, what, now))
+    trusted = trusted_by(rim.chain[-1], RIM_ROOTS, endorsements.simulated_roots)
+    found = list(signer_reasons(rim.chain, what, now))
     if trusted is None or (trusted and not report.simulated):
         seen = rim.chain[-1].subject.rfc4514_string()
         found.append(Reason(CERTIFICATE_CHAIN, f"{what} has no root that is known", seen=seen))

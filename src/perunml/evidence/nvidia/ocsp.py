@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from perunml.evidence.nvidia.chain import UNREADABLE, extension, in_force, issued, on_p384, read_whole
+from perunml.evidence.x509 import UNREADABLE, extension, in_force, issued, on_p384, read_certificate
+from perunml.wire.errors import EvidenceRefusal
 
 MAX_ANSWER = 64 * 1024
 """Bytes of one response; NVIDIA's have some 1,500."""
@@ -95,7 +96,7 @@ def _read(data: bytes, certificate: x509.Certificate, issuer: x509.Certificate) 
         if response is None or response.serial_number != certificate.serial_number or not _about(response, issuer):
             return None
         signed, responder = _signed_by(response, issuer)
-    except UNREADABLE:
+    except (*UNREADABLE, EvidenceRefusal):
         return None  # a responder's certificate or an algorithm in it cannot be read
     if not signed:
         return None
@@ -126,8 +127,8 @@ def _signed_by(response: ocsp.OCSPResponse, issuer: x509.Certificate) -> tuple[b
     """(whether it is signed by the issuer or one that the issuer made a responder, that one's certificate)."""
     if _is_responder(response, issuer) and _verifies(response, issuer):
         return True, None
-    for certificate in response.certificates:
-        read_whole(certificate)
+    for listed in response.certificates:
+        certificate = read_certificate(listed.public_bytes(Encoding.DER), "a responder's certificate")
         usage = extension(certificate, x509.ExtendedKeyUsage)
         delegated = usage is not None and ExtendedKeyUsageOID.OCSP_SIGNING in usage
         if delegated and _is_responder(response, certificate) and issued(certificate, issuer):

@@ -18,9 +18,9 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from perunml.evidence.nvidia.chain import read_certificate
 from perunml.evidence.nvidia.codes import EXTRA_MISSING, RIM_SIGNATURE
 from perunml.evidence.parts import MAX_CERTIFICATE, MAX_CERTIFICATES
+from perunml.evidence.x509 import read_certificate
 from perunml.wire.errors import EvidenceRefusal, PerunError, refuse
 
 MAX_RIM = 256 * 1024

@@ -22,7 +22,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from perunml.evidence.codes import BINDING_MISMATCH
 from perunml.evidence.endorsements import Endorsements
-from perunml.evidence.nvidia.chain import chain_reasons, on_p384, read_certificate, trusted_by
 from perunml.evidence.nvidia.codes import FIRMWARE_MISMATCH
 from perunml.evidence.nvidia.dice import Dice, read_leaf
 from perunml.evidence.nvidia.fields import PDI_SIZE, GpuFields, SwitchFields, gpu_fields, switch_fields
@@ -32,6 +31,7 @@ from perunml.evidence.nvidia.roots import DEVICE_ROOTS
 from perunml.evidence.parts import GpuPart
 from perunml.evidence.tee.codes import CERTIFICATE_CHAIN, CERTIFICATE_REVOKED, REPORT_SIGNATURE, WRONG_TEE
 from perunml.evidence.types import Verified, mint_verified
+from perunml.evidence.x509 import chain_reasons, extension, on_p384, read_certificate, trusted_by
 from perunml.wire.digests import digest
 from perunml.wire.errors import PerunError, error
 from perunml.wire.rules import Reason
@@ -107,11 +107,11 @@ def verify_gpu(part: GpuPart, endorsements: Endorsements, *, nonce: bytes, now: 
         reasons.append(Reason(BINDING_MISMATCH, "the device signs another nonce", expected=nonce.hex(), seen=seen))
     if chain is None:
         raise error(reasons)
-    trusted = trusted_by(chain, DEVICE_ROOTS, endorsements.simulated_roots)
+    trusted = trusted_by(chain[-1], DEVICE_ROOTS, endorsements.simulated_roots)
     if trusted is None:
         seen = chain[-1].subject.rfc4514_string()
         reasons.append(Reason(CERTIFICATE_CHAIN, "the device's chain ends in no root that is known", seen=seen))
-    reasons += chain_reasons(chain, "the device's chain", now)
+    reasons += signer_reasons(chain, "the device's chain", now)
     if spdm is not None and not _signed(spdm, chain[0]):
         reasons.append(Reason(REPORT_SIGNATURE, "the report's signature does not verify under the device's key"))
     dice = _attempt(reasons, lambda: read_leaf(chain[0], chain[1]))
@@ -128,6 +128,15 @@ def verify_gpu(part: GpuPart, endorsements: Endorsements, *, nonce: bytes, now: 
     assert fields is not None
     assert dice is not None
     return mint_verified(_report(part.device, spdm, fields, dice, chain, answers, bool(trusted)))
+
+
+def signer_reasons(chain: Sequence[x509.Certificate], what: str, now: int) -> tuple[Reason, ...]:
+    """`chain_reasons`, and that the first certificate says that its key is for signatures: NVIDIA's do."""
+    found = chain_reasons(chain, what, now)
+    if extension(chain[0], x509.KeyUsage) is None:
+        seen = chain[0].subject.rfc4514_string()
+        found = (*found, Reason(CERTIFICATE_CHAIN, f"{what}, certificate 0: it does not say what it is for", seen=seen))
+    return found
 
 
 def revocation(
