@@ -12,7 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from perunml.evidence.nvidia.fields import CC, MODES, MPT, SPT
-from perunml.evidence.tee.rules import DURATION, EMPTY_TABLE, Form, Rules, number, rule, seconds, table, word, words
+from perunml.evidence.tee.rules import (
+    DURATION,
+    EMPTY_TABLE,
+    Form,
+    Rules,
+    number,
+    rule,
+    seconds,
+    table,
+    word,
+    words,
+)
 from perunml.wire.timestamps import format_time, parse_time
 
 MAX_GPUS, MAX_SWITCHES = 16, 16
