@@ -38,3 +38,33 @@ EVENT_LOG_UNREADABLE = rule(
     "The firmware's boot log, or the kernel's command line beside it, cannot be read or is too long.",
     "The host's operator mounts securityfs and lets the agent read it, or names other files (`perunml host run`).",
 )
+TEE_UNAVAILABLE = rule(
+    "tee_unavailable",
+    Kind.UNREACHABLE,
+    "The TEE that this machine was told to prove itself by has no interface here, or none that the agent may open.",
+    "The host's operator: `perunml host doctor` names what is missing and the one fix for it.",
+)
+TEE_REFUSED = rule(
+    "tee_refused",
+    Kind.UNREACHABLE,
+    "The TEE's firmware, its quoting service or the hypervisor answers a request for a report with an error.",
+    "The host's operator looks after the quoting service or the hypervisor; `perunml host doctor` says which one it is.",
+)
+TEE_BUSY = rule(
+    "tee_busy",
+    Kind.UNREACHABLE,
+    "The TEE was busy, or another program wrote into the request, each time that a report was asked for.",
+    "The agent tries again by itself; the host's operator gives the interface to the agent alone (`perunml host doctor`).",
+)
+TEE_OTHER = rule(
+    "tee_other",
+    Kind.USAGE,
+    "The machine is in another TEE than the one that it was told to prove itself by.",
+    "The host's operator names the TEE that it is in, or none: `perunml host run`.",
+)
+ODD_ANSWER = rule(
+    "odd_answer",
+    Kind.EVIDENCE,
+    "A device's answer is not of its form: empty, too long, over other data, or a table that points outside of itself.",
+    "The host's operator updates kernel, driver, firmware or hypervisor; `perunml host doctor` says what it sees of each.",
+)

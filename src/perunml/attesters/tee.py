@@ -1,0 +1,82 @@
+"""The attester of a machine inside a TEE (TDX, SEV-SNP, SGX), over whatever interface its kernel has to it.
+
+A report binds one exchange and is made anew for each: a TEE signs some hundred times a second, so nothing is shared or kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
+
+from perunml.attesters.codes import ODD_ANSWER
+from perunml.evidence.binding import BINDING_SIZE
+from perunml.evidence.bundle import Bundle
+from perunml.evidence.parts import HclPart, SnpPart, TeePart
+from perunml.wire.errors import refuse
+
+TeeKind = Literal["tdx", "snp", "sgx"]
+REPORT_DATA_SIZE = 64
+"""Bytes: Intel's REPORTDATA and AMD's REPORT_DATA alike."""
+
+
+class TeeSource(Protocol):
+    """One interface of one TEE."""
+
+    @property
+    def kind(self) -> TeeKind:
+        """Which TEE it is, as an agreement names it."""
+        ...
+
+    def report(self, report_data: bytes) -> TeePart:
+        """A fresh report over these 64 bytes. Raises `Unreachable` (tee_unavailable, tee_refused, tee_busy) or
+        `EvidenceRefusal` (odd_answer, event_log_unreadable)."""
+        ...
+
+
+def report_data(binding: bytes) -> bytes:
+    """What a TEE reports for a binding: the binding (48 bytes), then zeros."""
+    if len(binding) != BINDING_SIZE:
+        raise ValueError(f"a binding has {BINDING_SIZE} bytes")
+    return binding + bytes(REPORT_DATA_SIZE - BINDING_SIZE)
+
+
+class TeeAttester:
+    """A TEE as an `Attester`. It has no name before it is enrolled: a manager takes one from its first report, and the agent
+    then has it from its certificate."""
+
+    def __init__(self, source: TeeSource) -> None:
+        self._source = source
+
+    @property
+    def kind(self) -> TeeKind:
+        return self._source.kind
+
+    @property
+    def machine(self) -> str:
+        return ""
+
+    def enrolment(self) -> dict[str, bool]:
+        """Nothing but that it is one: its first report is the claim."""
+        return {"tee": True}
+
+    def collect(self, binding: bytes) -> Bundle:
+        """A fresh report bound to `binding`. Raises as its source does."""
+        wanted = report_data(binding)
+        part = self._source.report(wanted)
+        if wanted not in _signed(part):
+            raise refuse(ODD_ANSWER, "the TEE's report is not over the data that were asked for", seen=self.kind)
+        return Bundle((part,))
+
+    def collect_many(self, bindings: Sequence[bytes]) -> Mapping[bytes, Bundle]:
+        """A report for each: it binds one exchange only."""
+        return {binding: self.collect(binding) for binding in bindings}
+
+    def accepted(self, bundle: Bundle) -> None:
+        """There is no log that grows."""
+
+    def forget(self) -> None:
+        """Nothing is remembered."""
+
+
+def _signed(part: TeePart) -> bytes:
+    return part.report if isinstance(part, SnpPart | HclPart) else part.quote
