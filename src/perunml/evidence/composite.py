@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from perunml.evidence.binding import gpu_nonce, tee_report_data
+from perunml.evidence.bootlog.rtmr import judge_rtmrs
 from perunml.evidence.bundle import Bundle, SimulatedPart, TpmPart
 from perunml.evidence.codes import BINDING_MISMATCH, WRONG_PROFILE
 from perunml.evidence.dcap.appraise import appraise_sgx, appraise_tdx, dcap_claims
@@ -119,11 +120,20 @@ def judge_tee(
     elif isinstance(rules, SgxRules):
         reasons = appraise_sgx(found, rules, report_data=told, endorsements=endorsements, now=now)
     else:
-        reasons = appraise_tdx(found, rules, report_data=told, endorsements=endorsements, now=now, boot=None)
+        boot = _event_log(part, found.value.body.rtmrs, rules)
+        reasons = appraise_tdx(found, rules, report_data=told, endorsements=endorsements, now=now, boot=boot)
     value = found.value
     claims = snp_claims(found) if isinstance(rules, SnpRules) else dcap_claims(found)
     seen = {} if isinstance(value, SnpReport) else value.collateral
     return DeviceFindings(_given(value.platform), value.simulated, reasons, claims, seen)
+
+
+def _event_log(part: TeePart, rtmrs: Sequence[bytes], rules: TdxRules) -> Mapping[int, tuple[Reason, ...]] | None:
+    """What the domain's event log was found to be under the profile's rules for it; None where there are none."""
+    if rules.boot is None or not isinstance(part, TdxPart):
+        return None
+    exact = frozenset(rules.rtmrs)
+    return judge_rtmrs(part.event_log, part.cmdline, rtmrs, rules.boot, exact=exact, open_=rules.open).reasons
 
 
 def _verify(part: TeePart, endorsements: Endorsements, now: int) -> Any:

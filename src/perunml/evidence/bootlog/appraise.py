@@ -6,7 +6,7 @@ admitted: by its own digest, or by what it was recognised as.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from perunml.evidence.bootlog.cmdline import appraise_line
 from perunml.evidence.bootlog.facts import APPLICATIONS, LOADER_TEXT, MOK, SECURE_BOOT, BootFacts, Fact, Sort
@@ -35,9 +35,9 @@ def appraise_boot(facts: BootFacts, rules: BootRules, exact: Mapping[str, Mappin
     judged = JUDGED - fixed - rules.open
     return (
         *(reason for index, found in facts.mismatches.items() if index not in rules.open for reason in found),
-        *_bounded(_events(facts, rules, judged)),
-        *_secure_boot(facts, rules),
-        *_bounded(_cmdline(facts, rules, facts.proven & (judged | fixed))),
+        *bounded(_events(facts, rules, judged)),
+        *appraise_secure_boot(facts, rules),
+        *bounded(appraise_cmdline(facts, rules, facts.proven & (judged | fixed))),
     )
 
 
@@ -57,14 +57,19 @@ def _events(facts: BootFacts, rules: BootRules, judged: frozenset[int]) -> Itera
             count = sum(fact.sort is Sort.SEPARATOR for fact in events)
             if count != 1:
                 yield Reason(BOOT_SEPARATOR, f"PCR {register} has not one separator", expected="1", seen=str(count))
-        admitted = _admitted(rules, register)
-        for fact in events:
-            if fact.digest not in rules.loaded and not admitted(fact):
-                yield Reason(
-                    BOOT_EVENT,
-                    f"event {fact.event.number}, PCR {register}: {_what(fact)} is not agreed",
-                    seen=f"{fact.digest}{f' ({_shown(fact.text)})' if fact.text else ''}",
-                )
+        yield from appraise_events(events, rules, (register,), f"PCR {register}")
+
+
+def appraise_events(events: Iterable[Fact], rules: BootRules, registers: Iterable[int], where: str) -> Iterator[Reason]:
+    """Events that neither their digests nor what they are in one of these PCRs admits."""
+    ways = [_admitted(rules, register) for register in registers]
+    for fact in events:
+        if fact.digest not in rules.loaded and not any(admitted(fact) for admitted in ways):
+            yield Reason(
+                BOOT_EVENT,
+                f"event {fact.event.number}, {where}: {_what(fact)} is not agreed",
+                seen=f"{fact.digest}{f' ({_shown(fact.text)})' if fact.text else ''}",
+            )
 
 
 def _admitted(rules: BootRules, register: int) -> Callable[[Fact], bool]:
@@ -88,7 +93,8 @@ def _admitted(rules: BootRules, register: int) -> Callable[[Fact], bool]:
     return admitted
 
 
-def _secure_boot(facts: BootFacts, rules: BootRules) -> Iterator[Reason]:
+def appraise_secure_boot(facts: BootFacts, rules: BootRules) -> Iterator[Reason]:
+    """Was Secure Boot on, and is its list of revoked images as new as agreed?"""
     proven = SECURE_BOOT in facts.proven
     if rules.secure_boot and not (proven and facts.secure_boot):
         seen = {None: "not measured", True: "not proven", False: "off, or in setup mode"}[facts.secure_boot]
@@ -106,7 +112,7 @@ def _secure_boot(facts: BootFacts, rules: BootRules) -> Iterator[Reason]:
             )
 
 
-def _cmdline(facts: BootFacts, rules: BootRules, trusted: frozenset[int]) -> Iterator[Reason]:
+def appraise_cmdline(facts: BootFacts, rules: BootRules, trusted: frozenset[int]) -> Iterator[Reason]:
     """Lines count only in `trusted` registers: in one that is left open anybody at the boot loader's prompt measures a
     good line that starts nothing, and the log's bearer garbles the real one's data."""
     if not rules.cmdline and not rules.no_cmdline:
@@ -134,7 +140,8 @@ def _what(fact: Fact) -> str:
     )
 
 
-def _bounded(reasons: Iterator[Reason]) -> Iterator[Reason]:
+def bounded(reasons: Iterator[Reason]) -> Iterator[Reason]:
+    """At most `MAX_REASONS` of them, and how many more there are."""
     last, left = None, 0
     for count, reason in enumerate(reasons, 1):
         if count <= MAX_REASONS:

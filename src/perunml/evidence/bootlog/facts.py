@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from perunml.evidence.bootlog.parse import BootLog, Event
@@ -108,11 +108,24 @@ def read_boot_log(log: BootLog, pcrs: Mapping[str, Mapping[int, bytes]], *, cmdl
     return BootFacts(bank, log, proven, mismatches, replay(log), facts, variables)
 
 
+def read_facts(
+    log: BootLog, bank: str, cmdline: str, places: Callable[[Event], tuple[int, ...]]
+) -> tuple[tuple[Fact, ...], dict[str, bytes]]:
+    """The facts and Secure Boot's variables of a log whose registers are not PCRs: `places` says which PCRs an event may have been
+    meant for, in the order in which it is tried as one of each. A fact's event has the PCR as its register."""
+    return _Reader(bank, cmdline, places).read(log)
+
+
+def _own_register(event: Event) -> tuple[int, ...]:
+    return (event.register,)
+
+
 class _Reader:
     """One pass over the events; what came before in a register decides what the next may be."""
 
-    def __init__(self, bank: str, cmdline: str) -> None:
+    def __init__(self, bank: str, cmdline: str, places: Callable[[Event], tuple[int, ...]] = _own_register) -> None:
         self._bank = bank
+        self._places = places
         self._hash: Callable[[bytes], bytes] = lambda data: hashlib.new(bank, data).digest()
         self._after: set[int] = set()  # registers whose separator came
         self._section = ""
@@ -129,9 +142,22 @@ class _Reader:
         for event in log.events:
             if event.extended:
                 digest = event.digests[self._bank]
-                sort, text = self._sort(event, digest)
+                event, sort, text = self._placed(event, digest)
                 facts.append(Fact(event, sort, f"{self._bank}:{digest.hex()}", text))
         return tuple(facts), self._variables
+
+    def _placed(self, event: Event, digest: bytes) -> tuple[Event, Sort, str]:
+        """What the event is in the first of its places where it is anything; a section's content is one in the stub's."""
+        places = self._places(event)
+        if self._section and STUB in places:
+            places = (STUB,)
+        for register in places:
+            placed = event if register == event.register else replace(event, register=register)
+            sort, text = self._sort(placed, digest)
+            if sort is not Sort.OTHER:
+                return placed, sort, text
+        first = places[0]
+        return event if first == event.register else replace(event, register=first), Sort.OTHER, ""
 
     def _sort(self, event: Event, digest: bytes) -> tuple[Sort, str]:
         if digest == self._separator and event.register <= SECURE_BOOT:

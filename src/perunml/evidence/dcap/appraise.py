@@ -28,7 +28,9 @@ from perunml.wire.rules import Reason, Rule
 from perunml.wire.timestamps import format_time
 
 BootReasons = Mapping[int, tuple[Reason, ...]]
-"""RTMR -> why its event log does not explain it, or shows what is not agreed; empty where it does and does not."""
+"""RTMR -> why its event log does not explain it, or shows what is not agreed; empty where it does and does not. -1: what is wrong with
+the log as a whole."""
+WHOLE = -1
 
 
 def appraise_sgx(
@@ -176,6 +178,8 @@ def _domain(body: TdxBody, rules: TdxRules) -> Iterator[Reason]:
 
 
 def _registers(body: TdxBody, rules: TdxRules, boot: BootReasons | None) -> Iterator[Reason]:
+    if rules.boot is not None and boot is not None:
+        yield from boot.get(WHOLE, ())
     for index in REGISTERS:
         seen = body.rtmrs[index].hex()
         if index in rules.rtmrs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from perunml.evidence.rules import BootRules
 from perunml.evidence.tee.rules import (
@@ -68,7 +69,14 @@ class SgxRules(Rules):
     ext_product_id: str = rule(hex_value(16), "00" * 16)
 
 
-_BOOT = Form(BootRules.from_json, BootRules.as_json, "rules for the event log")
+def _boot(data: Any) -> BootRules:
+    found = BootRules.from_json(data)
+    if found.open:
+        raise ValueError  # PCRs; the registers of a domain are RTMRs, and `open` beside `boot` names them
+    return found
+
+
+_BOOT = Form(_boot, BootRules.as_json, "rules for the event log, without `open`")
 
 
 @dataclass(frozen=True, slots=True)
