@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
@@ -173,8 +174,15 @@ def _unfit(certificate: x509.Certificate, depth: int) -> str | None:
     return None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RevocationList:
+    """One that was read; the same bytes give the same one again, so its signature is checked once."""
+
+    crl: x509.CertificateRevocationList
+
+
 @lru_cache(maxsize=64)
-def read_crl(der: bytes) -> x509.CertificateRevocationList:
+def read_crl(der: bytes) -> RevocationList:
     """Raises `EvidenceRefusal` (non_canonical)."""
     try:
         if len(der) > MAX_CRL:
@@ -184,15 +192,15 @@ def read_crl(der: bytes) -> x509.CertificateRevocationList:
             raise ValueError("tells of some certificates only")
     except (ValueError, TypeError, x509.DuplicateExtension):
         raise refuse(NON_CANONICAL, "a revocation list cannot be read, or tells of some certificates only") from None
-    return found
+    return RevocationList(found)
 
 
 def revoked(
-    certificate: x509.Certificate, issuer: x509.Certificate, lists: Sequence[x509.CertificateRevocationList], now: int
+    certificate: x509.Certificate, issuer: x509.Certificate, lists: Sequence[RevocationList], now: int
 ) -> bool | None:
     """Whether the newest list of its issuer in force at `now` names the certificate; None where there is no such list. A list
     that is past its time still revokes, and never clears."""
-    own = [crl for crl in lists if _of(crl, issuer) and crl.last_update_utc.timestamp() <= now]
+    own = [one.crl for one in lists if _of(one, issuer) and one.crl.last_update_utc.timestamp() <= now]
     if any(crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None for crl in own):
         return True
     fresh = [crl for crl in own if crl.next_update_utc is not None and now <= crl.next_update_utc.timestamp()]
@@ -200,7 +208,8 @@ def revoked(
 
 
 @lru_cache(maxsize=256)
-def _of(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+def _of(one: RevocationList, issuer: x509.Certificate) -> bool:
+    crl = one.crl
     if crl.issuer != issuer.subject or not isinstance(crl.signature_hash_algorithm, hashes.SHA384):
         return False
     usage = extension(issuer, x509.KeyUsage)

@@ -233,7 +233,8 @@ def _raw(certificate: x509.Certificate, oid: str) -> bytes:
     for each in certificate.extensions:
         if each.oid.dotted_string == oid and isinstance(each.value, x509.UnrecognizedExtension):
             value = each.value.value
-            wrapped = len(value) > 2 and value[0] == _OCTET_STRING and value[1] == len(value) - 2
+            # a bare chip id has 64 bytes, or 8: one that begins like an OCTET STRING is still itself
+            wrapped = len(value) in (66, 10) and value[0] == _OCTET_STRING and value[1] == len(value) - 2
             return value[2:] if wrapped and oid == HARDWARE_OID else value
     return b""
 
