@@ -160,6 +160,28 @@ def test_i20_a_second_policy_file_is_a_second_policy() -> None:
     assert refused(tpm, with_rules(tpm, policies=policies)) == ["ima_policy"]
 
 
+@pytest.mark.parametrize("template", ["ima-sig", "ima-sigv2"])
+@pytest.mark.parametrize("named", [True, False], ids=["by rules", "among files"])
+def test_i20_a_policy_loaded_again_is_seen_under_another_templates_name(template: str, named: bool) -> None:
+    """I20: no digest covers a line's template, and ima-sig has the form of ima-buf: the kernel's lines of what it loaded,
+    shown as files, are still loads."""
+    tpm = ForgedTpm()
+    first, second = (buffer_line(b"ima_policy_loaded", content) for content in (POLICY, OTHER))
+    other = len(template).to_bytes(4, "little") + template.encode()
+    first, hidden = (
+        replace(line, encoded=line.encoded.replace(b"\x07\0\0\0ima-buf", other, 1)) for line in (first, second)
+    )
+    tpm.log(first)
+    tpm.log(second if named else hidden)
+    policies = frozenset([told(POLICY), told(OTHER)])
+    baseline = with_rules(tpm, policies=policies)
+    if not named:
+        loaded = {"ima_policy_loaded": policies}
+        baseline = replace(with_rules(tpm), files={**with_rules(tpm).files, **loaded})
+    assert refused(tpm, baseline) == ["ima_policy"]
+    assert refused(tpm, replace(baseline, ima=replace(baseline.ima, reload=True))) == []
+
+
 def test_a_buffer_that_is_not_what_its_digest_says_is_refused() -> None:
     """The digest is judged, the content is read: they must be one."""
     tpm = ForgedTpm()

@@ -8,7 +8,7 @@ from functools import cached_property
 from struct import Struct
 from typing import TypeVar
 
-from perunml.evidence.ima.plain import AGGREGATE, POLICY_FILE, policy_digests
+from perunml.evidence.ima.plain import AGGREGATE, POLICY_FILE, POLICY_LINES, policy_digests
 from perunml.evidence.rules import ImaRules
 
 T = TypeVar("T", str, bytes)
@@ -75,7 +75,7 @@ class Rows(_Late[str]):
 
     def plain(self, rules: ImaRules) -> frozenset[bytes]:
         """As `plain_data` of the same files: the rows that no rule says more about."""
-        special = {AGGREGATE, POLICY_FILE, *(path.encode() for path in rules.require)}
+        special = {AGGREGATE, POLICY_FILE, *POLICY_LINES, *(path.encode() for path in rules.require)}
         ends = tuple(_U32.pack(len(path) + 1) + path + b"\0" for path in special)
         policies = tuple(_U32.pack(len(digest)) + digest for digest in policy_digests(rules))
         # what only ends like a special path's row is left to the slower way, which says the same of it

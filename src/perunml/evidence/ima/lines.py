@@ -19,7 +19,7 @@ from perunml.evidence.codes import (
     WEAK_DIGEST,
 )
 from perunml.evidence.ima.parse import TEMPLATES, Line, field_of
-from perunml.evidence.ima.plain import AGGREGATE, POLICY_FILE, policy_digests
+from perunml.evidence.ima.plain import AGGREGATE, POLICY_FILE, POLICY_LINES, POLICY_LOADED, policy_digests
 from perunml.evidence.ima.replay import VIOLATION
 from perunml.evidence.ima.signature import key_in, verified_by
 from perunml.evidence.ima.state import Loading, Noted
@@ -30,8 +30,6 @@ MAX_REASONS = 24
 """Reasons told about lines, a machine out of its baseline has thousands; the rest is counted."""
 MAX_REFUSED = 10_000
 """Refused lines after which the rest of a log is not looked at: it is refused, and nobody reads so many reasons."""
-POLICY_LOADED, POLICY_WRITTEN = b"ima_policy_loaded", b"ima_policy_written"
-"""Names of the lines that hold a policy's text: the rules in force, and what was written (Linux, ima_policy.c, ima_main.c)."""
 KEYRINGS = (b".ima", b"_ima")
 """Where the kernel looks for the keys of file signatures."""
 _SIZES = {b"sha256:": 32, b"sha384:": 48, b"sha512:": 64}
@@ -121,7 +119,7 @@ class LineJudge:
     def _file(self, number: int, line: Line) -> bool:
         digest, path = line[3], line[4]
         listed = digest in self._files.get(path, _NOTHING)
-        if digest in self._policies or path == POLICY_FILE:
+        if digest in self._policies or path == POLICY_FILE or path in POLICY_LINES:
             return self._policy_line(number, line, listed=listed)
         if listed:
             return True
@@ -147,7 +145,7 @@ class LineJudge:
             )
             return False
         listed = digest in self._files.get(path, _NOTHING)
-        if path in (POLICY_LOADED, POLICY_WRITTEN):
+        if path in POLICY_LINES:
             return self._policy_line(number, line, listed=listed)
         if f"sha256:{hashlib.sha256(content).hexdigest()}" in self._rules.keyrings and path[:1] in (b".", b"_"):
             if path in KEYRINGS and (key := key_in(content, self._rules.keys)):
@@ -168,14 +166,14 @@ class LineJudge:
             expected = ", ".join(sorted(self._rules.policies)[:2])
             self._add(IMA_POLICY, f"{shown(path)}: an IMA policy that is not agreed", expected, _told(digest))
             return False
-        is_file = line[5] != b"ima-buf"
+        is_file = path not in POLICY_LINES  # the template is covered by no digest, and ima-sig has the form of ima-buf
         if self._loading is Loading.NO or (is_file and self._loading is Loading.FILE):
             if self._loads and not self._rules.reload:
                 self._add(IMA_POLICY, f"line {number} of the IMA log: a policy was loaded again", seen=shown(path))
                 return False
             self._loads += 1
             self._loading = Loading.FILE if is_file else Loading.TEXT
-        if path == POLICY_LOADED and not is_file:
+        if path == POLICY_LOADED:
             self._loading = Loading.NO
         self._policy = self._policy or number
         return True

@@ -10,6 +10,9 @@ from perunml.evidence.rules import ImaRules
 AGGREGATE = b"boot_aggregate"
 POLICY_FILE = b"/etc/ima/ima-policy"
 """Where systemd and dracut take the IMA policy from (man 7 systemd, `man ima-policy`)."""
+POLICY_LOADED, POLICY_WRITTEN = b"ima_policy_loaded", b"ima_policy_written"
+"""Names of the lines that hold a policy's text: the rules in force, and what was written (Linux, ima_policy.c, ima_main.c)."""
+POLICY_LINES = (POLICY_LOADED, POLICY_WRITTEN)
 _U32 = Struct("<I")
 
 
@@ -19,7 +22,7 @@ def plain_data(files: Mapping[bytes, frozenset[bytes]], rules: ImaRules) -> froz
     return frozenset(
         _U32.pack(len(digest)) + digest + _U32.pack(len(path) + 1) + path + b"\0"
         for path, digests in files.items()
-        if path not in (AGGREGATE, POLICY_FILE) and path.decode() not in rules.require
+        if path not in (AGGREGATE, POLICY_FILE, *POLICY_LINES) and path.decode() not in rules.require
         for digest in digests - policies
     )
 
