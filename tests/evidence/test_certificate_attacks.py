@@ -144,6 +144,12 @@ def test_an_issuer_with_a_small_curve_is_refused(curve: type[ec.EllipticCurve], 
     assert refusals(under(name("sub"), key), [issuer]) == code
 
 
+def test_a_small_key_in_the_ek_certificate_itself_is_refused() -> None:
+    """An auditor has the certificate alone, and no template bounds its key."""
+    small = ec.generate_private_key(ec.SECP192R1())
+    assert refusals(made(LEAF, name("root"), EK_EXTENSION, spki=spki_of(small))) == ["weak_scheme"]
+
+
 @pytest.mark.parametrize(
     ("extensions", "code"),
     [

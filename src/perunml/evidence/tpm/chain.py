@@ -162,12 +162,12 @@ def _certificate_reasons(certificate: Certificate, depth: int, last: int, usage:
     for oid in certificate.critical:
         if oid not in _KNOWN_EXTENSIONS:
             yield Reason(EK_CERTIFICATE, f"unknown critical extension: {name}", seen=oid)
-    if depth == 0:
-        return
     key = certificate.key()
     least = MIN_RSA if isinstance(key, rsa.RSAPublicKey) else MIN_ECC
     if isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey) and key.key_size < least:
         yield Reason(WEAK_SCHEME, f"a small key: {name}", expected=f"{least} bits", seen=f"{key.key_size} bits")
+    if depth == 0:
+        return
     if NAME_CONSTRAINTS not in certificate.critical and NAME_CONSTRAINTS in dict(certificate.extensions):
         # it must be critical (RFC 5280, 4.2.1.10) and would be refused above: its issuer's slip does not widen it
         yield Reason(EK_CERTIFICATE, f"limited to names, which are not looked at: {name}", seen=NAME_CONSTRAINTS)
