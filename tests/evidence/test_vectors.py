@@ -15,7 +15,7 @@ from cryptography import x509
 
 from evidence.judging import NOW, codes
 from evidence.vectors import FOLDER, needs_vectors
-from perunml.evidence.appraise import appraise_measured
+from perunml.evidence.appraise import TpmFindings, appraise_parts
 from perunml.evidence.baseline import Baseline
 from perunml.evidence.bootlog.judge import BootFindings
 from perunml.evidence.bundle import TpmPart
@@ -92,10 +92,9 @@ def judged(folder: Path, baseline: Baseline, pcrs: Mapping[int, bytes], nonce: b
     findings = appraise_log(log, 0, quote.value.pcrs, baseline.at(NOW))
     machine = Machine("ek:sha256:x", True, ak_public, ek=ek_public)
     policy = Policy("simulated", "measured", baseline, True)
+    found = TpmFindings(quote, BootFindings(None, ()), findings)
     return Judgement(
-        appraise_measured(
-            quote, BootFindings(None, ()), findings, machine=machine, policy=policy, binding=bytes(48), now=NOW
-        ),
+        appraise_parts(found, None, None, machine=machine, policy=policy, binding=bytes(48), now=NOW),
         None,
         log,
     )
