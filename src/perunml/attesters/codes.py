@@ -68,3 +68,21 @@ ODD_ANSWER = rule(
     "A device's answer is not of its form: empty, too long, over other data, or a table that points outside of itself.",
     "The host's operator updates kernel, driver, firmware or hypervisor; `perunml host doctor` says what it sees of each.",
 )
+GPU_UNAVAILABLE = rule(
+    "gpu_unavailable",
+    Kind.UNREACHABLE,
+    "The NVIDIA driver, or the program `nvattest` in its place, gives no report of a device.",
+    "The host's operator: `perunml host doctor` names what is missing and the one fix for it.",
+)
+GPU_NOT_CONFIDENTIAL = rule(
+    "gpu_not_confidential",
+    Kind.EVIDENCE,
+    "The machine was told to prove its GPUs, and they are not in confidential computing mode.",
+    "The host's operator turns it on from outside of the guest; `perunml host doctor` says how.",
+)
+NO_ROOT_OF_TRUST = rule(
+    "no_root_of_trust",
+    Kind.USAGE,
+    "The agent was told to prove by whatever is there, and this machine has neither a TPM nor a TEE that the agent may use.",
+    "The host's operator looks at what is missing with `perunml host doctor`.",
+)
