@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attesters.devices import GramineTree
 from attesters.kernel import ARK, ASK, CCEL, CHAIN, VCEK, VLEK, Kernel, der, snp_report, table, tdx_quote
+from perunml.attesters.gramine import Gramine
 from perunml.attesters.snp_table import certificates
 from perunml.attesters.tee import TeeAttester
 from perunml.attesters.tree import Files
 from perunml.attesters.tsm import TsmReports
+from perunml.evidence.binding import tee_report_data
 from perunml.evidence.bundle import Bundle
 from perunml.evidence.parts import SnpPart, TdxPart
 from perunml.wire.errors import EvidenceRefusal, PerunError, Unreachable, UsageError
@@ -92,6 +95,15 @@ def test_each_exchange_has_a_report_of_its_own(tmp_path: Path) -> None:
         own: tdx_quote(own + bytes(16)) for own in bindings
     }
     assert kernel.made == 1 + 3
+
+
+def test_a_tee_that_shows_its_key_in_a_tpm_reports_both(tmp_path: Path) -> None:
+    """The binder by PCR: report data over binding and key, and the key beside it."""
+    source = TsmReports(Kernel(tmp_path, "tdx_guest"))
+    (part,) = TeeAttester(source, "hpke:key").collect(BINDING).parts
+    assert part == TdxPart(tdx_quote(tee_report_data(BINDING, "hpke:key")), key="hpke:key")
+    with pytest.raises(ValueError, match="enclave"):
+        TeeAttester(Gramine(GramineTree(tmp_path)), "hpke:key")
 
 
 @pytest.mark.parametrize("times", [1, 2])

@@ -5,7 +5,6 @@ be had from Python. Each device signs the same nonce; whether it is in a state t
 from __future__ import annotations
 
 import ctypes
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 
 from perunml.attesters.codes import GPU_NOT_CONFIDENTIAL, GPU_UNAVAILABLE, ODD_ANSWER
 from perunml.evidence import pem
+from perunml.evidence.binding import gpu_nonce
 from perunml.evidence.bundle import Bundle
 from perunml.evidence.parts import MAX_CERTIFICATE, MAX_CERTIFICATES, MAX_REPORT, GpuPart
 from perunml.wire.errors import PerunError, refuse
@@ -123,7 +123,7 @@ class NvidiaAttester:
 
     def collect(self, binding: bytes) -> Bundle:
         """Every device's report over SHA-256 of the binding."""
-        nonce = hashlib.sha256(binding).digest()
+        nonce = gpu_nonce(binding)
         return Bundle(tuple(part for source in self._sources for part in source.parts(nonce)))
 
     def collect_many(self, bindings: Sequence[bytes]) -> Mapping[bytes, Bundle]:

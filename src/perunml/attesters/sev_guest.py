@@ -18,7 +18,8 @@ from typing import Any
 
 from perunml.attesters.codes import ODD_ANSWER, TEE_BUSY, TEE_REFUSED, TEE_UNAVAILABLE
 from perunml.attesters.snp_table import certificates
-from perunml.attesters.tee import REPORT_DATA_SIZE, TeeKind
+from perunml.attesters.tee import TeeKind
+from perunml.evidence.binding import REPORT_DATA_SIZE
 from perunml.evidence.parts import SnpPart
 from perunml.wire.errors import refuse
 

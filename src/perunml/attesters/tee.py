@@ -6,17 +6,16 @@ A report binds one exchange and is made anew for each: a TEE signs some hundred 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, Protocol
 
 from perunml.attesters.codes import ODD_ANSWER
-from perunml.evidence.binding import BINDING_SIZE
+from perunml.evidence.binding import tee_report_data
 from perunml.evidence.bundle import Bundle
-from perunml.evidence.parts import HclPart, SnpPart, TeePart
+from perunml.evidence.parts import HclPart, SnpPart, TdxPart, TeePart
 from perunml.wire.errors import refuse
 
 TeeKind = Literal["tdx", "snp", "sgx"]
-REPORT_DATA_SIZE = 64
-"""Bytes: Intel's REPORTDATA and AMD's REPORT_DATA alike."""
 
 
 class TeeSource(Protocol):
@@ -33,19 +32,17 @@ class TeeSource(Protocol):
         ...
 
 
-def report_data(binding: bytes) -> bytes:
-    """What a TEE reports for a binding: the binding (48 bytes), then zeros."""
-    if len(binding) != BINDING_SIZE:
-        raise ValueError(f"a binding has {BINDING_SIZE} bytes")
-    return binding + bytes(REPORT_DATA_SIZE - BINDING_SIZE)
-
-
 class TeeAttester:
     """A TEE as an `Attester`. It has no name before it is enrolled: a manager takes one from its first report, and the agent
-    then has it from its certificate."""
+    then has it from its certificate.
 
-    def __init__(self, source: TeeSource) -> None:
-        self._source = source
+    key  text of a key that lives in this TEE alone and that a TPM's PCR shows too (docs/spec/tee.md, "Binders"); or empty
+    """
+
+    def __init__(self, source: TeeSource, key: str = "") -> None:
+        if key and source.kind == "sgx":
+            raise ValueError("an enclave has no TPM whose PCR could show its key")
+        self._source, self._key = source, key
 
     @property
     def kind(self) -> TeeKind:
@@ -61,11 +58,11 @@ class TeeAttester:
 
     def collect(self, binding: bytes) -> Bundle:
         """A fresh report bound to `binding`. Raises as its source does."""
-        wanted = report_data(binding)
+        wanted = tee_report_data(binding, self._key)
         part = self._source.report(wanted)
         if wanted not in _signed(part):
             raise refuse(ODD_ANSWER, "the TEE's report is not over the data that were asked for", seen=self.kind)
-        return Bundle((part,))
+        return Bundle((replace(part, key=self._key) if isinstance(part, TdxPart | SnpPart) else part,))
 
     def collect_many(self, bindings: Sequence[bytes]) -> Mapping[bytes, Bundle]:
         """A report for each: it binds one exchange only."""
