@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from perunml.evidence.binding import tpm_extra_data
-from perunml.evidence.offline.check import Checked, TpmFiles, check_tpm
-from perunml.testing.bootlog import Boot, boot
+from perunml.evidence.offline.check import Checked, TpmFiles, check_event_log, check_tpm
+from perunml.testing.bootlog import Boot, boot, u32
 from perunml.testing.forge import ForgedTpm, Quoting
 
 BINDING = bytes(48)
@@ -33,6 +33,15 @@ def test_a_boot_log_of_which_no_pcr_is_quoted_is_refused(banks: tuple[str, ...])
     """PCR 23 is zero whatever was booted, so any log at all would go with it."""
     tpm = ForgedTpm(banks=("sha1", "sha256"))
     assert codes(checked(tpm, [("sha256", [23])], boot(banks=banks).encoded)) == ["pcr_selection"]
+
+
+def test_a_boot_log_of_a_bank_that_cannot_be_replayed_is_refused() -> None:
+    """SM3 alone: nothing else than a refusal comes out, with a quote and without."""
+    header = b"Spec ID Event03\0" + bytes([0, 0, 0, 0, 0, 2, 0, 2, 1, 0, 0, 0, 0x12, 0, 32, 0, 0])
+    log = u32(0) + u32(3) + bytes(20) + u32(len(header)) + header
+    log += u32(4) + u32(4) + u32(1) + b"\x12\0" + bytes(32) + u32(4) + bytes(4)
+    assert codes(check_event_log(log)) == ["non_canonical"]
+    assert codes(checked(ForgedTpm(), [("sha256", [23])], log)) == ["non_canonical"]
 
 
 def test_q9_a_boot_log_that_is_quoted_in_sha1_alone_is_refused() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from struct import Struct
 
+from perunml.evidence.bundle import BANK_SIZES
 from perunml.evidence.codes import NON_CANONICAL
 from perunml.wire.errors import PerunError, refuse
 
@@ -161,6 +162,8 @@ def _banks(data: bytes) -> dict[int, str]:
         if not name or size != expected or algorithm in found:
             raise _bad(1, f"a bank that is not known, of a wrong size or named twice: {algorithm:#06x}, {size} bytes")
         found[algorithm] = name
+    if BANK_SIZES.keys().isdisjoint(found.values()):
+        raise _bad(1, f"it names no bank that can be replayed: {', '.join(found.values())}")
     if len(data) != at + 1 + data[at]:
         raise _bad(1, "bytes after the vendor's information")
     return found
