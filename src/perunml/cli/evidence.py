@@ -63,7 +63,7 @@ def tpm(
         read_evidence(attest),
         read_evidence(signature),
         read_evidence(ak),
-        _hex("--nonce", nonce),
+        read_hex("--nonce", nonce),
         read_evidence(event_log) if event_log is not None else None,
         read_evidence(ima) if ima is not None else None,
         read_evidence(ek_cert) if ek_cert is not None else None,
@@ -71,8 +71,8 @@ def tpm(
         _cmdline(cmdline_file),
     )
     baseline = read_profile(profile) if profile is not None else None
-    now = _time(at) if at is not None else int(time.time())
-    return _answer(settings, check_tpm(files, now=now, baseline=baseline))
+    now = read_time(at) if at is not None else int(time.time())
+    return answer(settings, check_tpm(files, now=now, baseline=baseline))
 
 
 @check.command("event-log")
@@ -83,7 +83,7 @@ def event_log_(settings: Settings, file: Path, cmdline_file: Path | None) -> int
     """Read and replay the boot log in FILE: is it of its form, which PCRs does it give, what does it tell?"""
     from perunml.client.evidence import check_event_log, read_evidence
 
-    return _answer(settings, check_event_log(read_evidence(file), _cmdline(cmdline_file)))
+    return answer(settings, check_event_log(read_evidence(file), _cmdline(cmdline_file)))
 
 
 @check.command("ima")
@@ -94,10 +94,11 @@ def ima_(settings: Settings, file: Path, pcr10: str | None) -> int:
     """Read the IMA log in FILE, check its template hashes, and with `--pcr10` how many of its lines that value proves."""
     from perunml.client.evidence import check_ima, read_evidence
 
-    return _answer(settings, check_ima(read_evidence(file), _pcr10(pcr10) if pcr10 is not None else None))
+    return answer(settings, check_ima(read_evidence(file), _pcr10(pcr10) if pcr10 is not None else None))
 
 
-def _hex(option: str, text: str) -> bytes:
+def read_hex(option: str, text: str) -> bytes:
+    """The bytes of an option's value. Raises click's `UsageError`."""
     try:
         raw = bytes.fromhex(text)
     except ValueError:
@@ -113,7 +114,7 @@ def _cmdline(file: Path | None) -> str:
     return read_evidence(file).decode("utf-8", "replace").removesuffix("\n") if file is not None else ""
 
 
-def _time(text: str) -> int:
+def read_time(text: str) -> int:
     """Seconds since 1970 of any RFC 3339 time: with an offset, with fractions. An auditor's clock may write what it likes."""
     import datetime as dt
 
@@ -132,13 +133,14 @@ def _pcr10(text: str) -> tuple[str, bytes]:
     bank, colon, value = text.partition(":")
     if not colon or bank not in BANK_SIZES:
         raise click.UsageError(f"--pcr10 is BANK:HEX with a bank of {', '.join(BANK_SIZES)}.")
-    raw = _hex("--pcr10", value)
+    raw = read_hex("--pcr10", value)
     if len(raw) != BANK_SIZES[bank]:
         raise click.UsageError(f"--pcr10: a value of the {bank} bank has {BANK_SIZES[bank]} bytes.")
     return bank, raw
 
 
-def _answer(settings: Settings, checked: Checked) -> int:
+def answer(settings: Settings, checked: Checked) -> int:
+    """Tell a check's result, on stdout whatever it is; the exit code."""
     from perunml.wire.rules import Kind
 
     lines = [line for reason in checked.reasons for line in four_parts(reason)]
@@ -153,9 +155,16 @@ def _rows(prefix: str, claims: dict[str, Any]) -> list[tuple[str, object]]:
     for name, value in claims.items():
         if isinstance(value, dict):
             rows += _rows(f"{prefix}{name} ", value)
+        elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            for number, item in enumerate(value):
+                rows += _rows(f"{prefix}{name} {number} ", item)
         elif isinstance(value, list):
             shown = ", ".join(map(str, value[:16])) + (f" and {len(value) - 16} more" if len(value) > 16 else "")
             rows.append((f"{prefix}{name}", shown or "none"))
         elif value is not None:
             rows.append((f"{prefix}{name}", value))
     return rows
+
+
+# each of these modules hangs its verb on `check`
+from perunml.cli import evidence_nvidia  # noqa: E402, F401 - below what it uses of this module

@@ -11,6 +11,7 @@ from perunml.evidence import pem
 from perunml.evidence.baseline import Baseline
 from perunml.evidence.offline.check import TpmFiles, check_event_log, check_ima, check_tpm
 from perunml.evidence.offline.findings import Checked
+from perunml.evidence.offline.nvidia import NvidiaFiles, check_nvidia, check_rim
 from perunml.wire.errors import refuse
 
 MAX_FILE = 256 * 1024 * 1024 + 1
@@ -19,7 +20,8 @@ MAX_AUTHORITIES = 4096
 """Files of a folder of certificates; the vendors' known ones are some hundreds."""
 
 __all__ = [
-    "Checked", "TpmFiles", "check_event_log", "check_ima", "check_tpm", "read_authorities", "read_evidence", "read_profile",
+    "Checked", "NvidiaFiles", "TpmFiles", "check_event_log", "check_ima", "check_nvidia", "check_rim", "check_tpm",
+    "read_authorities", "read_evidence", "read_files", "read_profile",
 ]  # fmt: skip
 
 
@@ -32,21 +34,24 @@ def read_evidence(path: Path) -> bytes:
         raise refuse(LOCAL_FILE, exc.strerror or type(exc).__name__, seen=str(path)) from None
 
 
-def read_authorities(folder: Path) -> list[bytes]:
-    """The files of a folder that may be certificates, by name; what is none of them is of no use and does no harm. A folder
-    without any trusts nobody. Raises `UsageError` (local_file)."""
+def read_files(folder: Path) -> list[bytes]:
+    """The regular files of a folder, by name, but those that are too large to be certificates or manifests. Raises `UsageError`
+    (local_file)."""
     try:
-        paths = sorted(folder.iterdir())[:MAX_AUTHORITIES]
         found = []
-        for path in paths:
+        for path in sorted(folder.iterdir())[:MAX_AUTHORITIES]:
             about = path.stat()
             if stat.S_ISREG(about.st_mode) and about.st_size <= pem.MAX_FILE:
-                data = path.read_bytes()
-                if pem.is_pem(data) or data.startswith(b"\x30"):
-                    found.append(data)
+                found.append(path.read_bytes())
     except OSError as exc:
         raise refuse(LOCAL_FILE, exc.strerror or type(exc).__name__, seen=str(exc.filename or folder)) from None
     return found
+
+
+def read_authorities(folder: Path) -> list[bytes]:
+    """The files of a folder that may be certificates, by name; what is none of them is of no use and does no harm. A folder
+    without any trusts nobody. Raises `UsageError` (local_file)."""
+    return [data for data in read_files(folder) if pem.is_pem(data) or data.startswith(b"\x30")]
 
 
 def read_profile(path: Path) -> Baseline:
