@@ -29,6 +29,9 @@ NAMES = (
     "ima-forms",
     "ima-signature",
     "bootlog",
+    "gpu-report",
+    "gpu-file",
+    "rim",
     "bundle",
     "baseline",
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,10 @@ from perunml.evidence.ima.appraise import appraise_log
 from perunml.evidence.ima.forms import BINARY, read_log
 from perunml.evidence.ima.parse import HASH_SIZE, parse_log
 from perunml.evidence.ima.signature import key_in, verified_by
+from perunml.evidence.nvidia.fields import gpu_fields, switch_fields
+from perunml.evidence.nvidia.parse import parse_report
+from perunml.evidence.nvidia.rim import read_rim
+from perunml.evidence.offline.nvidia import NvidiaFiles, check_nvidia
 from perunml.evidence.rules import BootRules
 from perunml.evidence.tpm.attest import parse_attest
 from perunml.evidence.tpm.certificate import parse_certificate
@@ -31,6 +36,7 @@ from perunml.evidence.tpm.crl import parse_crl
 from perunml.evidence.tpm.public import parse_public
 from perunml.evidence.tpm.signature import parse_signature
 from perunml.testing.forge import EK_KINDS, ForgedTpm
+from perunml.testing.nvidia import ForgedNvidia
 from perunml.wire.canonical import canonical, load_json
 from perunml.wire.errors import PerunError
 
@@ -177,6 +183,36 @@ def _baselines() -> Iterator[bytes]:
     yield from (canonical(tpm.baseline().as_json()) for tpm in _tpms())
 
 
+def _gpu_report(data: bytes) -> None:
+    fields = parse_report(data).fields
+    for read in (gpu_fields, switch_fields):
+        with suppress(PerunError):
+            read(fields)
+
+
+def _gpu_reports() -> Iterator[bytes]:
+    vendor = ForgedNvidia()
+    yield from (device.report(bytes(32)).report for device in (vendor.gpu(), vendor.switch()))
+    for file in _files("nvidia/*/hopperAttestationReport.txt"):
+        yield bytes.fromhex(file.decode("ascii"))
+
+
+def _gpu_file(data: bytes) -> None:
+    check_nvidia(NvidiaFiles([data], data, bytes(32)), now=1_800_000_000)
+
+
+def _gpu_files() -> Iterator[bytes]:
+    gpu = ForgedNvidia().gpu()
+    yield b"".join(gpu.chain)
+    yield gpu.report(bytes(32)).report
+    yield from _files("nvidia/*/*_evidence.json", "nvidia/*/hopperCertChain.txt")
+
+
+def _rims() -> Iterator[bytes]:
+    yield from ForgedNvidia().rims()
+    yield from _files("nvidia/*/*.swidtag")
+
+
 TARGETS: dict[str, Target] = {
     "attest": Target(parse_attest, _attests),
     "public": Target(_public, _publics),
@@ -188,6 +224,9 @@ TARGETS: dict[str, Target] = {
     "ima-forms": Target(_ima_forms, _ima_texts, 128 * 1024),
     "ima-signature": Target(_ima_signature, _ima_signatures),
     "bootlog": Target(_boot, _boots, 128 * 1024),
+    "gpu-report": Target(_gpu_report, _gpu_reports, 32 * 1024),
+    "gpu-file": Target(_gpu_file, _gpu_files, 64 * 1024),
+    "rim": Target(read_rim, _rims, 64 * 1024),
     "bundle": Target(_bundle, _bundles, 64 * 1024),
     "baseline": Target(_baseline, _baselines, 64 * 1024),
 }

@@ -31,6 +31,10 @@ FILES = (
     "ek.der",
     "bios_measurements",
     "ima_measurements",
+    "report.bin",
+    "chain.pem",
+    "gpus.json",
+    "switches.json",
     "root.tar",
     "status",
     "policy.json",
@@ -69,7 +73,7 @@ def test_a_shown_command_is_understood(line: str, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     for name in FILES:
         Path(name).touch()
-    for name in ("scans", "roots", "packages", "sysroot"):
+    for name in ("scans", "roots", "packages", "sysroot", "manifests", "answers"):
         Path(name).mkdir()
     words = shlex.split(re.sub(r" \d< \S+$", "", line))[1:]
     parse(words)

@@ -28,6 +28,7 @@ from perunml.client.identity import Identity
 from perunml.evidence.binding import tpm_extra_data
 from perunml.manager.config import Config
 from perunml.testing.forge import ForgedTpm
+from perunml.testing.nvidia import ForgedNvidia
 from perunml.testing.service import RUN, Client, pin_of
 from perunml.testing.service import World as Service
 
@@ -205,6 +206,17 @@ def _audited(do: Doer, here: Path) -> None:
     assert do("evidence check tpm", nobody, *words, "--nonce", tpm_extra_data(bytes(48)).hex())["accepted"]
     assert do("evidence check event-log", nobody, folder / "boot")["claims"]["boot"]["events"] == 1
     assert do("evidence check ima", nobody, folder / "ima")["claims"]["ima"]["entries"] == len(tpm.lines)
+    vendor = ForgedNvidia()
+    gpu = vendor.gpu()
+    for name, data in {
+        "report": gpu.report(bytes(32)).report,
+        "chain": b"".join(gpu.chain),
+        "root": vendor.root.der,
+    }.items():
+        (folder / name).write_bytes(data)
+    words = ["--report", folder / "report", "--chain", folder / "chain", "--simulated-root", folder / "root"]
+    told = do("evidence check nvidia", nobody, *words, "--nonce", bytes(32).hex())
+    assert told["claims"]["devices"][0]["simulated"]
     first, second = folder / "first.json", folder / "second.json"
     do("baseline build", nobody, "--ima-log", folder / "ima", "--out", first)
     do("baseline import", nobody, folder / "policy", "--out", second)

@@ -58,6 +58,12 @@ RENAMED: dict[str, dict[str, str]] = {
         "at": "now",
     },
     "evidence check event-log": {"file": "data", "cmdline_file": "cmdline"},
+    "evidence check nvidia": {
+        **dict.fromkeys(("reports", "chain", "nonce"), "perunml.client.evidence.NvidiaFiles"),
+        **dict.fromkeys(("rim", "ocsp", "roots"), "perunml.client.evidence.NvidiaFiles"),
+        "profile": "rules",
+        "at": "now",
+    },
     "evidence check ima": {"file": "data"},
     "baseline build": _BASELINE,
     "baseline import": {**_BASELINE, "file": "data"},
