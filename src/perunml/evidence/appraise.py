@@ -71,7 +71,7 @@ def appraise_parts(
         claims["tee"] = tee.claims
     if gpus is not None:
         claims["gpus"] = gpus.claims
-    own = (machine.id,) if tpm is not None and machine.ak else ()
+    own = (machine.id,) if tpm is not None and machine.id else ()
     identities = tuple(dict.fromkeys((*own, *(name for found in devices for name in found.identities))))
     return mint_appraisal(
         profile=profile,

@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from perunml.evidence.binding import gpu_nonce, tee_report_data
-from perunml.evidence.bootlog.rtmr import judge_rtmrs
+from perunml.evidence.binding import gpu_nonce, shared_extra_data, tee_report_data
+from perunml.evidence.bootlog.rtmr import RtmrFindings, judge_rtmrs
 from perunml.evidence.bundle import Bundle, SimulatedPart, TpmPart
+from perunml.evidence.clouds.azure import check_ak, check_report_data, parse_hcl, td_body, td_report_data
+from perunml.evidence.clouds.codes import AK_NOT_VOUCHED
 from perunml.evidence.codes import BINDING_MISMATCH, WRONG_PROFILE
 from perunml.evidence.dcap.appraise import appraise_sgx, appraise_tdx, dcap_claims
 from perunml.evidence.dcap.rules import SgxRules, TdxRules
@@ -29,6 +31,9 @@ from perunml.evidence.snp.rules import SnpRules
 from perunml.evidence.snp.verify import SnpReport, verify_snp
 from perunml.evidence.tee.codes import BINDER_MISMATCH, PART_MISSING, WRONG_DEVICE, WRONG_TEE
 from perunml.evidence.tpm.binder import verify_binder
+from perunml.evidence.tpm.keys import check_ak as check_tpm_ak
+from perunml.evidence.tpm.keys import qualified_names
+from perunml.evidence.tpm.quote import verify_quote
 from perunml.evidence.types import Verified
 from perunml.wire.canonical import Json
 from perunml.wire.errors import PerunError, error, refuse
@@ -96,13 +101,26 @@ def identify(bundle: Bundle, *, binding: bytes, endorsements: Endorsements, now:
     parts = sort_parts(bundle)
     if parts.tee is None:
         raise refuse(PART_MISSING, "a TEE's evidence is needed", expected="sgx, tdx or snp", seen="none")
-    found = _verify(parts.tee, endorsements, now)
+    found = _verify(parts.tee, None, endorsements, now)
+    if isinstance(parts.tee, HclPart):
+        _quoted(parts, binding)
     wanted = tee_report_data(binding, getattr(parts.tee, "key", ""))
-    if not hmac.compare_digest(found.value.report_data, wanted):
+    if not isinstance(parts.tee, HclPart) and not hmac.compare_digest(found.value.report_data, wanted):
         seen = found.value.report_data.hex()
         raise refuse(BINDING_MISMATCH, "the report was made for another exchange", expected=wanted.hex(), seen=seen)
     claims = snp_claims(found) if isinstance(found.value, SnpReport) else dcap_claims(found)
     return Identified(found.value.platform, found.value.simulated, claims)
+
+
+def _quoted(parts: Parts, binding: bytes) -> None:
+    """The virtual TPM that the TEE vouches for signed this exchange."""
+    machine = vouched(Machine("", simulated=False), parts.tpm, parts.tee)
+    assert parts.tpm is not None
+    ak = check_tpm_ak(machine.ak)
+    extra = shared_extra_data(binding, parts.tpm.others)
+    if extra is None:
+        raise refuse(BINDING_MISMATCH, "the quote's other bindings are not a sorted list without this one")
+    verify_quote(parts.tpm, ak, signers=qualified_names(ak, None), extra_data=extra)
 
 
 def judge_tee(
@@ -111,32 +129,52 @@ def judge_tee(
     """The TEE's part, verified and appraised. Raises `EvidenceRefusal` where it is not authentic."""
     if part is None:
         raise refuse(PART_MISSING, "the profile demands a TEE's evidence", expected=_kind(rules), seen="none")
-    if not isinstance(part, _PART_OF[type(rules)]):
+    if not isinstance(part, _PARTS_OF[type(rules)]):
         raise refuse(WRONG_TEE, "evidence of another TEE", expected=_kind(rules), seen=str(part.as_json()["kind"]))
-    found = _verify(part, endorsements, now)
-    told = tee_report_data(binding, getattr(part, "key", ""))
+    found, told = _verify(part, rules, endorsements, now), tee_report_data(binding, getattr(part, "key", ""))
+    more: dict[str, Json] = {}
+    if isinstance(part, HclPart):
+        told = parse_hcl(part.report).report_data  # its TPM's quote is what this exchange is bound by
+        more["cloud"] = "azure"
+    value = found.value
     if isinstance(rules, SnpRules):
         reasons = appraise_snp(found, rules, report_data=told, endorsements=endorsements, now=now)
-    elif isinstance(rules, SgxRules):
+        return DeviceFindings(_given(value.platform), value.simulated, reasons, {**snp_claims(found), **more})
+    if isinstance(rules, SgxRules):
         reasons = appraise_sgx(found, rules, report_data=told, endorsements=endorsements, now=now)
     else:
-        boot = _event_log(part, found.value.body.rtmrs, rules)
-        reasons = appraise_tdx(found, rules, report_data=told, endorsements=endorsements, now=now, boot=boot)
-    value = found.value
-    claims = snp_claims(found) if isinstance(rules, SnpRules) else dcap_claims(found)
-    seen = {} if isinstance(value, SnpReport) else value.collateral
-    return DeviceFindings(_given(value.platform), value.simulated, reasons, claims, seen)
+        boot = _rtmrs(part, rules, value.body.rtmrs)
+        log = boot.reasons if boot is not None else None
+        reasons = appraise_tdx(found, rules, report_data=told, endorsements=endorsements, now=now, boot=log)
+        more |= {"event_log": boot.claims()} if boot is not None else {}
+    return DeviceFindings(
+        _given(value.platform), value.simulated, reasons, {**dcap_claims(found), **more}, value.collateral
+    )
 
 
-def _event_log(part: TeePart, rtmrs: Sequence[bytes], rules: TdxRules) -> Mapping[int, tuple[Reason, ...]] | None:
-    """What the domain's event log was found to be under the profile's rules for it; None where there are none."""
+def _rtmrs(part: TeePart, rules: TdxRules, rtmrs: Sequence[bytes]) -> RtmrFindings | None:
+    """What the domain's event log says of the registers that the rules leave to it."""
     if rules.boot is None or not isinstance(part, TdxPart):
         return None
-    exact = frozenset(rules.rtmrs)
-    return judge_rtmrs(part.event_log, part.cmdline, rtmrs, rules.boot, exact=exact, open_=rules.open).reasons
+    exact = rules.rtmrs.keys()
+    return judge_rtmrs(part.event_log, part.cmdline, rtmrs, rules.boot, exact=exact, open_=rules.open)
 
 
-def _verify(part: TeePart, endorsements: Endorsements, now: int) -> Any:
+def vouched(machine: Machine, tpm: TpmPart | None, tee: TeePart | None) -> Machine:
+    """The machine with the attestation key that its TEE vouches for: nobody enrolled one. The TEE's report itself is judged by
+    `judge_tee`. Raises `EvidenceRefusal`: part_missing, non_canonical, ak_attributes, ak_not_vouched."""
+    if tpm is None or not isinstance(tee, HclPart):
+        raise refuse(
+            PART_MISSING, "a cloud's virtual TPM and the report that vouches for it are needed", expected="tpm, hcl"
+        )
+    ak = check_tpm_ak(tpm.ak)
+    if ak.public.curve:
+        raise refuse(AK_NOT_VOUCHED, "the attestation key is not RSA, as the cloud's is", seen=ak.public.curve)
+    check_ak(parse_hcl(tee.report), int.from_bytes(ak.public.unique[0]), ak.public.exponent)
+    return replace(machine, ak=tpm.ak, ek=b"")
+
+
+def _verify(part: TeePart, rules: TeeRules | None, endorsements: Endorsements, now: int) -> Any:
     """`Verified` of the part's report, whatever its kind."""
     if isinstance(part, SnpPart):
         return verify_snp(part.report, part.certificates, endorsements, now=now)
@@ -144,7 +182,17 @@ def _verify(part: TeePart, endorsements: Endorsements, now: int) -> Any:
         return verify_dcap(part.quote, "sgx", endorsements, now=now)
     if isinstance(part, TdxPart):
         return verify_dcap(part.quote, "tdx", endorsements, now=now)
-    raise refuse(WRONG_TEE, "a cloud's report is judged with its TPM's quote", expected="sgx, tdx or snp", seen="hcl")
+    hcl = parse_hcl(part.report)
+    if rules is not None and hcl.kind != _kind(rules):
+        raise refuse(WRONG_TEE, "evidence of another TEE", expected=_kind(rules), seen=hcl.kind)
+    if hcl.kind == "snp":
+        found: Any = verify_snp(hcl.report, part.certificates, endorsements, now=now)
+    else:
+        found = verify_dcap(part.quote, "tdx", endorsements, now=now)
+        if td_body(hcl) != found.value.body.td_info or td_report_data(hcl) != found.value.report_data:
+            raise refuse(AK_NOT_VOUCHED, "the quote is over another TD report than the cloud's")
+    check_report_data(hcl, found.value.report_data)
+    return found
 
 
 def judge_gpus(
@@ -212,7 +260,11 @@ def _given(identity: str) -> tuple[str, ...]:
     return (identity,) if identity else ()
 
 
-_PART_OF: Mapping[type, type] = {SgxRules: SgxPart, TdxRules: TdxPart, SnpRules: SnpPart}
+_PARTS_OF: Mapping[type, tuple[type, ...]] = {
+    SgxRules: (SgxPart,),
+    TdxRules: (TdxPart, HclPart),
+    SnpRules: (SnpPart, HclPart),
+}
 
 
 def _kind(rules: TeeRules) -> str:

@@ -34,11 +34,13 @@ from perunml.evidence.composite import (
     judge_gpus,
     judge_tee,
     sort_parts,
+    vouched,
 )
 from perunml.evidence.endorsements import Endorsements, Seen
 from perunml.evidence.ima.appraise import LogFindings, appraise_log, resume_log
 from perunml.evidence.ima.state import LogState
-from perunml.evidence.policy import Machine, Policy
+from perunml.evidence.parts import HclPart
+from perunml.evidence.policy import VTPM, Machine, Policy
 from perunml.evidence.simulated.verify import verify_statement
 from perunml.evidence.tee.codes import PART_MISSING
 from perunml.evidence.tpm.attest import Clock
@@ -96,6 +98,8 @@ def judge(
         if parts.simulated is not None:
             statement = verify_statement(parts.simulated, key=machine.key, binding=binding)
             return Judgement(appraise_statement(statement, machine=machine, policy=policy, binding=binding), None, b"")
+        if policy.binder == VTPM:
+            machine = vouched(machine, parts.tpm, parts.tee)
         tpm, log = _judge_tpm(parts.tpm, machine, policy, binding, now, prior_log)
         return _joined(parts, tpm, log, 0, machine, policy, binding, now, endorsements)
     except PerunError as exc:
@@ -120,6 +124,8 @@ def judge_new(
         parts = sort_parts(bundle)
         if parts.tpm is None or parts.tpm.ima_offset != state.size or policy.baseline is None:
             return None
+        if policy.binder == VTPM:
+            machine = vouched(machine, parts.tpm, parts.tee)
         quote = _quote(parts.tpm, machine, binding)
         if not _same_boot(machine, quote.value.clock):
             return None
@@ -174,6 +180,9 @@ def _between(
     if tee is None:
         return
     yield from device_reasons(machine, tee)
+    if isinstance(parts.tee, HclPart) and policy.binder != VTPM:
+        what = "a cloud's report measures its paravisor alone: the system is measured by its virtual TPM"
+        yield Reason(PART_MISSING, what, expected="all_of with `binder: vtpm`")
     if parts.tpm is not None and policy.baseline is not None:
         yield from binder_reasons(policy.binder, parts.tpm, parts.tee, machine, binding)
 

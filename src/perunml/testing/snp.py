@@ -134,7 +134,7 @@ class Report:
     id_key_digest: bytes = bytes(48)
     author_key_digest: bytes = bytes(48)
     report_id: bytes = b"\x77" * 32
-    tcb: Tcb = Tcb(4, 0, 24, 219)
+    tcb: Tcb = field(default_factory=lambda: Tcb(4, 0, 24, 219))
     committed: Tcb | None = None
     launch: Tcb | None = None
     chip_id: bytes = b"\xc1" * 64

@@ -90,6 +90,12 @@ class TdxBody:
     mr_service_td: bytes = b""
 
     @property
+    def td_info(self) -> bytes:
+        """What a TD report's TDINFO begins with: attributes to RTMR3."""
+        head = self.td_attributes + self.xfam + self.mr_td + self.mr_config_id + self.mr_owner + self.mr_owner_config
+        return head + b"".join(self.rtmrs)
+
+    @property
     def debug(self) -> bool:
         """Whether the domain's memory can be read from outside."""
         return bool(int.from_bytes(self.td_attributes, "little") & TD_DEBUG)
