@@ -45,6 +45,8 @@ def make_manager(
     vendor_roots: Sequence[PathLike] = (),
     simulated_ek_roots: Sequence[PathLike] = (),
     demand_revocations: bool = False,
+    simulated_tee_roots: Sequence[PathLike] = (),
+    collateral_signers: Sequence[str] = (),
     custody: Kind = "passphrase",
     pcrs: Sequence[int] | None = None,
     attester: str = "simulated",
@@ -55,7 +57,8 @@ def make_manager(
     ek_chain: Sequence[PathLike] = (),
 ) -> str:
     """Make a manager in a new folder; its identity's text. `url` is where parties and hosts will reach it
-    (https://host:port); roots are certificates, PEM or DER.
+    (https://host:port); roots are certificates, PEM or DER. TEEs and GPUs under one of `simulated_tee_roots` are simulated;
+    `collateral_signers` are the identity keys (their texts) whose bundles of collateral it judges by.
 
     `custody` keeps its root key: ``passphrase`` (for development: who knows it has all keys), ``tpm`` (in the state of `pcrs`
     that the machine is in now) or ``tee``; the latter two need no passphrase. `attester` makes its evidence: ``simulated`` or
@@ -77,6 +80,8 @@ def make_manager(
         simulated_ek_roots=simulated,
         demand_revocations=demand_revocations,
         device=device,
+        simulated_tee_roots=list(map(Path, simulated_tee_roots)),
+        collateral_signers=collateral_signers,
     )
 
 

@@ -41,6 +41,7 @@ FILES = (
     "profile.yaml",
     "agreement.yaml",
     "baseline.json",
+    "development-root.pem",
     "patient.json",
     "receipt.json",
     "pin.json",

@@ -73,6 +73,10 @@ def say_event(settings: Settings, event: dict[str, Any], line: str) -> None:
               help="A TPM vendor's root certificate (PEM or DER) besides those known; again for each.")  # fmt: skip
 @click.option("--simulated-ek-root", "simulated_ek_roots", multiple=True, type=existing_file,
               help="A root of software TPMs. Machines under it are simulated, whatever they prove.")  # fmt: skip
+@click.option("--simulated-tee-root", "simulated_tee_roots", multiple=True, type=existing_file,
+              help="A development root of TEEs or GPUs. Machines under it are simulated, whatever they prove.")  # fmt: skip
+@click.option("--collateral-signer", "collateral_signers", multiple=True, metavar="KEY",
+              help="An identity key whose signed bundles of vendors' collateral it judges TEEs and GPUs by.")  # fmt: skip
 @click.option("--demand-revocations", is_flag=True,
               help="Refuse a TPM whose issuers have no revocation list in force (the host's, or yours in the folder).")  # fmt: skip
 @click.option("--custody", type=click.Choice(["passphrase", "tpm", "tee"]), default="passphrase", show_default=True,

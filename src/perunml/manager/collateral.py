@@ -7,6 +7,8 @@ signers signed is refused when it is read. Whatever a bundle holds is signed by 
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ LOOK_EVERY = 2.0
 """Seconds between two looks at the folder."""
 MAX_BUNDLE = 64 * 1024 * 1024
 """Bytes of a bundle: a fleet's certificates and manifests."""
+MAX_NUMBER = 2**63 - 1
+"""The largest number that the database holds; a revocation list's may have 20 octets (RFC 5280, 5.2.3)."""
 _SEEN = "SELECT name, number, issued FROM collateral_seen"
 _row = insert(t.collateral_seen)
 _REMEMBER = Statement(
@@ -53,10 +57,11 @@ class CollateralStore:
         self._looked = float("-inf")
         self._collateral = Collateral()
         self._refused: PerunError | None = None
+        self._reading = threading.Lock()
 
     def endorsements(self, connection: Connection) -> Endorsements:
-        """What evidence is judged with now. Raises `EvidenceRefusal` or `UsageError` for a bundle that cannot be used
-        (collateral_unsigned, malformed): what is there is wrong, and nothing is judged by half of it."""
+        """What evidence is judged with now. Raises `IntegrityError` (collateral_unsigned) for a bundle that cannot be used: what
+        is there is wrong, and nothing is judged by half of it."""
         self._look()
         if self._refused is not None:
             raise self._refused
@@ -66,9 +71,13 @@ class CollateralStore:
     def remember(self, connection: Connection, seen: Mapping[str, Seen]) -> None:
         """Never to be judged by anything older again."""
         for name, newest in seen.items():
-            _REMEMBER.run(connection, name=name, number=newest.number, issued=newest.issued)
+            _REMEMBER.run(connection, name=name, number=min(newest.number, MAX_NUMBER), issued=newest.issued)
 
     def _look(self) -> None:
+        with self._reading:  # nobody judges by the old set, or by none, while another thread reads the new one
+            self._look_now()
+
+    def _look_now(self) -> None:
         now = self._steady()
         if now < self._looked + LOOK_EVERY:
             return
@@ -85,8 +94,12 @@ class CollateralStore:
     def _stamped(self) -> Stamp:
         if not self._folder.is_dir():
             return ()
-        stats = [(path, path.stat()) for path in sorted(self._folder.glob("*.json"))]
-        return tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in stats)
+        found = []
+        for path in sorted(self._folder.glob("*.json")):
+            with contextlib.suppress(FileNotFoundError):  # taken out meanwhile
+                stat = path.stat()
+                found.append((str(path), stat.st_mtime_ns, stat.st_size))
+        return tuple(found)
 
     def _read(self, paths: Sequence[Path]) -> Collateral:
         bundles = sorted((self._bundle(path) for path in paths), key=lambda bundle: -bundle.made)
@@ -99,14 +112,15 @@ class CollateralStore:
         return Collateral(bundles[0].made, **lists)
 
     def _bundle(self, path: Path) -> Collateral:
-        with path.open("rb") as file:
-            envelope = Envelope.from_json(load_json(file.read(MAX_BUNDLE * 2), limit=MAX_BUNDLE * 2))
         try:
+            with path.open("rb") as file:
+                data = file.read(MAX_BUNDLE * 2 + 1)
+            envelope = Envelope.from_json(load_json(data, limit=MAX_BUNDLE * 2))
             body = envelope.open(KIND, self._signers, limit=MAX_BUNDLE)
-        except PerunError as exc:
-            raise refuse(
-                COLLATERAL_UNSIGNED,
-                f"{path.name}: {exc.reasons[0].message}",
-                expected=", ".join(k.text for k in self._signers),
-            ) from None
-        return Collateral.from_json({name: value for name, value in body.items() if name not in ("apiVersion", "kind")})
+            return Collateral.from_json(
+                {name: value for name, value in body.items() if name not in ("apiVersion", "kind")}
+            )
+        except (PerunError, OSError) as exc:
+            why = exc.reasons[0].message if isinstance(exc, PerunError) else exc.strerror or type(exc).__name__
+            admitted = ", ".join(key.text for key in self._signers) or "no key is admitted"
+            raise refuse(COLLATERAL_UNSIGNED, f"{path.name}: {why}", expected=admitted) from None
