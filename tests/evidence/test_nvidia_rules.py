@@ -34,6 +34,7 @@ def test_rules_are_written_as_they_were_read() -> None:
         [],
         {"counts": 2},
         {"count": 1},
+        {"count": 0},
         {"count": True},
         {"count": 17},
         {"switches": 0},

@@ -51,6 +51,13 @@ def _until(value: Any) -> int:
     return parse_time(value)
 
 
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_GPUS:
+        raise ValueError
+    return value
+
+
+_COUNT = Form(_count, lambda value: value, f"a whole number from 1 to {MAX_GPUS}")
 _UNTIL = Form(_until, format_time, "driver:<version>, vbios:<version> or ocsp, and times as 2027-06-30T00:00:00Z")
 _VERSIONS = words(_VERSION, "versions as 550.90.07 or 96.00.9F.00.01")
 
@@ -72,7 +79,7 @@ class GpuRules(Rules):
                    whether it is a development one
     """
 
-    count: int = rule(number(MAX_GPUS), 1)
+    count: int = rule(_COUNT, 1)
     switches: int = rule(number(MAX_SWITCHES), 0)
     architectures: frozenset[str] = rule(words("|".join(NAMES), "architectures: " + ", ".join(NAMES)), frozenset())
     drivers: frozenset[str] = rule(_VERSIONS, frozenset())
