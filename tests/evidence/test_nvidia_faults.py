@@ -9,15 +9,18 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from evidence.nvidia_forged import NODE, NONCE, ONE, card, codes, honest, reasons, refused, vendor, verify
 from perunml.evidence.endorsements import Endorsements
 from perunml.evidence.nvidia import fields as opaque
 from perunml.evidence.nvidia.appraise import gpu_claims
+from perunml.evidence.nvidia.ocsp import newest_answer
 from perunml.testing.nvidia import FWID, ForgedNvidia, composite, element, tcb_info
-from perunml.testing.nvidia_pki import END, NOW, answer, certify, moment
+from perunml.testing.nvidia_pki import END, NOW, START, answer, certify, moment
 
 HOLD, COMPROMISED = x509.ReasonFlags.certificate_hold, x509.ReasonFlags.key_compromise
 PAST = moment(NOW - 1)
@@ -298,6 +301,8 @@ OTHER_KEY = ec.generate_private_key(ec.SECP384R1())
         ("leaf", {"start": moment(NOW + 1)}, "certificate_expired"),
         ("leaf", {"critical": [UNKNOWN]}, "certificate_chain"),
         ("leaf", {"signing": False}, "certificate_chain"),
+        ("leaf", {"usage": False}, "certificate_chain"),
+        ("identity", {"usage": False}, "certificate_chain"),
         ("leaf", {"ca": True, "signing": True}, "certificate_chain"),
         ("leaf", {"signed_with": hashes.SHA256()}, "certificate_chain"),
         ("leaf", {"signed_by": OTHER_KEY}, "certificate_chain"),
@@ -369,6 +374,7 @@ def test_all_reasons_are_told_at_once() -> None:
         ["name", "new-no-sequence"],
         ["name", "new-long-length"],
         ["name", "new-cut"],
+        ["name", "new-overlong"],
         ["name", "new-bad-flags"],
     ],
     ids="-".join,
@@ -398,6 +404,7 @@ def test_a_leaf_that_does_not_name_its_firmware_is_refused(extensions: list[str]
         "new-no-sequence": of(new, element(0x30, element(0xA6, digest[2:]) + element(0x87, bytes(5)))),
         "new-long-length": of(new, b"\x30\x81\x10" + bytes(16)),
         "new-cut": of(new, element(0x30, element(0xA6, digest) + b"\x87")),
+        "new-overlong": of(new, element(0x30, element(0xA6, digest) + b"\x87\x7f\0")),
         "new-bad-flags": of(new, element(0x30, element(0xA6, digest) + element(0x87, b"\x09\0"))),
     }
     device = replace(card(), leaf=_leaf(identity, extensions=[made[name] for name in extensions]))
@@ -445,10 +452,43 @@ def test_an_answer_by_a_stranger_or_a_wrong_responder_is_none() -> None:
         "bytes": b"no answer at all",
         "long": bytes(70_000),
         "other": answer(stranger.subjects()[0]),
+        "weak": answer(identity, by=issuer, signed_with=hashes.SHA256()),
+        "unnamed": answer(identity, named_with=hashes.SHA224()),
     }
     for name, data in bad.items():
         assert codes([card()], ONE, vendor().endorsements([card()], ocsp=[*rest, data])) == ["revocation_missing"], name
-    assert codes([card()], ONE, vendor().endorsements([card()], ocsp=[*rest, answer(identity, by=issuer)])) == []
+    for good in (
+        answer(identity, by=issuer),
+        answer(identity, by_name=True),
+        answer(identity, by=issuer, by_name=True),
+        answer(identity, named_with=hashes.SHA1()),
+    ):
+        assert codes([card()], ONE, vendor().endorsements([card()], ocsp=[*rest, good])) == []
+
+
+def test_an_answer_about_an_issuer_of_another_kind_of_key_is_none() -> None:
+    """NVIDIA's are on P-384: what cannot be compared is not good."""
+    key = rsa.generate_private_key(65537, 2048)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "rsa")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(7).not_valid_before(START).not_valid_after(END)
+    issuer = builder.sign(key, hashes.SHA384())
+    assert newest_answer(issuer, issuer, [_rsa_answer(issuer, key)], NOW) is None
+
+
+def _rsa_answer(issuer: x509.Certificate, key: rsa.RSAPrivateKey) -> bytes:
+    builder = ocsp.OCSPResponseBuilder().add_response(
+        cert=issuer,
+        issuer=issuer,
+        algorithm=hashes.SHA384(),
+        cert_status=ocsp.OCSPCertStatus.GOOD,
+        this_update=moment(NOW),
+        next_update=None,
+        revocation_time=None,
+        revocation_reason=None,
+    )
+    builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, issuer)
+    return builder.sign(key, hashes.SHA384()).public_bytes(Encoding.DER)
 
 
 OCSP_USE = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING])

@@ -130,6 +130,11 @@ def test_a_manifest_signed_in_another_way_is_refused(options: dict[str, Any]) ->
     assert refused(vendor().vbios_rim(**options))
 
 
+def test_a_manifest_without_a_chain_is_refused() -> None:
+    """The signer's certificate alone."""
+    assert refused(vendor().vbios_rim(signer=vendor().rim_root))
+
+
 def test_a_manifest_with_a_weaker_key_is_refused() -> None:
     """P-384 alone."""
     signer = certify("signer", vendor().rim_root, ca=False, curve=ec.SECP256R1())

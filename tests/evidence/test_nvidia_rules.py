@@ -58,6 +58,7 @@ def test_rules_are_written_as_they_were_read() -> None:
         {"excused": {"rim": "2027-01-01T00:00:00Z"}},
         {"excused": {"driver:*": "2027-01-01T00:00:00Z"}},
         {"excused": {"ocsp": "forever"}},
+        {"excused": {"ocsp": 1_800_000_000}},
     ],
     ids=str,
 )

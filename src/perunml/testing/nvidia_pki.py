@@ -58,11 +58,13 @@ def certify(
     signed_with: Hash | None = None,
     signing: bool | None = None,
     signed_by: ec.EllipticCurvePrivateKey | None = None,
+    usage: bool = True,
 ) -> Holder:
     """A certificate under `issuer`, or a root.
 
     signing    whether its key usage is for signatures; what an authority's is not, and any other's is, where None
     signed_by  another key than the issuer's: a forgery
+    usage      whether it has a key usage at all
     """
     key = ec.generate_private_key(curve or ec.SECP384R1())
     subject = _name(common, serial_number)
@@ -74,8 +76,9 @@ def certify(
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
         .not_valid_after(end)
-        .add_extension(_usage(signing=not ca if signing is None else signing, certs=ca), critical=True)
     )
+    if usage:
+        builder = builder.add_extension(_usage(signing=not ca if signing is None else signing, certs=ca), critical=True)
     if ca:
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
     for listed, mark in ((extensions, False), (critical, True)):
@@ -100,26 +103,31 @@ def answer(
     revoked: x509.ReasonFlags | None = None,
     unknown: bool = False,
     forged: bool = False,
+    by_name: bool = False,
+    named_with: hashes.HashAlgorithm | None = None,
+    signed_with: Hash | None = None,
 ) -> bytes:
     """What a responder (`by`; a fresh one of the issuer where None) says of a certificate, in DER. `forged`: the issuer's own, with
-    a signature that does not verify."""
+    a signature that does not verify; `by_name`: the responder is told by its name; `named_with`: the hash of what names the
+    certificate."""
     assert subject.issuer is not None
     signer = subject.issuer if forged else by or responder(subject.issuer)
     status = ocsp.OCSPCertStatus.REVOKED if revoked is not None else ocsp.OCSPCertStatus.GOOD
     builder = ocsp.OCSPResponseBuilder().add_response(
         cert=subject.certificate,
         issuer=subject.issuer.certificate,
-        algorithm=hashes.SHA384(),
+        algorithm=named_with or hashes.SHA384(),
         cert_status=ocsp.OCSPCertStatus.UNKNOWN if unknown else status,
         this_update=moment(made),
         next_update=moment(until) if until is not None else None,
         revocation_time=moment(made) if revoked is not None else None,
         revocation_reason=revoked,
     )
-    builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, signer.certificate)
+    told = ocsp.OCSPResponderEncoding.NAME if by_name else ocsp.OCSPResponderEncoding.HASH
+    builder = builder.responder_id(told, signer.certificate)
     if signer is not subject.issuer:
         builder = builder.certificates([signer.certificate])
-    signed = builder.sign(signer.key, hashes.SHA384()).public_bytes(Encoding.DER)
+    signed = builder.sign(signer.key, signed_with or hashes.SHA384()).public_bytes(Encoding.DER)
     return signed[:-1] + bytes((signed[-1] ^ 1,)) if forged else signed
 
 

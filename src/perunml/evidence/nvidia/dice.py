@@ -40,10 +40,7 @@ class Dice:
 
 def read_leaf(leaf: x509.Certificate, issuer: x509.Certificate) -> Dice:
     """Raises `EvidenceRefusal` (non_canonical)."""
-    try:
-        found = {extension.oid: extension.value for extension in leaf.extensions}
-    except ValueError:
-        raise _bad("its extensions cannot be read") from None
+    found = {extension.oid: extension.value for extension in leaf.extensions}
     chip, serial = _device_name(found.get(x509.OID_SUBJECT_ALTERNATIVE_NAME))
     old, new = found.get(COMPOSITE_DEVICE_ID), found.get(DICE_TCB_INFO)
     if isinstance(old, x509.UnrecognizedExtension) and new is None:

@@ -83,12 +83,11 @@ def _read(data: bytes) -> Rim:
         verification_time=chain[0].not_valid_before_utc,
     )
     try:
-        signed = signxml.XMLVerifier().verify(root, x509_cert=chain[0], parser=_parser(etree), expect_config=expected)
+        verified = signxml.XMLVerifier().verify(root, x509_cert=chain[0], parser=_parser(etree), expect_config=expected)
+        signed = _one(verified.signed_xml.getroottree(), ".")
     except Exception as exc:  # signxml, lxml and cryptography raise kinds of their own, and ValueErrors for bad base64
         raise _bad(f"its signature does not verify ({type(exc).__name__})") from None
-    if signed.signed_xml is None:
-        raise _bad("what is signed is no XML")
-    return _values(signed.signed_xml, chain)
+    return _values(signed, chain)
 
 
 def _libraries() -> tuple[Any, Any]:
