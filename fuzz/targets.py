@@ -18,7 +18,11 @@ from cryptography.x509 import load_der_x509_certificate, load_pem_x509_certifica
 
 from perunml.evidence.baseline import Allowed, Baseline
 from perunml.evidence.bootlog.judge import judge_boot_log
+from perunml.evidence.bootlog.rtmr import judge_rtmrs
 from perunml.evidence.bundle import BANK_SIZES, Bundle
+from perunml.evidence.dcap.collateral import read_collateral
+from perunml.evidence.dcap.parse import parse_quote
+from perunml.evidence.dcap.pck import read_pck_chain
 from perunml.evidence.ima.appraise import appraise_log
 from perunml.evidence.ima.forms import BINARY, read_log
 from perunml.evidence.ima.parse import HASH_SIZE, parse_log
@@ -35,6 +39,8 @@ from perunml.evidence.tpm.credential import make_credential
 from perunml.evidence.tpm.crl import parse_crl
 from perunml.evidence.tpm.public import parse_public
 from perunml.evidence.tpm.signature import parse_signature
+from perunml.testing.ccel import ccel
+from perunml.testing.dcap import ForgedIntel
 from perunml.testing.forge import EK_KINDS, ForgedTpm
 from perunml.testing.nvidia import ForgedNvidia
 from perunml.wire.canonical import canonical, load_json
@@ -213,6 +219,34 @@ def _rims() -> Iterator[bytes]:
     yield from _files("nvidia/*/*.swidtag")
 
 
+def _dcap_quote(data: bytes) -> None:
+    raw = parse_quote(data)
+    assert parse_quote(raw.quote).signed == raw.signed
+    read_pck_chain(raw.pck_chain)
+
+
+def _dcap_quotes() -> Iterator[bytes]:
+    intel = ForgedIntel()
+    yield from (intel.sgx_quote(), intel.tdx_quote(), intel.tdx_quote(version=5))
+    yield from _files("tdx/*/tdx_quote", "tdx/*/*.dat", "sgx/*/*.bin")
+
+
+def _dcap_collaterals() -> Iterator[bytes]:
+    intel = ForgedIntel()
+    yield from (intel.collateral("sgx"), intel.collateral("tdx"))
+    yield from _files("tdx/*/*_collateral.json", "sgx/*/*_collateral.json")
+
+
+def _ccel(data: bytes) -> None:
+    found = judge_rtmrs(data, "ima_policy=tcb", (b"\1" * 48,) * 4, BootRules(), exact=frozenset(), open_=frozenset())
+    assert all(found.reasons[index] for index in range(4))
+
+
+def _ccels() -> Iterator[bytes]:
+    yield ccel()[0]
+    yield from _files("ccel/*/*.bin")
+
+
 TARGETS: dict[str, Target] = {
     "attest": Target(parse_attest, _attests),
     "public": Target(_public, _publics),
@@ -224,6 +258,9 @@ TARGETS: dict[str, Target] = {
     "ima-forms": Target(_ima_forms, _ima_texts, 128 * 1024),
     "ima-signature": Target(_ima_signature, _ima_signatures),
     "bootlog": Target(_boot, _boots, 128 * 1024),
+    "dcap-quote": Target(_dcap_quote, _dcap_quotes, 16 * 1024),
+    "dcap-collateral": Target(read_collateral, _dcap_collaterals, 64 * 1024),
+    "ccel": Target(_ccel, _ccels, 128 * 1024),
     "gpu-report": Target(_gpu_report, _gpu_reports, 32 * 1024),
     "gpu-file": Target(_gpu_file, _gpu_files, 64 * 1024),
     "rim": Target(read_rim, _rims, 64 * 1024),

@@ -27,10 +27,12 @@ from perunml.client.home import Home
 from perunml.client.identity import Identity
 from perunml.evidence.binding import tpm_extra_data
 from perunml.manager.config import Config
+from perunml.testing.dcap import NOW, ForgedIntel
 from perunml.testing.forge import ForgedTpm
 from perunml.testing.nvidia import ForgedNvidia
 from perunml.testing.service import RUN, Client, pin_of
 from perunml.testing.service import World as Service
+from perunml.wire.timestamps import format_time
 
 ELSEWHERE = {"quickstart": "tests/e2e/test_story.py"}
 """Verbs whose one run takes a minute, and the file that runs them with ``-o json``."""
@@ -217,6 +219,20 @@ def _audited(do: Doer, here: Path) -> None:
     words = ["--report", folder / "report", "--chain", folder / "chain", "--simulated-root", folder / "root"]
     told = do("evidence check nvidia", nobody, *words, "--nonce", bytes(32).hex())
     assert told["claims"]["devices"][0]["simulated"]
+    intel = ForgedIntel()
+    for tee, quote in (("sgx", intel.sgx_quote()), ("tdx", intel.tdx_quote())):
+        for name, data in {"quote": quote, "collateral": intel.collateral(tee), "root": intel.root}.items():
+            (folder / name).write_bytes(data)
+        words = [
+            "--quote",
+            folder / "quote",
+            "--collateral",
+            folder / "collateral",
+            "--simulated-root",
+            folder / "root",
+        ]
+        told = do(f"evidence check {tee}", nobody, *words, "--at", format_time(NOW))
+        assert told["claims"]["quote"]["tcb_status"] == "UpToDate"
     first, second = folder / "first.json", folder / "second.json"
     do("baseline build", nobody, "--ima-log", folder / "ima", "--out", first)
     do("baseline import", nobody, folder / "policy", "--out", second)

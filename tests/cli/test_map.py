@@ -16,6 +16,12 @@ from perunml import Client, operators
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
 COMMON = {"help", "home_folder", "output", "passphrase_fd"}
+_DCAP = {
+    **dict.fromkeys(("quote", "collateral", "report_data", "roots"), "perunml.client.evidence.DcapFiles"),
+    "bundle": "perunml.client.evidence.read_bundle",
+    "profile": "rules",
+    "at": "now",
+}
 _BASELINE = {
     **dict.fromkeys(("root", "image", "dpkg", "packages", "split_usr", "ima_log"), "perunml.client.baselines.Sources"),
     **dict.fromkeys(
@@ -58,6 +64,8 @@ RENAMED: dict[str, dict[str, str]] = {
         "at": "now",
     },
     "evidence check event-log": {"file": "data", "cmdline_file": "cmdline"},
+    "evidence check sgx": _DCAP,
+    "evidence check tdx": {**_DCAP, "event_log": _DCAP["quote"], "cmdline_file": _DCAP["quote"]},
     "evidence check nvidia": {
         **dict.fromkeys(("reports", "chain", "nonce"), "perunml.client.evidence.NvidiaFiles"),
         **dict.fromkeys(("rim", "ocsp", "roots"), "perunml.client.evidence.NvidiaFiles"),

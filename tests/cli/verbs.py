@@ -43,6 +43,8 @@ SDK = {
     "evidence check tpm": "perunml.client.evidence.check_tpm",
     "evidence check event-log": "perunml.client.evidence.check_event_log",
     "evidence check ima": "perunml.client.evidence.check_ima",
+    "evidence check sgx": "perunml.client.evidence.check_dcap",
+    "evidence check tdx": "perunml.client.evidence.check_dcap",
     "evidence check nvidia": "perunml.client.evidence.check_nvidia",
     "baseline build": "perunml.client.baselines.build_baseline",
     "baseline import": "perunml.client.baselines.import_keylime",

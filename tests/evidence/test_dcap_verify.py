@@ -271,6 +271,20 @@ def test_t21_a_platform_is_known_by_its_certificate_alone() -> None:
     assert {verified(padded, "sgx", endorsements).platform} == names
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_the_other_signature_of_the_same_is_the_same_quote(kept: bool) -> None:
+    """ECDSA is malleable: (r, n - s) verifies too, and nothing that is told of the quote changes."""
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    quote, at = intel().sgx_quote(TOLD), 48 + 384 + 4 + 32
+    other = quote[:at] + (order - int.from_bytes(quote[at : at + 32])).to_bytes(32) + quote[at + 32 :]
+    assert other != quote
+    forget()
+    honest = verified(quote, "sgx", intel().endorsements())
+    if not kept:
+        forget()
+    assert verified(other, "sgx", intel().endorsements()) == honest
+
+
 def test_a_drivers_padding_is_no_part_of_the_quote() -> None:
     """Zeros up to a buffer's end are cut off before anything is read; TDX's guest driver leaves 8,000 bytes in all."""
     quote = intel().tdx_quote(TOLD)

@@ -68,7 +68,7 @@ def tpm(
         read_evidence(ima) if ima is not None else None,
         read_evidence(ek_cert) if ek_cert is not None else None,
         read_authorities(ca) if ca is not None else (),
-        _cmdline(cmdline_file),
+        read_cmdline(cmdline_file),
     )
     baseline = read_profile(profile) if profile is not None else None
     now = read_time(at) if at is not None else int(time.time())
@@ -83,7 +83,7 @@ def event_log_(settings: Settings, file: Path, cmdline_file: Path | None) -> int
     """Read and replay the boot log in FILE: is it of its form, which PCRs does it give, what does it tell?"""
     from perunml.client.evidence import check_event_log, read_evidence
 
-    return answer(settings, check_event_log(read_evidence(file), _cmdline(cmdline_file)))
+    return answer(settings, check_event_log(read_evidence(file), read_cmdline(cmdline_file)))
 
 
 @check.command("ima")
@@ -108,7 +108,8 @@ def read_hex(option: str, text: str) -> bytes:
     return raw
 
 
-def _cmdline(file: Path | None) -> str:
+def read_cmdline(file: Path | None) -> str:
+    """What the machine tells of its kernel's command line; empty where it does not."""
     from perunml.client.evidence import read_evidence
 
     return read_evidence(file).decode("utf-8", "replace").removesuffix("\n") if file is not None else ""
@@ -167,4 +168,4 @@ def _rows(prefix: str, claims: dict[str, Any]) -> list[tuple[str, object]]:
 
 
 # each of these modules hangs its verb on `check`
-from perunml.cli import evidence_nvidia  # noqa: E402, F401 - below what it uses of this module
+from perunml.cli import evidence_dcap, evidence_nvidia  # noqa: E402, F401 - below what it uses of this module

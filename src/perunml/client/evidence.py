@@ -10,6 +10,7 @@ from perunml.client.documents import read_baseline
 from perunml.evidence import pem
 from perunml.evidence.baseline import Baseline
 from perunml.evidence.offline.check import TpmFiles, check_event_log, check_ima, check_tpm
+from perunml.evidence.offline.dcap import DcapFiles, check_dcap, read_bundle
 from perunml.evidence.offline.findings import Checked
 from perunml.evidence.offline.nvidia import NvidiaFiles, check_nvidia, check_rim
 from perunml.wire.errors import refuse
@@ -20,8 +21,8 @@ MAX_AUTHORITIES = 4096
 """Files of a folder of certificates; the vendors' known ones are some hundreds."""
 
 __all__ = [
-    "Checked", "NvidiaFiles", "TpmFiles", "check_event_log", "check_ima", "check_nvidia", "check_rim", "check_tpm",
-    "read_authorities", "read_evidence", "read_files", "read_profile",
+    "Checked", "DcapFiles", "NvidiaFiles", "TpmFiles", "check_dcap", "check_event_log", "check_ima", "check_nvidia", "check_rim",
+    "check_tpm", "read_authorities", "read_bundle", "read_evidence", "read_files", "read_profile",
 ]  # fmt: skip
 
 

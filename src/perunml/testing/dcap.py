@@ -129,6 +129,7 @@ class ForgedIntel:
         )
         self.pck: Pck = self.ca.pck(extension, end=self.pck_end)
         self._key = new_key()
+        self._reports: dict[bytes, bytes] = {}
 
     @property
     def root(self) -> bytes:
@@ -163,13 +164,21 @@ class ForgedIntel:
         report = packed(
             {**SGX_FIELDS, "report_data": told, **svns, **product, **signer, **attributes}, quoting.qe_fields
         )
-        qe = report + sign(quoting.qe_signed_by or self.pck.key, report) + len(auth).to_bytes(2, "little") + auth
+        qe = report + self._certification(report, quoting) + len(auth).to_bytes(2, "little") + auth
         chain = quoting.chain or self.pck.chain
         qe += quoting.certification.to_bytes(2, "little") + len(chain).to_bytes(4, "little") + chain
         if quoting.version != 3:
             qe = (6).to_bytes(2, "little") + len(qe).to_bytes(4, "little") + qe
         signature = sign(quoting.signed_by or self._key, header + body) + point(self._key) + qe
         return header + body + len(signature).to_bytes(4, "little") + signature + quoting.padding
+
+    def _certification(self, report: bytes, quoting: Quoting) -> bytes:
+        """The PCK's signature over the QE's report: made once for an attestation key, and the same in each of its quotes."""
+        if quoting.qe_signed_by is not None:
+            return sign(quoting.qe_signed_by, report)
+        if report not in self._reports:
+            self._reports[report] = sign(self.pck.key, report)
+        return self._reports[report]
 
     def collateral(self, tee: str, says: Says | None = None) -> bytes:
         """What the vendor says, in dcap-qvl's JSON form."""
