@@ -259,7 +259,10 @@ def test_g10_the_video_decoder_is_compared_where_it_is_on() -> None:
 )
 def test_what_a_party_narrows_holds(rules: dict[str, Any], code: str) -> None:
     """Architectures, drivers by list and floor (in numbers: 90 is before 144), firmware."""
-    assert codes([card()], rules) == [code]
+    (found,) = reasons([card()], rules)
+    assert found.code == code
+    assert found.expected
+    assert found.seen in ("hopper", "550.90.07", "96.00.9F.00.01")
 
 
 def test_what_a_party_names_is_admitted() -> None:
@@ -280,7 +283,8 @@ def test_a_driver_whose_version_has_no_order_is_below_every_floor() -> None:
 def test_a_product_that_is_not_known_is_of_no_architecture() -> None:
     """A new generation is added here before anybody can admit it."""
     device = vendor().gpu(product="GR100")
-    assert codes([device], {**ONE, "excused": EXCUSED}) == ["gpu_architecture"]
+    (found,) = reasons([device], {**ONE, "excused": EXCUSED})
+    assert (found.code, found.expected, found.seen) == ("gpu_architecture", "hopper", "GR100")
 
 
 def _leaf(identity: Any, **more: Any) -> Any:

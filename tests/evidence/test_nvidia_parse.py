@@ -92,7 +92,6 @@ def test_every_truncation_is_refused() -> None:
         (opaque.DRIVER_VERSION, b"550\x1b[0m"),
         (opaque.VBIOS_VERSION, bytes(7)),
         (opaque.VBIOS_VERSION, b"\0\x9f\0\x96\1\1\0\0"),
-        (opaque.FWID, None),
         (opaque.FWID, bytes(32)),
         (opaque.NVDEC0_STATUS, None),
         (opaque.NVDEC0_STATUS, b"\x54"),

@@ -12,6 +12,7 @@ from perunml.evidence.endorsements import Endorsements
 from perunml.evidence.nvidia.codes import (
     DEVICE_REPEATED,
     DEVICE_TOPOLOGY,
+    FIRMWARE_MISMATCH,
     GPU_ARCHITECTURE,
     GPU_COUNT,
     GPU_DRIVER,
@@ -59,7 +60,12 @@ def gpu_claims(
     gpus: Sequence[Verified[GpuReport]], *, endorsements: Endorsements, now: int, bound: str = UNBOUND
 ) -> dict[str, Json]:
     """What the devices tell, for people and receipts. `bound` says whether, and by what, they are known to be in this host."""
-    return {"bound_to_host": bound, "devices": [_claims(gpu.value, endorsements, now) for gpu in gpus]}
+    distinct = len({gpu.value.platform for gpu in gpus})
+    return {
+        "bound_to_host": bound,
+        "distinct": distinct,
+        "devices": [_claims(gpu.value, endorsements, now) for gpu in gpus],
+    }
 
 
 def _counts(reports: Sequence[GpuReport], rules: GpuRules) -> list[Reason]:
@@ -82,6 +88,8 @@ def _device(report: GpuReport, rules: GpuRules) -> list[Reason]:
         found.append(
             Reason(DEBUG_ENABLED, "its certificate has flags of development", seen=", ".join(report.development))
         )
+    if not report.named:
+        found.append(Reason(FIRMWARE_MISMATCH, "its report does not name its firmware, as old drivers' do not"))
     if rules.vbios and report.vbios not in rules.vbios:
         expected = ", ".join(sorted(rules.vbios))
         found.append(Reason(GPU_FIRMWARE, "firmware that is not agreed", expected=expected, seen=report.vbios))
@@ -131,7 +139,7 @@ def _revocation(answers: Sequence[Answer | None], rules: GpuRules, now: int) -> 
             found.append(Reason(REVOCATION_MISSING, "OCSP says nothing about a certificate of the chain"))
         elif answer.status == UNKNOWN:
             found.append(Reason(REVOCATION_MISSING, "OCSP knows nothing of a certificate", seen=answer.subject))
-        elif answer.status == GOOD and not _in_force(answer, rules, now):
+        elif not _in_force(answer, rules, now):
             why = f"OCSP's answer about {answer.subject} is too old"
             expected = rules.max_age or (format_time(answer.until) if answer.until is not None else "one with a date")
             found.append(Reason(COLLATERAL_EXPIRED, why, expected=expected, seen=format_time(answer.made)))
@@ -178,6 +186,7 @@ def _claims(report: GpuReport, endorsements: Endorsements, now: int) -> dict[str
         "measurements": len(report.measurements),
         "measurements_compared": compared.compared,
         "rim_missing": list(compared.missing),
+        "firmware_named": report.named,
         "development": _development(report, compared),
         "ocsp": {
             "asked": len(answers),

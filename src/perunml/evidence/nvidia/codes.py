@@ -22,7 +22,7 @@ RIM_SIGNATURE = evidence_rule(
 )
 FIRMWARE_MISMATCH = evidence_rule(
     "firmware_mismatch",
-    "The firmware that a device's report names is not the one that its certificate was issued for.",
+    "The firmware that a device's report names is not the one that its certificate was issued for, or a GPU's names none.",
     "The host's operator resets the device and collects fresh evidence: `perunml host run`.",
 )
 GPU_COUNT = evidence_rule("gpu_count", "The machine shows more or fewer GPUs than the profile demands.", _MACHINE)

@@ -38,7 +38,7 @@ _FLAGS = {0: SPT, 1: MPT, 2: PPCIE}
 
 @dataclass(frozen=True, slots=True)
 class GpuFields:
-    """Of a GPU: versions as NVIDIA's manifests write them; `mode` one of `MODES`; `skipped` measurements (from 0) that are not
+    """Of a GPU: versions as NVIDIA's manifests write them; `fwid` empty where an old driver's report has none; `mode` one of `MODES`; `skipped` measurements (from 0) that are not
     compared; `switches` the permanent identifiers of the NVSwitches it is wired to."""
 
     driver: str
@@ -72,7 +72,7 @@ def gpu_fields(fields: Mapping[int, bytes]) -> GpuFields:
         vbios=_vbios(_sized(fields, VBIOS_VERSION, 8)),
         board=board,
         chip=_text(fields, CHIP_INFO).upper() if CHIP_INFO in fields else "",
-        fwid=_sized(fields, FWID, FWID_SIZE),
+        fwid=_sized(fields, FWID, FWID_SIZE) if FWID in fields else b"",
         mode=_mode(fields),
         skipped=frozenset() if _switch(fields, NVDEC0_STATUS) else frozenset({NVDEC0_INDEX}),
         # a GPU writes a switch's identifier in the other byte order than the switch itself

@@ -66,6 +66,7 @@ class GpuReport:
     locked        of a switch: its configuration is locked; True for a GPU
     measurements  index from 0, as manifests count -> digest
     skipped       indices that are not compared
+    named         the report names the firmware that its certificate was issued for; True for a switch, whose reports never do
     development   DICE flags of development that are set; None where the certificate has no flags
     revocation    for each certificate between leaf and root what OCSP says, None where nothing does; the device's first
     simulated     it leads to a development root
@@ -86,6 +87,7 @@ class GpuReport:
     locked: bool
     measurements: Mapping[int, bytes]
     skipped: frozenset[int]
+    named: bool
     development: tuple[str, ...] | None
     revocation: tuple[Answer | None, ...]
     simulated: bool
@@ -115,7 +117,7 @@ def verify_gpu(part: GpuPart, endorsements: Endorsements, *, nonce: bytes, now: 
     if spdm is not None and not _signed(spdm, chain[0]):
         reasons.append(Reason(REPORT_SIGNATURE, "the report's signature does not verify under the device's key"))
     dice = _attempt(reasons, lambda: read_leaf(chain[0], chain[1]))
-    if dice is not None and isinstance(fields, GpuFields) and not hmac.compare_digest(dice.fwid, fields.fwid):
+    if dice is not None and isinstance(fields, GpuFields) and fields.fwid not in (b"", dice.fwid):
         seen = fields.fwid.hex()
         reasons.append(Reason(FIRMWARE_MISMATCH, "another firmware reports", expected=dice.fwid.hex(), seen=seen))
     answers = revocation(chain, endorsements.collateral.ocsp, now)
@@ -232,6 +234,7 @@ def _report(
         locked=fields.locked if isinstance(fields, SwitchFields) else True,
         measurements=MappingProxyType({index - 1: value for index, value in spdm.measurements.items()}),
         skipped=fields.skipped if isinstance(fields, GpuFields) else frozenset(),
+        named=not isinstance(fields, GpuFields) or fields.fwid != b"",
         development=dice.flags,
         revocation=answers,
         simulated=simulated,

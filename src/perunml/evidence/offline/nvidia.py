@@ -16,7 +16,6 @@ from perunml.evidence import pem
 from perunml.evidence.codes import NON_CANONICAL
 from perunml.evidence.endorsements import Collateral, Endorsements
 from perunml.evidence.nvidia.appraise import appraise_gpus, gpu_claims
-from perunml.evidence.nvidia.codes import DEVICE_REPEATED
 from perunml.evidence.nvidia.compare import compare
 from perunml.evidence.nvidia.fields import SWITCH_GPUS
 from perunml.evidence.nvidia.parse import parse_report
@@ -96,11 +95,8 @@ def check_rim(data: bytes, *, now: int, simulated_roots: Sequence[bytes] = ()) -
 
 
 def _without_rules(gpus: Sequence[Verified[GpuReport]], known: Endorsements, now: int) -> list[Reason]:
-    """What no profile can make good: a development flag, a device shown twice, a manifest at hand that does not fit."""
+    """What no profile can make good: a development flag, a manifest at hand that does not fit."""
     found = []
-    platforms = [gpu.value.platform for gpu in gpus]
-    for platform in dict.fromkeys(one for one in platforms if platforms.count(one) > 1):
-        found.append(Reason(DEVICE_REPEATED, "the same device is shown several times", seen=platform))
     for gpu in gpus:
         if gpu.value.development:
             seen = ", ".join(gpu.value.development)
