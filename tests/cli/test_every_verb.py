@@ -32,6 +32,7 @@ from perunml.testing.forge import ForgedTpm
 from perunml.testing.nvidia import ForgedNvidia
 from perunml.testing.service import RUN, Client, pin_of
 from perunml.testing.service import World as Service
+from perunml.testing.snp import ForgedChip
 from perunml.wire.timestamps import format_time
 
 ELSEWHERE = {"quickstart": "tests/e2e/test_story.py"}
@@ -208,6 +209,18 @@ def _audited(do: Doer, here: Path) -> None:
     assert do("evidence check tpm", nobody, *words, "--nonce", tpm_extra_data(bytes(48)).hex())["accepted"]
     assert do("evidence check event-log", nobody, folder / "boot")["claims"]["boot"]["events"] == 1
     assert do("evidence check ima", nobody, folder / "ima")["claims"]["ima"]["entries"] == len(tpm.lines)
+    chip = ForgedChip()
+    (folder / "certs").mkdir()
+    for name, data in {
+        "snp": chip.report(),
+        "ark": chip.ca.root,
+        "certs/vcek": chip.certificate,
+        "certs/ask": chip.ca.middle,
+        "certs/ark": chip.ca.root,
+    }.items():
+        (folder / name).write_bytes(data)
+    words = ["--report", folder / "snp", "--certs", folder / "certs", "--simulated-root", folder / "ark"]
+    assert do("evidence check snp", nobody, *words)["claims"]["report"]["simulated"]
     vendor = ForgedNvidia()
     gpu = vendor.gpu()
     for name, data in {

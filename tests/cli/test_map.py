@@ -66,6 +66,11 @@ RENAMED: dict[str, dict[str, str]] = {
     "evidence check event-log": {"file": "data", "cmdline_file": "cmdline"},
     "evidence check sgx": _DCAP,
     "evidence check tdx": {**_DCAP, "event_log": _DCAP["quote"], "cmdline_file": _DCAP["quote"]},
+    "evidence check snp": {
+        **dict.fromkeys(("report", "certs", "crls", "report_data", "roots"), "perunml.client.evidence.SnpFiles"),
+        "profile": "rules",
+        "at": "now",
+    },
     "evidence check nvidia": {
         **dict.fromkeys(("reports", "chain", "nonce"), "perunml.client.evidence.NvidiaFiles"),
         **dict.fromkeys(("rim", "ocsp", "roots"), "perunml.client.evidence.NvidiaFiles"),

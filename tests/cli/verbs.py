@@ -45,6 +45,7 @@ SDK = {
     "evidence check ima": "perunml.client.evidence.check_ima",
     "evidence check sgx": "perunml.client.evidence.check_dcap",
     "evidence check tdx": "perunml.client.evidence.check_dcap",
+    "evidence check snp": "perunml.client.evidence.check_snp",
     "evidence check nvidia": "perunml.client.evidence.check_nvidia",
     "baseline build": "perunml.client.baselines.build_baseline",
     "baseline import": "perunml.client.baselines.import_keylime",

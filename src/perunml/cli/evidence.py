@@ -168,4 +168,4 @@ def _rows(prefix: str, claims: dict[str, Any]) -> list[tuple[str, object]]:
 
 
 # each of these modules hangs its verb on `check`
-from perunml.cli import evidence_dcap, evidence_nvidia  # noqa: E402, F401 - below what it uses of this module
+from perunml.cli import evidence_dcap, evidence_nvidia, evidence_snp  # noqa: E402, F401 - below what it uses of this module

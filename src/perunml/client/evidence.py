@@ -13,6 +13,7 @@ from perunml.evidence.offline.check import TpmFiles, check_event_log, check_ima,
 from perunml.evidence.offline.dcap import DcapFiles, check_dcap, read_bundle
 from perunml.evidence.offline.findings import Checked
 from perunml.evidence.offline.nvidia import NvidiaFiles, check_nvidia, check_rim
+from perunml.evidence.offline.snp import SnpFiles, check_snp
 from perunml.wire.errors import refuse
 
 MAX_FILE = 256 * 1024 * 1024 + 1
@@ -21,8 +22,8 @@ MAX_AUTHORITIES = 4096
 """Files of a folder of certificates; the vendors' known ones are some hundreds."""
 
 __all__ = [
-    "Checked", "DcapFiles", "NvidiaFiles", "TpmFiles", "check_dcap", "check_event_log", "check_ima", "check_nvidia", "check_rim",
-    "check_tpm", "read_authorities", "read_bundle", "read_evidence", "read_files", "read_profile",
+    "Checked", "DcapFiles", "NvidiaFiles", "SnpFiles", "TpmFiles", "check_dcap", "check_event_log", "check_ima", "check_nvidia", "check_rim",
+    "check_snp", "check_tpm", "read_authorities", "read_bundle", "read_evidence", "read_files", "read_profile",
 ]  # fmt: skip
 
 

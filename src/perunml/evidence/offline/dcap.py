@@ -7,7 +7,6 @@ are told as claims. With rules, the same appraisal runs as in a manager.
 
 from __future__ import annotations
 
-import binascii
 import hmac
 import json
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from perunml.evidence.dcap.rules import SgxRules, TdxRules
 from perunml.evidence.dcap.verify import DcapQuote, verify_dcap
 from perunml.evidence.endorsements import Collateral, Endorsements
 from perunml.evidence.offline.findings import Checked, Findings
+from perunml.evidence.offline.raw import raw_or_hex
 from perunml.evidence.parts import MAX_QUOTE
 from perunml.evidence.types import Verified
 from perunml.wire.canonical import load_json
@@ -35,7 +35,6 @@ MAX_FILE = 4 * 1024 * 1024
 MAX_EVENT_LOG = 1024 * 1024
 """Bytes of an event log with the padding of the firmware's table: 262,144 are usual."""
 REPORT_DATA = 64
-_HEX = frozenset(b"0123456789abcdefABCDEF")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +97,7 @@ def check_dcap(
 
 def read_quote(data: bytes) -> bytes:
     """The bytes of a file that has them raw or in hex. Raises `EvidenceRefusal` (non_canonical)."""
-    text = b"".join(data.split()).removeprefix(b"0x") if len(data) <= 4 * MAX_QUOTE else b""
-    if text and _HEX.issuperset(text):
-        try:
-            data = binascii.unhexlify(text)
-        except binascii.Error:
-            raise refuse(NON_CANONICAL, "the quote is hexadecimal with half a byte") from None
-    if len(data) > MAX_QUOTE:
-        raise refuse(NON_CANONICAL, "the quote is too long", expected=f"at most {MAX_QUOTE} bytes")
-    return data
+    return raw_or_hex(data, MAX_QUOTE, "the quote")
 
 
 def read_bundle(data: bytes) -> QuoteBundle:
