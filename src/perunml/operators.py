@@ -17,24 +17,28 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from perunml.api.enrolment import Enrolled
     from perunml.api.pin import Pin
-    from perunml.attesters.doctor import Finding
+    from perunml.attesters.detect import Ground
+    from perunml.attesters.doctor import Examination
+    from perunml.attesters.tpm import TpmAttester
     from perunml.client.client import Client
     from perunml.host.agent import Agent
-    from perunml.host.enrol import Beside, SimulatedMachine, TpmMachine
+    from perunml.host.enrol import Beside, SimulatedMachine, TeeMachine, TpmMachine
     from perunml.manager.custody import Kind
     from perunml.manager.device import Device
     from perunml.manager.server import Server
 
-    Machine = TpmMachine | SimulatedMachine
+    Machine = TpmMachine | SimulatedMachine | TeeMachine
 
 __all__ = ["admit", "agent", "custody", "doctor", "enrol", "machine", "make_manager", "manager"]
 
 PathLike = str | Path
+TPM = "device:/dev/tpmrm0"
+"""How the system's TPM is reached."""
 
 
 def make_manager(
@@ -136,22 +140,50 @@ def machine(
     event_log: PathLike | None = None,
     cmdline: PathLike | None = None,
     ek_chain: Sequence[PathLike] = (),
+    attester: Sequence[str] = (),
     simulated_machine: bool = False,
+    ground: Ground | None = None,
 ) -> Machine:
-    """This machine, as what proves it: the TPM that `tcti` names, or with `simulated_machine` a bare key in `folder`, which
-    proves nothing. Logs and command line are the kernel's by default; `ek_chain` are certificates between the EK's and its vendor's root.
-    The folder remembers which machine it was made for. Raises `ValueError` unless exactly one of the two is said, and
-    `EvidenceRefusal` or `Unreachable` for a TPM that is not there or has no EK certificate."""
-    if simulated_machine is (tcti is not None):
-        raise ValueError("say which machine this is: either tcti or simulated_machine")
-    if tcti is None:
+    """This machine, as what proves it. `attester` names its roots of trust: ``tpm``, ``tdx``, ``snp`` or ``sgx``, ``gpu``
+    beside them, or ``auto`` for whatever is there; `tcti` names a TPM other than the system's, and is enough for one. With
+    `simulated_machine` it is a bare key in `folder`, which proves nothing.
+
+    The TPM's logs and the command line are the kernel's by default; `ek_chain` are certificates between the EK's and its
+    vendor's root; the folder remembers which TPM it was made for. `ground` is what the machine is seen through, for tests.
+    Raises `ValueError` unless either attesters or a simulated machine are said, `UsageError` (no_root_of_trust, tee_other), and
+    `EvidenceRefusal` or `Unreachable` for a device that is not there or gives nothing.
+    """
+    kinds = machine_kinds(tcti, attester, simulated_machine)
+    if not kinds:
         from perunml.attesters.simulated import SimulatedAttester
 
         return SimulatedAttester(Path(folder))
-    from perunml.attesters.tpm import TpmAttester
+    from perunml.attesters.detect import make
 
-    ima, boot, line = (Path(path) if path is not None else None for path in (ima_log, event_log, cmdline))
-    return TpmAttester(tcti, Path(folder), ima, boot, [Path(path) for path in ek_chain], line)
+    def tpm() -> TpmAttester:
+        from perunml.attesters.tpm import TpmAttester
+
+        ima, boot, line = (Path(path) if path is not None else None for path in (ima_log, event_log, cmdline))
+        return TpmAttester(tcti or TPM, Path(folder), ima, boot, [Path(path) for path in ek_chain], line)
+
+    return cast("Machine", make(kinds, tpm, ground))
+
+
+def machine_kinds(tcti: str | None, attester: Sequence[str], simulated_machine: bool) -> tuple[str, ...]:
+    """The roots of trust that these arguments of `machine` name, none for a simulated one. Raises `ValueError` where they say
+    nothing, or two things."""
+    if simulated_machine is bool(tcti is not None or attester):
+        raise ValueError("say which machine this is: either tcti or attester, or simulated_machine")
+    if simulated_machine:
+        return ()
+    from perunml.attesters.detect import check_kinds
+
+    if tcti is not None and "auto" in attester:
+        raise ValueError("auto takes the system's own TPM: beside tcti, name the other kinds")
+    with_tpm = tcti is not None and "tpm" not in attester
+    kinds = ("tpm", *attester) if with_tpm else tuple(attester)
+    check_kinds(kinds)
+    return kinds
 
 
 def enrol(
@@ -204,11 +236,12 @@ def agent(
     return Agent(Path(folder), pin, machine(folder, **which), services_listen=services_listen, on_event=on_event)
 
 
-def doctor() -> list[Finding]:
-    """What of this machine fits a host's job, what does not, and the cure. Looks, and changes nothing."""
+def doctor(ground: Ground | None = None) -> Examination:
+    """What of this machine fits a host's job, what it can prove by each root of trust, which profiles it could meet, and the
+    cure for what is missing. Looks, and changes nothing. `ground` is what it is seen through, for tests."""
     from perunml.attesters import doctor as room
 
-    return room.doctor()
+    return room.examine(ground)
 
 
 def _device(kind: str, tcti: str | None, files: dict[str, PathLike | None], ek_chain: Sequence[PathLike]) -> Device:

@@ -58,6 +58,21 @@ def test_one_machine_or_the_other(nobody: Party, tmp_path: Path) -> None:
     assert nobody.refused(*words, "--simulated-machine", passphrase=None) == (2, "not_pinned")
 
 
+def test_what_proves_a_machine_is_named_by_kind(nobody: Party, vitus: Party, tmp_path: Path) -> None:
+    """Kinds that make no machine are told at once; one that is not there is refused, and nothing takes its place."""
+    pin = tmp_path / "pin.json"
+    pin.write_bytes(pin_of(issue("manager")[1]).to_file())
+    words = ("host", "run", "--folder", tmp_path / "host", "--pin", pin)
+    for kinds in (("gpu",), ("tdx", "snp"), ("auto", "tdx"), ("nitro",)):
+        named = [word for kind in kinds for word in ("--attester", kind)]
+        assert nobody.refused(*words, *named, passphrase=None) == (2, "usage")
+    assert nobody.refused(*words, "--attester", "tdx", "--simulated-machine", passphrase=None) == (2, "usage")
+    assert nobody.refused(*words, "--attester", "sgx", passphrase=None) == (16, "tee_unavailable")
+    enrolling = ("host", "enrol", "--folder", tmp_path / "host", "--pin", pin, "--name", "x", "--dry-run")
+    assert vitus.refused(*enrolling, "--attester", "sgx") == (16, "tee_unavailable")
+    assert not (tmp_path / "host").exists()
+
+
 def state(folder: Path) -> dict[str, bytes]:
     """The files of a folder."""
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

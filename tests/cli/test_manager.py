@@ -105,10 +105,14 @@ def test_dry_run_sends_nothing(manager: Manager, tmp_path: Path, scans: Path) ->
 
 
 def test_host_doctor_says_what_is_missing(nobody: Party) -> None:
-    """Each finding has what was seen; each bad one a cure."""
+    """Each finding has what was seen; each bad one a cure; the roots of trust and the profiles come after."""
     found = nobody.ok("host", "doctor")
     assert found["findings"]
     assert all(item["ok"] or item["fix"] for item in found["findings"])
+    assert [root["name"] for root in found["roots"]][:3] == ["TPM", "IMA", "TDX"]
+    assert all(root["proves"] or root["fix"] for root in found["roots"])
+    assert [each["name"] for each in found["profiles"]] == ["measured", "tee", "gpu-cc", "simulated"]
+    assert "Profiles that it could meet" in nobody("host", "doctor").out
 
 
 def test_init_run_admit_as_processes(tmp_path: Path, nobody: Party) -> None:

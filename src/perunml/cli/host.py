@@ -14,6 +14,7 @@ from perunml.cli.voice import table
 
 if TYPE_CHECKING:
     from perunml.api.pin import Pin
+    from perunml.attesters.doctor import Examination
 
 command = group("A machine that runs jobs: its agent proves the machine's state and asks for keys.")
 F = TypeVar("F", bound=Callable[..., None])
@@ -29,6 +30,8 @@ def machine_options(function: F) -> F:
             click.option("--pin", "pin_file", type=existing_file,
                          help="The pinned manager's file, as `trust` made it [default: this home's]."),
             manager_option,
+            click.option("--attester", multiple=True, type=click.Choice(["auto", "tpm", "tdx", "snp", "sgx", "gpu"]),
+                         help="What proves this machine; again for each (--attester tdx --attester gpu). auto: whatever is there."),
             click.option("--tcti", metavar="STRING",
                          help="The TPM: device:/dev/tpmrm0, or a software TPM's swtpm:path=… ."),
             click.option("--ima-log", type=click.Path(path_type=Path, dir_okay=False),
@@ -40,7 +43,7 @@ def machine_options(function: F) -> F:
             click.option("--ek-chain", multiple=True, type=existing_file,
                          help="A certificate between the EK's and its vendor's root; again for each."),
             click.option("--simulated-machine", is_flag=True,
-                         help="No TPM: a bare key in the folder. Proves nothing, and everything says so."),
+                         help="Neither TPM nor TEE: a bare key in the folder. Proves nothing, and everything says so."),
         )
     ):  # fmt: skip
         function = option(function)
@@ -144,22 +147,40 @@ def run(
 @command.command("doctor")
 @click.pass_obj
 def doctor(settings: Settings) -> None:
-    """Look at this machine: TPM, IMA log, bubblewrap, cgroups, swap. Says what is missing, and the cure."""
+    """Look at this machine: what fits a job, what it can prove by each root of trust (TPM, IMA, TDX, SEV-SNP, SGX, NVIDIA's
+    confidential mode, a cloud's vTPM), and which profiles it could meet. Says what is missing, and the one cure for each."""
     from perunml import operators
 
-    findings = operators.doctor()
-    value = {
-        "ok": all(finding.ok for finding in findings),
-        "findings": [{"name": f.name, "ok": f.ok, "seen": f.seen, "fix": f.fix} for f in findings],
+    found = operators.doctor()
+    settings.voice.answer(found.as_json(), examination_lines(found))
+
+
+def examination_lines(found: Examination) -> list[str]:
+    """What a machine was found to be: a line for each finding, root of trust and profile."""
+
+    def of(need: str) -> list[tuple[str, object]]:
+        return [
+            (each.name, f"{'well' if each.ok else 'NOT WELL'}: {each.seen}" + (f"; {each.fix}" if each.fix else ""))
+            for each in found.findings
+            if each.need == need
+        ]
+
+    roots: list[tuple[str, object]] = []
+    for root in found.roots:
+        lacks = f"no: {root.seen}; missing: {root.missing}; {root.fix}"
+        roots.append((root.name, f"yes: {root.seen}" if root.proves else lacks))
+    profiles: list[tuple[str, object]] = []
+    for profile in found.profiles:
+        by = ", ".join(profile.by) or "a bare key, for trying out only"
+        profiles.append((profile.name, f"yes: {by}" if profile.possible else f"no: {profile.fix}"))
+    blocks = {
+        "For any job": of("job"),
+        "For the profile measured": of("measured"),
+        "What this machine can prove": roots,
+        "Profiles that it could meet, as far as can be seen from here": profiles,
     }
-    rows = [
-        (
-            finding.name,
-            f"{'well' if finding.ok else 'NOT WELL'}: {finding.seen}" + (f"; {finding.fix}" if finding.fix else ""),
-        )
-        for finding in findings
-    ]
-    settings.voice.answer(value, table(rows))
+    lines = [line for title, rows in blocks.items() for line in ("", title, *table(rows))]
+    return lines[1:]
 
 
 def event_line(event: dict[str, Any]) -> str:
@@ -177,8 +198,13 @@ def _pin(settings: Settings, pin_file: Path | None, manager: str) -> Pin:
 
 
 def _check_machine(machine: dict[str, Any]) -> None:
-    if machine["simulated_machine"] is (machine["tcti"] is not None):
-        raise click.UsageError("Say which machine this is: either --tcti STRING or --simulated-machine.")
+    from perunml import operators
+
+    try:
+        operators.machine_kinds(machine["tcti"], machine["attester"], machine["simulated_machine"])
+    except ValueError as exc:
+        said = "Say which machine this is: --attester KIND or --tcti STRING, or --simulated-machine."
+        raise click.UsageError(f"{said} ({exc})") from None
 
 
 @command.command("explain")
