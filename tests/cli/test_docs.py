@@ -37,6 +37,8 @@ FILES = (
     "ccel.bin",
     "bundle.json",
     "report.bin",
+    "ark.crl",
+    "report.hex",
     "chain.pem",
     "gpus.json",
     "switches.json",
@@ -79,7 +81,7 @@ def test_a_shown_command_is_understood(line: str, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     for name in FILES:
         Path(name).touch()
-    for name in ("scans", "roots", "packages", "sysroot", "manifests", "answers"):
+    for name in ("scans", "roots", "packages", "sysroot", "manifests", "answers", "certificates"):
         Path(name).mkdir()
     words = shlex.split(re.sub(r" \d< \S+$", "", line))[1:]
     parse(words)
