@@ -148,11 +148,15 @@ class Road:
         self.unet = seal(self.folder / "unet", self.keys["startup"], "unet", "code", {"train.py": b"print('x')"})
         assert push(self.party["hospital"], self.scans).complete
         assert push(self.party["startup"], self.unet).complete
-        baseline = signed("Baseline", self.tpm.baseline().as_json(), self.keys["cloud"])
-        found = self.party["cloud"].call("POST", "/v1/documents", DocumentView, PushDocument(document=baseline))
-        assert found.digest == self.tpm.baseline().digest
+        self.push_baseline(self.tpm)
         self.agreement = agreement_from_json(self.document())
         self.in_force(self.agreement)
+
+    def push_baseline(self, tpm: ForgedTpm) -> None:
+        """The state in which a machine booted, signed by the cloud."""
+        baseline = signed("Baseline", tpm.baseline().as_json(), self.keys["cloud"])
+        found = self.party["cloud"].call("POST", "/v1/documents", DocumentView, PushDocument(document=baseline))
+        assert found.digest == tpm.baseline().digest
 
     def document(self) -> dict[str, Any]:
         return {

@@ -24,13 +24,21 @@ from perunml.client.codes import AMBIGUOUS, NO_KEY_OF_A_PARTY, NOT_FOUND, WRONG_
 from perunml.client.connection import Connection
 from perunml.client.home import Home, write_file
 from perunml.client.identity import Identity
+from perunml.release.policy import check_rules
 from perunml.wire.digests import parse_digest
 from perunml.wire.dsse import Envelope, signed
 from perunml.wire.errors import PerunError, refuse
 
 
 def read_agreement(data: bytes) -> Agreement:
-    """An agreement from a file: YAML or JSON as people write it, or the envelope that the home folder keeps."""
+    """An agreement from a file: YAML or JSON as people write it, or the envelope that the home folder keeps; its rules for TEEs
+    and GPUs are read too. Raises `UsageError` (malformed, agreement_inconsistent, …)."""
+    found = _read(data)
+    check_rules(found)
+    return found
+
+
+def _read(data: bytes) -> Agreement:
     if data.lstrip()[:1] == b"{":
         try:
             envelope = Envelope.decode(data)

@@ -26,6 +26,7 @@ from perunml.manager.routing import Spec
 from perunml.manager.store import tables as t
 from perunml.manager.store.connection import Connection, Statement
 from perunml.manager.writer import Transaction
+from perunml.release.policy import check_rules
 from perunml.wire.codes import MALFORMED
 from perunml.wire.digests import digest
 from perunml.wire.dsse import Envelope
@@ -54,6 +55,7 @@ def routes(services: Services) -> list[Spec]:
         envelope = ProposeAgreement.decode(call.body).agreement
         found = open_agreement(envelope)
         _check_ours(services, found, call.caller.key)
+        check_rules(found)
         now = services.clock.now()
         return await services.writer.submit(lambda tx: _propose(services, tx, found, envelope, now))
 
