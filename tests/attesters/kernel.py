@@ -187,7 +187,7 @@ class SevDriver:
         if command & 0xFF == 2:
             self._hand_out(told, *struct.unpack_from("<QI", asked, 96))
         report = self.sign(asked[:64])
-        answer = struct.pack("<II24x", self.status, 0 if self.status else len(report)) + report
+        answer = struct.pack("<II24x", self.status, len(report)) + report
         ctypes.memmove(response, answer.ljust(4000, b"\0"), 4000)
         return 0
 

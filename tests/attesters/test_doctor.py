@@ -46,6 +46,7 @@ MACHINES: dict[str, tuple[Machine, set[str], set[str]]] = {
     "tdx guest with an H100, devtools": (gpu(tdx_guest, devtools=1), {"TDX"}, {"tee"}),
     "tdx guest with an H100, not ready": (gpu(tdx_guest, ready=0), {"TDX"}, {"tee"}),
     "server with an H100, CC off": (gpu(tpm_server, cc=0), {"TPM", "IMA"}, {"measured"}),
+    "enclave with an H100": (gpu(enclave), {"SGX", "NVIDIA CC"}, {"tee"}),
     "bare with an H100": (gpu(bare), {"NVIDIA CC"}, set()),
 }
 

@@ -113,6 +113,15 @@ def test_what_nvattest_may_answer_is_bounded(output: bytes, code: int, rule: str
     assert caught.value.code == rule
 
 
+def test_evidence_that_comes_with_an_error_is_not_taken() -> None:
+    """Whatever else the program printed."""
+    program = FakeNvattest(gpu=1)
+    told = program(["nvattest", "collect-evidence", "--device", "gpu", "--nonce", NONCE.hex()], 1, 1)[1]
+    for program.code, program.output in ((1, told), (0, told.replace(b'"result_code": 0', b'"result_code": 7'))):
+        with pytest.raises(Unreachable, match="gpu_unavailable"):
+            Nvattest("gpu", program).parts(NONCE)
+
+
 @pytest.mark.parametrize(
     ("error", "rule"),
     [

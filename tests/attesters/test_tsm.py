@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import struct
 from contextlib import suppress
 from pathlib import Path
 
@@ -201,6 +202,7 @@ def test_a_table_is_read_in_either_order_of_bytes_and_in_pem() -> None:
     [
         CHAIN[:71],
         b"\x01" * 48,
+        b"\x01" * 16 + struct.pack("<II", 48, 5000) + bytes(24),
         table([(VCEK, der("vcek"))])[:-1],
         table([(VCEK, der("vcek")), (VCEK, der("vcek"))]),
         table([(VCEK, b"no certificate")]),
