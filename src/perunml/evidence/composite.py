@@ -161,17 +161,22 @@ def _rtmrs(part: TeePart, rules: TdxRules, rtmrs: Sequence[bytes]) -> RtmrFindin
 
 
 def vouched(machine: Machine, tpm: TpmPart | None, tee: TeePart | None) -> Machine:
-    """The machine with the attestation key that its TEE vouches for: nobody enrolled one. The TEE's report itself is judged by
-    `judge_tee`. Raises `EvidenceRefusal`: part_missing, non_canonical, ak_attributes, ak_not_vouched."""
+    """The machine with the attestation key that its TEE vouches for: nobody enrolled one, or it is the enrolled one. The TEE's
+    report itself is judged by `judge_tee`. Raises `EvidenceRefusal`: part_missing, wrong_device, non_canonical, ak_attributes,
+    ak_not_vouched."""
     if tpm is None or not isinstance(tee, HclPart):
         raise refuse(
             PART_MISSING, "a cloud's virtual TPM and the report that vouches for it are needed", expected="tpm, hcl"
         )
+    if machine.ak and not hmac.compare_digest(machine.ak, tpm.ak):
+        # a TEE vouches for its own TPM, not for the one that somebody enrolled: else any machine of the cloud would be this one
+        what = "the TEE vouches for another TPM's attestation key than the enrolled one"
+        raise refuse(WRONG_DEVICE, what, expected=machine.id)
     ak = check_tpm_ak(tpm.ak)
     if ak.public.curve:
         raise refuse(AK_NOT_VOUCHED, "the attestation key is not RSA, as the cloud's is", seen=ak.public.curve)
     check_ak(parse_hcl(tee.report), int.from_bytes(ak.public.unique[0]), ak.public.exponent)
-    return replace(machine, ak=tpm.ak, ek=b"")
+    return machine if machine.ak else replace(machine, ak=tpm.ak, ek=b"")
 
 
 def _verify(part: TeePart, rules: TeeRules | None, endorsements: Endorsements, now: int) -> Any:

@@ -98,7 +98,7 @@ def judge(
         if parts.simulated is not None:
             statement = verify_statement(parts.simulated, key=machine.key, binding=binding)
             return Judgement(appraise_statement(statement, machine=machine, policy=policy, binding=binding), None, b"")
-        if policy.binder == VTPM:
+        if policy.vouched:
             machine = vouched(machine, parts.tpm, parts.tee)
         tpm, log = _judge_tpm(parts.tpm, machine, policy, binding, now, prior_log)
         return _joined(parts, tpm, log, 0, machine, policy, binding, now, endorsements)
@@ -124,7 +124,7 @@ def judge_new(
         parts = sort_parts(bundle)
         if parts.tpm is None or parts.tpm.ima_offset != state.size or policy.baseline is None:
             return None
-        if policy.binder == VTPM:
+        if policy.vouched:
             machine = vouched(machine, parts.tpm, parts.tee)
         quote = _quote(parts.tpm, machine, binding)
         if not _same_boot(machine, quote.value.clock):

@@ -45,6 +45,11 @@ class Policy:
         return self.written or (self.baseline.digest if self.baseline is not None else "")
 
     @property
+    def vouched(self) -> bool:
+        """Whether a TEE, which is judged as well, names the attestation key of the TPM beside it."""
+        return self.binder == VTPM and self.tee is not None
+
+    @property
     def checks(self) -> str:
         """The profile whose checks are run."""
         if self.profile != "simulated":
