@@ -39,7 +39,11 @@ def test_a_report_with_and_without_a_profile(nobody: Party, forged: list[object]
     """Accepted, in bytes and in hex; met by a profile; refused by one that names another measurement."""
     for name in ("report", "report.hex"):
         code, said = check(nobody, *forged, "--report", tmp_path / name, "--report-data", DATA.hex())
-        assert (code, said["accepted"], said["claims"]["report"]["revocation"]) == (0, True, "checked")
+        assert (code, said["accepted"], said["claims"]["report"]["revocation"]) == (
+            0,
+            True,
+            "list of 2020-01-01T00:00:00Z",
+        )
     profile = tmp_path / "profile.yaml"
     rules = "{{profile: tee, snp: {{measurement: ['{0}'], products: [Milan], min_tcb: {{snp: 24}}}}}}"
     profile.write_text(rules.format("11" * 48))

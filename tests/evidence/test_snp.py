@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perunml.evidence.endorsements import Collateral, Endorsements
+from perunml.evidence.snp import keys
 from perunml.evidence.snp.appraise import appraise_snp, snp_claims
 from perunml.evidence.snp.parse import SIGNED, SIZE, Tcb, parse_report
 from perunml.evidence.snp.rules import SnpRules
@@ -73,7 +74,7 @@ def test_certificates_may_come_from_the_host() -> None:
     """The hypervisor hands them out with the report."""
     made = chip()
     only_lists = Endorsements(Collateral(crls=(made.ca.revocations(),)), (made.ca.root,))
-    assert verify_snp(made.report(DATA), made.chain, only_lists, now=NOW).value.revocation
+    assert verify_snp(made.report(DATA), made.chain, only_lists, now=NOW).value.collateral
 
 
 def test_t18_a_development_root_is_accepted_only_when_passed() -> None:
@@ -128,6 +129,13 @@ APPRAISED = [
     ("ECC demanded", {}, {"platform_info": 4}, ["configuration_mismatch"]),
     ("T15 version 3 tells no mitigations", {}, {"mitigations": 1}, ["report_unsupported"]),
     ("mitigations", {"version": 5, "mitigations": 2}, {"mitigations": 3}, ["tcb_too_old"]),
+    ("CXL", {"policy": 1 << 17 | 1 << 21}, {}, ["guest_policy"]),
+    ("AES-256", {}, {"aes_256_xts": True}, ["guest_policy"]),
+    ("RAPL", {}, {"rapl_disabled": True}, ["guest_policy"]),
+    ("ciphertext", {}, {"ciphertext_hiding": True}, ["guest_policy"]),
+    ("page swaps", {}, {"page_swap_disabled": True}, ["guest_policy"]),
+    ("T21 chip", {}, {"chips": ["chip:sha256:" + "0" * 64]}, ["wrong_device"]),
+    ("T6 older list than agreed", {}, {"max_age": "30d"}, ["collateral_expired"]),
 ]
 
 
@@ -148,6 +156,13 @@ ADMITTED = [
     ({"platform_info": 36}, {"platform_info": 36}),
     ({"version": 5, "mitigations": 7}, {"mitigations": 3}),
     ({"policy": 1 << 17 | 1 << 20 | 0x0137}, {"single_socket": True, "min_abi": 0x0137}),
+    ({"policy": 1 << 17 | 1 << 21}, {"cxl": True}),
+    (
+        {"policy": 1 << 17 | 15 << 22},
+        {"aes_256_xts": True, "rapl_disabled": True, "ciphertext_hiding": True, "page_swap_disabled": True},
+    ),
+    ({}, {"max_age": "9000d"}),
+    ({"platform_info": 0xBE}, {}),
 ]
 
 
@@ -172,6 +187,109 @@ def test_t13_another_chips_certificate_is_refused() -> None:
     assert codes(made.report(DATA), made.endorsements()) == ["certificate_mismatch"]
     other = ForgedChip(ca, chip_id=b"\xc2" * 64)
     assert "report_signature" in codes(made.report(DATA), other.endorsements())
+
+
+def test_t13_a_chip_whose_id_is_masked_is_refused() -> None:
+    """T13, T21: what is signed with a chip's key tells which chip; zeros, or a report that says that it is masked, are none."""
+    made = chip()
+    for told in ({"chip_id": bytes(64)}, {"key_info": 2}, {"chip_id": bytes(64), "key_info": 2}):
+        assert codes(made.report(DATA, **told), made.endorsements()) == ["certificate_mismatch"]
+    cloud = chip(vlek=True)
+    assert codes(cloud.report(DATA, key_info=1 << 2 | 2), cloud.endorsements(), rules(vlek=True)) == []
+
+
+def test_t21_a_clouds_key_tells_no_chip() -> None:
+    """T21: a profile that names chips admits none that a cloud's key vouches for, whatever the report says of its chip."""
+    made = chip(vlek=True)
+    mine = verify_snp(chip().report(DATA), (), chip().endorsements(), now=NOW).value.platform
+    report = made.report(DATA, chip_id=chip().chip_id)
+    asked = rules(vlek=True, chips=[mine])
+    assert codes(report, made.endorsements(), asked) == ["wrong_device"]
+    assert codes(chip().report(DATA), chip().endorsements(), rules(chips=[mine])) == []
+
+
+@pytest.mark.parametrize("product", ["Milan", "Turin"])
+def test_t13_half_a_chips_id_is_none(product: str) -> None:
+    """T13: a certificate's id has the product's whole length; a shorter one that the report's begins with is another chip's."""
+    ca = AmdCa(product)
+    made = ForgedChip(ca)
+    whole = {"Milan": 64, "Turin": 8}[product]
+    for wrong in (made.chip_id[: whole - 1], made.chip_id[:4], b""):
+        made.certificate = ca.certify(made.key.public_key(), made.tcb, wrong)
+        assert "certificate_mismatch" in codes(made.report(DATA), made.endorsements())
+    made.certificate = ca.certify(made.key.public_key(), made.tcb, bytes((4, whole)) + made.chip_id[:whole])
+    assert codes(made.report(DATA), made.endorsements()) == []
+
+
+CERTIFICATES = [
+    ("another structure", {}, 7, ["report_unsupported"]),
+    ("no structure", {keys.STRUCTURE_OID: b""}, None, ["report_unsupported"]),
+    ("no product", {keys.PRODUCT_OID: b"Milan"}, None, ["certificate_mismatch"]),
+    ("no bootloader", {keys.PART_OIDS["bootloader"]: b""}, None, ["certificate_mismatch"]),
+    ("a negative number", {keys.PART_OIDS["microcode"]: b"\2\1\xdb"}, None, ["certificate_mismatch"]),
+    ("a padded number", {keys.PART_OIDS["bootloader"]: b"\2\2\0\4"}, None, ["certificate_mismatch"]),
+    ("a number of three bytes", {keys.PART_OIDS["bootloader"]: b"\2\3\0\0\4"}, None, ["certificate_mismatch"]),
+    ("a reserved part", {"1.3.6.1.4.1.3704.1.3.6": b"\2\1\1"}, None, ["certificate_mismatch"]),
+    ("Turin's part in a Milan", {keys.PART_OIDS["fmc"]: b"\2\1\0"}, None, ["certificate_mismatch"]),
+    ("reserved parts of zero", {"1.3.6.1.4.1.3704.1.3.6": b"\2\1\0"}, None, []),
+]
+
+
+@pytest.mark.parametrize(
+    ("more", "structure", "expected"), [c[1:] for c in CERTIFICATES], ids=[c[0] for c in CERTIFICATES]
+)
+def test_t12_what_a_certificate_does_not_say_is_not_guessed(
+    more: dict[str, bytes], structure: int | None, expected: list[str]
+) -> None:
+    """T12: each extension missing or in another form."""
+    ca = AmdCa()
+    made = ForgedChip(ca)
+    key = made.key.public_key()
+    made.certificate = ca.certify(key, made.tcb, made.chip_id, structure=structure, more=more)
+    assert codes(made.report(DATA), made.endorsements()) == expected
+
+
+def test_a_fleets_certificates_lie_in_any_order() -> None:
+    """The chip's own certificate for its firmware is found among others', and among those of its older firmware."""
+    ca = AmdCa()
+    chips = [ForgedChip(ca, chip_id=bytes((n,)) * 64) for n in range(1, 6)]
+    old = [ca.certify(one.key.public_key(), replace(one.tcb, snp=8), one.chip_id) for one in chips]
+    ders = (*old, *(one.certificate for one in chips), ca.root, ca.middle)
+    known = Endorsements(Collateral(certificates=ders, crls=(ca.revocations(),)), (ca.root,))
+    for one in chips:
+        assert codes(one.report(DATA), known) == []
+        stale = verify_snp(one.report(DATA), (old[0], *chips[0].chain), known, now=NOW)
+        assert stale.value.raw.chip_id == one.chip_id
+
+
+def test_t5_an_older_revocation_list_than_before_is_refused() -> None:
+    """T5, T6: validly signed, in force, and from before somebody was revoked."""
+    made = chip()
+    since = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    newer, older = made.ca.revocations(since=since, number=7), made.ca.revocations(number=6)
+    known = made.endorsements(crls=(older, newer))
+    seen = verify_snp(made.report(DATA), (), known, now=NOW).value.collateral
+    assert [(each.number, each.issued) for each in seen.values()] == [(7, int(since.timestamp()))]
+    assert codes(made.report(DATA), replace(known, seen=seen)) == []
+    rolled = replace(made.endorsements(crls=(older,)), seen=seen)
+    assert codes(made.report(DATA), rolled) == ["collateral_rollback"]
+
+
+def test_all_reasons_are_told_at_once() -> None:
+    """Chip, firmware, time and signature: the host's operator need not come again for each."""
+    ca = AmdCa()
+    made = ForgedChip(ca)
+    made.certificate = ca.certify(
+        chip().key.public_key(), replace(made.tcb, snp=8), b"\xc2" * 64, product="Genoa", until=PAST
+    )
+    found = codes(made.report(DATA), made.endorsements(trusted=False))
+    assert sorted(set(found)) == [
+        "certificate_chain",
+        "certificate_expired",
+        "certificate_mismatch",
+        "report_signature",
+    ]
+    assert found.count("certificate_mismatch") == 3
 
 
 def test_t13_swapped_authorities_are_refused() -> None:
@@ -270,6 +388,9 @@ MALFORMED = [
     ("reserved", 0x4C, b"\x01", "non_canonical"),
     ("policy's one", 0x0A, b"\x00", "report_unsupported"),
     ("policy's zeros", 0x0F, b"\x01", "report_unsupported"),
+    ("policy's unknown bit", 0x0B, b"\x04", "report_unsupported"),
+    ("platform's unknown bit", 0x41, b"\x01", "report_unsupported"),
+    ("platform's reserved bit", 0x40, b"\x40", "report_unsupported"),
     ("reserved 2", 0x18F, b"\x01", "non_canonical"),
     ("reserved 3", 0x1EB, b"\x01", "non_canonical"),
     ("mitigations of version 3", 0x1F8, b"\x01", "non_canonical"),

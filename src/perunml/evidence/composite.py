@@ -139,7 +139,8 @@ def judge_tee(
     value = found.value
     if isinstance(rules, SnpRules):
         reasons = appraise_snp(found, rules, report_data=told, endorsements=endorsements, now=now)
-        return DeviceFindings(_given(value.platform), value.simulated, reasons, {**snp_claims(found), **more})
+        claims = {**snp_claims(found), **more}
+        return DeviceFindings(_given(value.platform), value.simulated, reasons, claims, value.collateral)
     if isinstance(rules, SgxRules):
         reasons = appraise_sgx(found, rules, report_data=told, endorsements=endorsements, now=now)
     else:

@@ -45,6 +45,9 @@ CACHED = 4096
 """Certificates that are kept read, and signatures that are remembered as good: a fleet's, and the few above them."""
 MAX_CRL = 1024 * 1024
 """Bytes of a revocation list."""
+_PARTIAL = (ExtensionOID.ISSUING_DISTRIBUTION_POINT, ExtensionOID.DELTA_CRL_INDICATOR)
+"""What makes a list one of some certificates, or of what changed: RFC 5280 demands that it be critical, and here it is refused
+either way."""
 RSA_BITS = 4096
 SALT = 48
 """Bytes of RSASSA-PSS's salt: SHA-384's."""
@@ -104,15 +107,21 @@ def chain_reasons(chain: Sequence[x509.Certificate], what: str, now: int) -> tup
         if why := _unfit(certificate, depth) or (None if issued(certificate, issuer) else "its issuer did not sign it"):
             found.append(Reason(CERTIFICATE_CHAIN, f"{name}: {why}", seen=certificate.subject.rfc4514_string()))
         if not in_force(certificate, now):
-            begin, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
-            expected = f"{format_time(int(begin))} to {format_time(int(end))}"
+            expected = " to ".join(map(format_time, _validity(certificate)))
             found.append(Reason(CERTIFICATE_EXPIRED, f"{name} is not valid at this time", expected, format_time(now)))
     return tuple(found)
 
 
 def in_force(certificate: x509.Certificate, now: int) -> bool:
     """Whether `now` (seconds since 1970) is in its time; both ends belong to it."""
-    return certificate.not_valid_before_utc.timestamp() <= now <= certificate.not_valid_after_utc.timestamp()
+    begin, end = _validity(certificate)
+    return begin <= now <= end
+
+
+@lru_cache(maxsize=CACHED)
+def _validity(certificate: x509.Certificate) -> tuple[int, int]:
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return int(begin.timestamp()), int(end.timestamp())
 
 
 @lru_cache(maxsize=CACHED)
@@ -154,6 +163,7 @@ def extension(certificate: x509.Certificate, kind: type[T]) -> T | None:
         return None
 
 
+@lru_cache(maxsize=CACHED)
 def _unfit(certificate: x509.Certificate, depth: int) -> str | None:
     """Why it may not stand at `depth` of a chain (0: the one whose key signs evidence)."""
     key = certificate.public_key()
@@ -176,9 +186,16 @@ def _unfit(certificate: x509.Certificate, depth: int) -> str | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RevocationList:
-    """One that was read; the same bytes give the same one again, so its signature is checked once."""
+    """One that was read; the same bytes give the same one again, so its signature is checked once.
+
+    issued, until  seconds since 1970; None where it names no end, and then it is never in force
+    number         its own, or 0
+    """
 
     crl: x509.CertificateRevocationList
+    issued: int
+    until: int | None
+    number: int
 
 
 @lru_cache(maxsize=64)
@@ -188,23 +205,44 @@ def read_crl(der: bytes) -> RevocationList:
         if len(der) > MAX_CRL:
             raise ValueError("too long")
         found = x509.load_der_x509_crl(der)
-        if any(each.critical and each.oid != ExtensionOID.CRL_NUMBER for each in found.extensions):
+        if any(
+            each.critical or each.oid in _PARTIAL for each in found.extensions if each.oid != ExtensionOID.CRL_NUMBER
+        ):
             raise ValueError("tells of some certificates only")
-    except (ValueError, TypeError, x509.DuplicateExtension):
+        until = found.next_update_utc
+        numbers = [each.value.crl_number for each in found.extensions if isinstance(each.value, x509.CRLNumber)]
+        issuer, parameters = found.issuer.rfc4514_string(), found.signature_algorithm_parameters
+        del issuer, parameters  # looked at here, so that nothing is refused later without a code
+        since = int(found.last_update_utc.timestamp())
+        return RevocationList(found, since, int(until.timestamp()) if until else None, numbers[0] if numbers else 0)
+    except UNREADABLE:
         raise refuse(NON_CANONICAL, "a revocation list cannot be read, or tells of some certificates only") from None
-    return RevocationList(found)
 
 
-def revoked(
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """What an issuer's lists tell of a certificate.
+
+    revoked  one of them names it; a list that is past its time still revokes, and never clears
+    newest   name (by the issuer's certificate), number (0 where it has none) and time of the newest list in force; None where
+             there is no such list
+    """
+
+    revoked: bool
+    newest: tuple[str, int, int] | None
+
+
+def revocation(
     certificate: x509.Certificate, issuer: x509.Certificate, lists: Sequence[RevocationList], now: int
-) -> bool | None:
-    """Whether the newest list of its issuer in force at `now` names the certificate; None where there is no such list. A list
-    that is past its time still revokes, and never clears."""
-    own = [one.crl for one in lists if _of(one, issuer) and one.crl.last_update_utc.timestamp() <= now]
-    if any(crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None for crl in own):
-        return True
-    fresh = [crl for crl in own if crl.next_update_utc is not None and now <= crl.next_update_utc.timestamp()]
-    return False if fresh else None
+) -> Revocation:
+    """What the lists (of whichever issuers) tell of a certificate at `now` (seconds since 1970)."""
+    own = [one for one in lists if _of(one, issuer) and one.issued <= now]
+    hit = any(one.crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None for one in own)
+    fresh = [(one.number, one.issued) for one in own if one.until is not None and now <= one.until]
+    if not fresh:
+        return Revocation(hit, None)
+    number, issued_at = max(fresh)
+    return Revocation(hit, (f"crl:{fingerprint(issuer)}", number, issued_at))
 
 
 @lru_cache(maxsize=256)

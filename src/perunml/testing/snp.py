@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -19,15 +19,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from perunml.evidence.endorsements import Collateral, Endorsements
+from perunml.evidence.snp.keys import CLOUD_OID, HARDWARE_OID, PART_OIDS, PRODUCT_OID, STRUCTURE_OID, STRUCTURES
 from perunml.evidence.snp.parse import SIGNED, SIZE, Tcb
-from perunml.evidence.snp.verify import CLOUD_OID, HARDWARE_OID, PRODUCT_OID
 
 START = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 END = dt.datetime(2099, 12, 31, tzinfo=dt.UTC)
 CPUS = {"Milan": (0x19, 0x01, 1), "Genoa": (0x19, 0x11, 1), "Turin": (0x1A, 0x02, 1)}
 """Family, model and stepping that reports of versions 3 and 5 tell."""
-_PARTS = {"bootloader": 1, "tee": 2, "snp": 3, "microcode": 8, "fmc": 9}
-_TCB_OID = "1.3.6.1.4.1.3704.1.3."
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
@@ -73,8 +71,10 @@ class AmdCa:
         until: dt.datetime = END,
         name: str = "",
         cloud: str = "Development Cloud",
+        structure: int | None = None,
+        more: Mapping[str, bytes] | None = None,
     ) -> bytes:
-        """A VCEK's certificate (or a VLEK's) in DER."""
+        """A VCEK's certificate (or a VLEK's) in DER; `more` are values of extensions by their OID, in place of the usual."""
         builder = (
             x509.CertificateBuilder()
             .subject_name(_name(name or ("SEV-VLEK" if self.vlek else "SEV-VCEK")))
@@ -86,7 +86,9 @@ class AmdCa:
         )
         told = {PRODUCT_OID: _ia5((product or self.product) + ("" if self.product == "Turin" else "-B0"))}
         told |= {CLOUD_OID: _ia5(cloud)} if self.vlek else {HARDWARE_OID: chip_id}
-        told |= {f"{_TCB_OID}{_PARTS[name]}": _integer(value) for name, value in tcb.as_json().items()}
+        told |= {STRUCTURE_OID: _integer(STRUCTURES.get(self.product, 0) if structure is None else structure)}
+        told |= {PART_OIDS[name]: _integer(value) for name, value in tcb.as_json().items()}
+        told |= dict(more or {})
         for oid, value in told.items():
             builder = builder.add_extension(
                 x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value), critical=False
@@ -101,11 +103,15 @@ class AmdCa:
         since: dt.datetime = START,
         until: dt.datetime = END,
         forged: bool = False,
+        number: int | None = None,
+        more: Sequence[x509.ExtensionType] = (),
     ) -> bytes:
         """A revocation list in DER of the ARK's, or of the ASK's; `forged` by another key."""
         issuer, key = (self.middle, self.middle_key) if by_middle else (self.root, self.root_key)
         builder = x509.CertificateRevocationListBuilder().issuer_name(x509.load_der_x509_certificate(issuer).subject)
         builder = builder.last_update(since).next_update(until)
+        for extension in (*([] if number is None else [x509.CRLNumber(number)]), *more):
+            builder = builder.add_extension(extension, critical=False)
         for certificate in certificates:
             serial = x509.load_der_x509_certificate(certificate).serial_number
             entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(since).build()

@@ -7,27 +7,36 @@ from collections.abc import Iterator
 
 from perunml.evidence.codes import BINDING_MISMATCH
 from perunml.evidence.endorsements import Endorsements
+from perunml.evidence.snp import parse
 from perunml.evidence.snp.codes import KEY_KIND, POLICY_BITS, PRODUCT_DENIED, REPORT_UNSUPPORTED, VMPL
-from perunml.evidence.snp.parse import DEBUG, MIGRATE, SMT, Tcb
+from perunml.evidence.snp.parse import DEBUG, MIGRATE, SMT, SMT_ON, Tcb
 from perunml.evidence.snp.rules import SnpRules
 from perunml.evidence.snp.verify import SnpReport
 from perunml.evidence.tee.codes import (
+    COLLATERAL_EXPIRED,
     CONFIGURATION_MISMATCH,
     DEBUG_ENABLED,
     MEASUREMENT_MISMATCH,
     REVOCATION_MISSING,
     RULES_MISSING,
     TCB_TOO_OLD,
+    WRONG_DEVICE,
 )
+from perunml.evidence.tee.rules import seconds
 from perunml.evidence.types import Verified
 from perunml.wire.canonical import Json
 from perunml.wire.rules import Reason
+from perunml.wire.timestamps import format_time
 
-SMT_ENABLED = 1
-"""Bit of PLATFORM_INFO."""
-SINGLE_SOCKET = 1 << 20
-"""Bit of the guest's policy."""
 MITIGATIONS_SINCE = 5
+_DEMANDS = {
+    # what the guest's policy can demand of the platform: the rule's name -> bit
+    "single_socket": parse.SINGLE_SOCKET,
+    "aes_256_xts": parse.AES_256_XTS,
+    "rapl_disabled": parse.RAPL_DISABLED,
+    "ciphertext_hiding": parse.CIPHERTEXT_HIDING,
+    "page_swap_disabled": parse.PAGE_SWAP_DISABLED,
+}
 
 
 def appraise_snp(
@@ -37,6 +46,7 @@ def appraise_snp(
     value = report.value
     return (
         *_exchange(value, report_data),
+        *_lists(value, rules, now),
         *_platform(value, rules),
         *_policy(value, rules),
         *_guest(value, rules),
@@ -53,7 +63,7 @@ def snp_claims(report: Verified[SnpReport]) -> dict[str, Json]:
         "platform": value.platform,
         "signed_by": f"vlek of {value.cloud}" if value.vlek else "vcek",
         "simulated": value.simulated,
-        "revocation": "checked" if value.revocation else "no list in force",
+        "revocation": _list_of(value) or "no list in force",
         "measurement": raw.measurement.hex(),
         "host_data": raw.host_data.hex(),
         "report_data": raw.report_data.hex(),
@@ -61,12 +71,16 @@ def snp_claims(report: Verified[SnpReport]) -> dict[str, Json]:
         "debug": bool(raw.policy & DEBUG),
         "vmpl": raw.vmpl,
         "guest_svn": raw.guest_svn,
+        "family_id": raw.family_id.hex(),
+        "image_id": raw.image_id.hex(),
         "id_key": raw.id_key_digest.hex(),
         "author_key": raw.author_key_digest.hex() if raw.author_key_enabled else "",
         "platform_info": raw.platform_info,
         "reported_tcb": value.reported.as_json(),
         "committed_tcb": value.committed.as_json(),
         "launch_tcb": value.launch.as_json(),
+        "current_tcb": value.current.as_json(),
+        "mitigations": raw.launch_mitigations,
     }
 
 
@@ -76,10 +90,22 @@ def _exchange(value: SnpReport, report_data: bytes) -> Iterator[Reason]:
         yield Reason(
             BINDING_MISMATCH, "the report was made for another exchange", expected=report_data.hex(), seen=seen
         )
-    if not value.revocation:
-        yield Reason(
-            REVOCATION_MISSING, "no revocation list of AMD's in force tells of the chain", expected="the ARK's list"
-        )
+
+
+def _lists(value: SnpReport, rules: SnpRules, now: int) -> Iterator[Reason]:
+    if not value.collateral:
+        what = "no revocation list of AMD's in force tells of the chain"
+        yield Reason(REVOCATION_MISSING, what, expected="the ARK's list")
+    for seen in value.collateral.values():
+        if rules.max_age and seen.issued + seconds(rules.max_age) < now:
+            wanted = f"issued since {format_time(now - seconds(rules.max_age))}"
+            what = "the revocation list is older than the profile admits"
+            yield Reason(COLLATERAL_EXPIRED, what, expected=wanted, seen=format_time(seen.issued))
+
+
+def _list_of(value: SnpReport) -> str:
+    """When the list that was judged by was issued; empty where there is none."""
+    return ", ".join(f"list of {format_time(seen.issued)}" for seen in value.collateral.values())
 
 
 def _platform(value: SnpReport, rules: SnpRules) -> Iterator[Reason]:
@@ -90,6 +116,9 @@ def _platform(value: SnpReport, rules: SnpRules) -> Iterator[Reason]:
         )
     if value.vlek and not rules.vlek:
         yield Reason(KEY_KIND, "the cloud's key signed", expected="VCEK", seen=f"VLEK of {value.cloud}")
+    if rules.chips and value.platform not in rules.chips:
+        agreed = " or ".join(sorted(rules.chips))
+        yield Reason(WRONG_DEVICE, "another chip", expected=agreed, seen=value.platform or "none is told")
     if not rules.min_tcb:
         yield Reason(RULES_MISSING, "no least firmware is named", expected="min_tcb")
     for name, tcb in (("reported", value.reported), ("committed", value.committed), ("launch", value.launch)):
@@ -97,7 +126,7 @@ def _platform(value: SnpReport, rules: SnpRules) -> Iterator[Reason]:
     lacking = rules.platform_info & ~value.raw.platform_info
     if lacking:
         yield Reason(CONFIGURATION_MISMATCH, "the platform lacks bits of PLATFORM_INFO", seen=f"{lacking:#x} not set")
-    if value.raw.platform_info & SMT_ENABLED and not rules.smt:
+    if value.raw.platform_info & SMT_ON and not rules.smt:
         yield Reason(CONFIGURATION_MISMATCH, "simultaneous multithreading is on", expected="off, or `smt: true`")
     if rules.mitigations:
         if value.raw.version < MITIGATIONS_SINCE:
@@ -128,8 +157,12 @@ def _policy(value: SnpReport, rules: SnpRules) -> Iterator[Reason]:
         )
     if policy & SMT and not rules.smt:
         yield Reason(POLICY_BITS, "the policy allows multithreading", expected="not allowed, or `smt: true`")
-    if rules.single_socket and not policy & SINGLE_SOCKET:
-        yield Reason(POLICY_BITS, "the policy does not demand a single socket", expected="bit 20")
+    if policy & parse.CXL and not rules.cxl:
+        yield Reason(POLICY_BITS, "the policy allows devices and memory on CXL", expected="not allowed, or `cxl: true`")
+    for name, bit in _DEMANDS.items():
+        if getattr(rules, name) and not policy & bit:
+            what = f"the policy does not demand `{name}` of the platform"
+            yield Reason(POLICY_BITS, what, expected=f"bit {bit.bit_length() - 1}", seen=f"{policy:016x}")
     if (policy & 0xFFFF) < rules.min_abi:
         yield Reason(
             POLICY_BITS, "the policy demands an older ABI", expected=str(rules.min_abi), seen=str(policy & 0xFFFF)

@@ -20,10 +20,16 @@ COORDINATE = 72
 _P384 = 48
 VCEK, VLEK = 0, 1
 DEBUG, MIGRATE = 1 << 19, 1 << 18
-SMT = 1 << 16
+SMT, SINGLE_SOCKET, CXL, AES_256_XTS, RAPL_DISABLED, CIPHERTEXT_HIDING, PAGE_SWAP_DISABLED = (
+    1 << bit for bit in (16, 20, 21, 22, 23, 24, 25)
+)
+"""Bits of the guest's policy (GUEST_POLICY)."""
 _POLICY_ONE = 1 << 17
 """Reserved, must be one."""
 POLICY_KNOWN = (1 << 26) - 1
+SMT_ON = 1
+"""Of PLATFORM_INFO, as are TSME 2, ECC 4, RAPL off 8, ciphertext hiding 16, alias check done 32, TIO 128."""
+PLATFORM_KNOWN = 0xBF
 PARTS = ("bootloader", "tee", "snp", "microcode", "fmc")
 _HEAD = Struct("<IIQ16s16sIIQQII64s48s32s48s48s32s32s8sBBB21s64s8sBBBBBBBB8sQQ")
 _PRODUCTS = (
@@ -102,6 +108,8 @@ def parse_report(data: bytes) -> RawReport:
         raise refuse(REPORT_UNSUPPORTED, "another signature algorithm", expected="1 (ECDSA P-384)", seen=str(algorithm))
     if not policy & _POLICY_ONE or policy & ~POLICY_KNOWN:
         raise refuse(REPORT_UNSUPPORTED, "bits of the guest's policy that are not known", seen=f"{policy:016x}")
+    if platform_info & ~PLATFORM_KNOWN:
+        raise refuse(REPORT_UNSUPPORTED, "bits of PLATFORM_INFO that are not known", seen=f"{platform_info:#x}")
     if key_info >> 5 or reserved1 or reserved3 or reserved4 or any(data[_HEAD.size : SIGNED]):
         raise _bad("reserved bytes are not zero")
     if version == 2 and (family or model or _step or launch_mit or current_mit):

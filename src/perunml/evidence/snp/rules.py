@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from perunml.evidence.snp.parse import PARTS
 from perunml.evidence.tee.rules import (
+    DURATION,
     EMPTY_TABLE,
     FLAG,
     Rules,
@@ -42,9 +43,14 @@ class SnpRules(Rules):
     min_abi       least ABI version that the policy demands of the firmware, as ``1.55``: major * 256 + minor
     vlek          the cloud's key may have signed (then nothing tells which chip it is)
     smt           simultaneous multithreading may be on
+    cxl           the guest's policy may allow devices and memory on CXL
     platform_info bits that must be set (ECC 4, alias check 32, …)
-    single_socket the policy must demand a single socket
+    single_socket, aes_256_xts, rapl_disabled, ciphertext_hiding, page_swap_disabled   what the guest's policy must demand of
+                  the platform: one socket, memory encryption with AES-256-XTS, no power meter (RAPL), ciphertext hidden from
+                  the host, no swapping of the guest's pages
     mitigations   bits that the launch mitigation vector must have (version 5)
+    chips         which chips, as `platform` in the claims (``chip:sha256:…``); by default any that is enrolled
+    max_age       of the revocation list, since it was issued
     """
 
     measurement: frozenset[str] = rule(hex_set(48), frozenset())
@@ -59,6 +65,13 @@ class SnpRules(Rules):
     min_abi: int = rule(number(65535), 0)
     vlek: bool = rule(FLAG, False)
     smt: bool = rule(FLAG, False)
+    cxl: bool = rule(FLAG, False)
     platform_info: int = rule(number(255), 0)
     single_socket: bool = rule(FLAG, False)
+    aes_256_xts: bool = rule(FLAG, False)
+    rapl_disabled: bool = rule(FLAG, False)
+    ciphertext_hiding: bool = rule(FLAG, False)
+    page_swap_disabled: bool = rule(FLAG, False)
     mitigations: int = rule(number(), 0)
+    chips: frozenset[str] = rule(words("chip:sha256:[0-9a-f]{64}", "chips (chip:sha256:…)"), frozenset())
+    max_age: str = rule(DURATION, "")
