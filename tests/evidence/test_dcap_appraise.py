@@ -13,7 +13,7 @@ from perunml.evidence.dcap.appraise import BootReasons, appraise_sgx, appraise_t
 from perunml.evidence.dcap.parse import TdxBody
 from perunml.evidence.dcap.rules import STATUSES, SgxRules, TdxRules
 from perunml.evidence.dcap.verify import DcapQuote, verify_dcap
-from perunml.evidence.types import Verified
+from perunml.evidence.types import Verified, mint_verified
 from perunml.testing.bootlog import Boot
 from perunml.testing.ccel import ccel, ccel_rules
 from perunml.testing.dcap import CPU_SVN, NOW, OUT_OF_DATE, PCE_SVN, SGX_FIELDS, TDX_FIELDS, ForgedIntel, Says
@@ -254,3 +254,26 @@ def test_other_spellings_are_refused(kind: Any, written: Any) -> None:
     with pytest.raises(UsageError) as caught:
         kind.from_json(written)
     assert caught.value.code == "malformed"
+
+
+def changed(quote: Verified[DcapQuote], **fields: bytes) -> Verified[DcapQuote]:
+    """The same with another body, as if verification had let it pass."""
+    return mint_verified(dataclasses.replace(quote.value, body=dataclasses.replace(quote.value.body, **fields)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"td_attributes": bytes.fromhex("0100001000000000")}, ["debug_enabled", "configuration_mismatch"]),
+        ({"td_attributes": bytes(8)}, ["sept_ve_disable", "configuration_mismatch"]),
+        ({"mr_signer_seam": b"\1" * 48}, ["measurement_mismatch"]),
+        ({"seam_attributes": b"\1" * 8}, ["measurement_mismatch"]),
+        ({"mr_service_td": b"\1" * 48}, ["service_td"]),
+    ],
+)
+def test_t10_appraisal_leaves_nothing_to_verification_alone(fields: dict[str, bytes], expected: list[str]) -> None:
+    """T1, T10: what dcap-qvl refuses is refused here once more, also where an agreement would write such attributes."""
+    assert of_tdx(changed(domain(version=5), **fields), tdx_rules()) == expected
+    written = tdx_rules(td_attributes=frozenset({fields.get("td_attributes", b"\0\0\0\x10\0\0\0\0").hex()}))
+    assert of_tdx(changed(domain(version=5), **fields), written) == expected[:1]
+    assert of_sgx(changed(enclave(), attributes=b"\7" + bytes(15)), sgx_rules()) == ["debug_enabled"]

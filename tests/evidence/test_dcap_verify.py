@@ -260,6 +260,14 @@ def test_the_newest_fitting_collateral_is_taken() -> None:
         assert found.number == 19
 
 
+def test_an_item_that_does_not_read_shuts_out_no_other() -> None:
+    """It is told where nothing else fits."""
+    bad, good = b"{}", intel().collateral("sgx")
+    verified(intel().sgx_quote(), "sgx", Endorsements(Collateral(dcap=(bad, good)), (intel().root,)))
+    other = Endorsements(Collateral(dcap=(bad, intel().collateral("tdx"))), (intel().root,))
+    assert codes(intel().sgx_quote(), "sgx", other) == ["collateral_invalid", "collateral_missing"]
+
+
 def test_t21_a_platform_is_known_by_its_certificate_alone() -> None:
     """T21: the same in each of its quotes, other for another PPID or instance; the quote's own bytes do not say."""
     endorsements = intel().endorsements()

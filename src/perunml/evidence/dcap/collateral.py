@@ -21,6 +21,7 @@ from perunml.evidence.pem import split
 from perunml.evidence.tee.codes import COLLATERAL_INVALID, REVOCATION_MISSING
 from perunml.wire.canonical import load_json
 from perunml.wire.errors import PerunError, refuse
+from perunml.wire.rules import Reason
 
 MAX_COLLATERAL = 512 * 1024
 """Bytes of one item; the largest published has some 20,000."""
@@ -108,9 +109,17 @@ class DcapCollateral:
         }
 
 
-def items(collateral: Collateral) -> tuple[DcapCollateral, ...]:
-    """Every item. Raises `EvidenceRefusal` (collateral_invalid, revocation_missing)."""
-    return tuple(map(read_collateral, collateral.dcap))
+def items(collateral: Collateral) -> tuple[tuple[DcapCollateral, ...], tuple[Reason, ...]]:
+    """Every item that reads, and why others do not (collateral_invalid, revocation_missing): one platform's item is not to shut
+    out all others."""
+    found: list[DcapCollateral] = []
+    reasons: list[Reason] = []
+    for data in collateral.dcap:
+        try:
+            found.append(read_collateral(data))
+        except PerunError as exc:
+            reasons.extend(exc.reasons)
+    return tuple(found), tuple(reasons)
 
 
 @lru_cache(maxsize=KEPT)

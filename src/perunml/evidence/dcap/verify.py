@@ -121,10 +121,12 @@ def verify_dcap(
 
 def _choose(raw: RawQuote, pck: PckChain, endorsements: Endorsements) -> DcapCollateral:
     """The newest item that fits the quote's platform."""
-    fitting = [item for item in items(endorsements.collateral) if item.fits(raw.tee, pck.fmspc, pck.issuer)]
+    readable, unreadable = items(endorsements.collateral)
+    fitting = [item for item in readable if item.fits(raw.tee, pck.fmspc, pck.issuer)]
     if not fitting:
         expected = f"{raw.tee} of FMSPC {pck.fmspc}, {pck.issuer}"
-        raise refuse(COLLATERAL_MISSING, "no collateral is for this platform", expected=expected)
+        missing = Reason(COLLATERAL_MISSING, "no collateral is for this platform", expected=expected)
+        raise error([*unreadable, missing] if readable or not unreadable else unreadable)
     return max(fitting, key=lambda item: (item.number, item.issued, item.qe_issued))
 
 
