@@ -49,6 +49,8 @@ FILES = (
     "agreement.yaml",
     "baseline.json",
     "development-root.pem",
+    "baseline.yaml",
+    "release.json",
     "patient.json",
     "receipt.json",
     "pin.json",

@@ -142,6 +142,9 @@ def _newcomer(do: Doer, world: World, here: Path) -> None:
     baseline.write_text(json.dumps(body))
     digest = do("document digest", nova, baseline)["digest"]
     assert do("document push", nova, baseline)["digest"] == digest
+    published = here / "release.json"
+    assert do("document sign", nova, world.manager.profile, "--out", published)["signers"] == [key]
+    do("trust", nova, world.manager.url, "--profile", published, "--signed-by", key)
 
 
 def _agreed(do: Doer, world: World, here: Path) -> None:

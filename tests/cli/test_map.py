@@ -41,6 +41,7 @@ RENAMED: dict[str, dict[str, str]] = {
     "trust": {"dry_run": "Client.open"},
     "document push": {"file": "body"},
     "document digest": {"file": "body"},
+    "document sign": {"out": "answer"},
     "agreement check": {"file": "agreement"},
     "agreement propose": {"file": "agreement"},
     "agreement approve": {"agreement": "digest"},

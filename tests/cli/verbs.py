@@ -19,6 +19,7 @@ SDK = {
     "push": "Client.push",
     "document push": "Client.push_document",
     "document digest": "Client.document_digest",
+    "document sign": "Client.sign_document",
     "agreement check": "Client.check",
     "agreement schema": "Client.agreement_schema",
     "agreement review": "Client.review",

@@ -43,7 +43,7 @@ def ask(world: World, method: str, path: str, body: bytes = b"", headers: dict[s
 
 
 def test_every_route_without_credentials(road: Road) -> None:
-    """P13: 401 in one constant shape on every route and method, and on paths that do not exist, but for the two open ones."""
+    """P13: 401 in one constant shape on every route and method, and on paths that do not exist, but for the open ones."""
     assert road.world.server is not None
     found = specs(road.world.server.services)
     assert len(found) > 25
@@ -63,7 +63,8 @@ def test_every_route_without_credentials(road: Road) -> None:
             else:
                 assert status == 401, (method, path)
                 assert body in (constant, b""), (method, path)
-    assert opened == {"/.well-known/perunml/attestation", "/healthz"}
+    shows = "/.well-known/perunml/attestation"
+    assert opened == {shows, shows + "/activate", "/healthz"}
 
 
 def test_strangers_cannot_tell_what_exists(road: Road) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from perunml.api.base import Message
 from perunml.api.codes import CHANNEL_MISMATCH
@@ -72,8 +72,11 @@ class Pin(Message):
     host_ca: str  # sha256: of the SubjectPublicKeyInfo that signs hosts' certificates
     profile: str  # what the evidence achieved: simulated, measured or tee
     simulated: bool
-    machine: str
+    machine: str  # as it was judged by, or what its evidence proved
     pinned: str  # RFC 3339
+    judged_by: str = ""  # digest of the baseline or measurements that its evidence was judged by
+    custody: str = ""  # who keeps its root key: passphrase, tpm or tee
+    seen: dict[str, list[int]] = Field(default_factory=dict)  # the newest collateral: name -> [number, issued]
 
     _identity = field_validator("identity")(_checked(PublicKey))
     _intake = field_validator("intake")(_checked(HpkePublicKey))

@@ -1,23 +1,94 @@
-"""How a manager shows itself: GET /.well-known/perunml/attestation?nonce=<base64url of 32 bytes>."""
+"""How a manager shows itself: GET /.well-known/perunml/attestation?nonce=<base64url of 32 bytes>, and for a TPM then
+POST /.well-known/perunml/attestation/activate.
+"""
 
 from __future__ import annotations
 
-from perunml.api.base import Document, Message
+from typing import Literal
+
+from pydantic import Field
+
+from perunml.api.base import B64, Document, Message
+from perunml.evidence.binding import binding
+from perunml.wire.canonical import canonical
+from perunml.wire.digests import digest, digest_of
+from perunml.wire.encoding import b64
+
+MAX_COLLATERAL = 4 * 1024 * 1024
+"""Bytes of the collateral that a manager hands out, as canonical JSON: what one platform is judged by has some 30 KB."""
+MAX_CHAIN = 16
+NEEDED_PCRS = frozenset({0, 2, 4, 7})
+"""PCRs that a TPM must keep a root key by: without them the operator chooses what runs (TCG PC Client Platform Firmware
+Profile, 3.3.4)."""
+
+
+class RootCustody(Message):
+    """Who keeps the manager's root key while it does not run: ``passphrase`` (whoever knows it has all of the manager's
+    keys), ``tpm`` (the machine's, while its `pcrs` of the SHA-256 bank are what they were) or ``tee``."""
+
+    kind: Literal["passphrase", "tpm", "tee"]
+    pcrs: list[int] = Field(max_length=24)
+
+
+class ManagerTpm(Message):
+    """The TPM that signed the evidence: keys as TPM2B_PUBLIC, certificates DER."""
+
+    ek_certificate: B64
+    ek_chain: list[B64] = Field(max_length=MAX_CHAIN)
+    ek_public: B64
+    ak_public: B64
 
 
 class Attestation(Message):
-    """The manager's keys and the evidence over them.
-
-    The evidence is bound to ``binding(purpose="manager", nonce, role="manager", session_hpke=intake, session_tls=tls,
-    manager=identity, agreement="", run="", host=<the manager's machine>, payload=host_ca)``.
-    """
+    """The manager's keys and the evidence over them; `manager_binding` says what the evidence is bound to."""
 
     identity: str  # ed25519:… signs receipts, checkpoints, service certificates
     intake: str  # hpke:… owners wrap data keys to it
     tls: str  # sha256:… of the TLS key's SubjectPublicKeyInfo
     certificate: str  # the TLS server certificate, PEM; a client pins its key, not its names
     host_ca: str  # sha256:… of the SubjectPublicKeyInfo that signs hosts' client certificates
-    machine: str
+    custody: RootCustody
+    machine: str  # as a TPM or a simulated key names it; empty for a TEE, whose evidence says it
     version: str
     profile: str  # what the manager claims to run under: simulated, measured or tee; judged from the evidence
     evidence: Document  # evidence.bundle.Bundle
+    tpm: ManagerTpm | None
+    collateral: Document | None  # evidence.endorsements.Collateral that the manager has: worth its vendors' signatures
+
+
+class Activation(Message):
+    """A credential made for the EK and the AK's name (TPM 2.0 Library part 1, 24)."""
+
+    credential: B64  # TPM2B_ID_OBJECT
+    secret: B64  # TPM2B_ENCRYPTED_SECRET
+
+
+class Activated(Message):
+    """`activation_answer` of the secret in the credential."""
+
+    answer: str
+
+
+def manager_binding(
+    *, nonce: bytes, identity: str, intake: str, tls: str, host_ca: str, custody: RootCustody, machine: str
+) -> bytes:
+    """What a manager's evidence is bound to, 48 bytes. Custody is in it: who knows the root key has the TLS key too, and
+    could change a word in between that no evidence covers."""
+    return binding(
+        purpose="manager",
+        nonce=nonce,
+        role="manager",
+        session_hpke=intake,
+        session_tls=tls,
+        manager=identity,
+        agreement="",
+        run="",
+        host=machine,
+        payload=digest_of({"custody": custody.model_dump(mode="json"), "host_ca": host_ca}),
+    )
+
+
+def activation_answer(secret: bytes, identity: str) -> str:
+    """What the manager answers for a credential's secret: a digest that is good for this manager alone. The secret itself
+    would open the enrolment of its TPM somewhere else, to whoever passes that credential on."""
+    return digest(canonical({"label": "perunml/manager-activation", "manager": identity, "secret": b64(secret)}))

@@ -29,6 +29,31 @@ def push(settings: Settings, file: Path, manager: str, dry_run: bool) -> None:
     settings.voice.answer(view.model_dump(mode="json"), table([("digest", view.digest), ("kind", view.kind)]))
 
 
+@command.command("sign")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Where to put it: a new file."
+)
+@click.pass_obj
+def sign(settings: Settings, file: Path, out: Path) -> None:
+    """Sign the ManagerProfile in FILE, to be published; a signed one gets one more signature. Sends nothing."""
+    from perunml.client.codes import ALREADY_EXISTS
+    from perunml.wire.errors import refuse
+
+    with settings.client() as client:
+        envelope = client.sign_document(file)
+    try:
+        with out.open("xb") as made:
+            made.write(envelope.encode())
+    except FileExistsError:
+        raise refuse(ALREADY_EXISTS, "the file is there already", seen=str(out)) from None
+    signers = [key for key, _ in envelope.signatures]
+    value = {"digest": envelope.digest, "kind": "ManagerProfile", "signers": signers, "file": str(out)}
+    settings.voice.answer(
+        value, table([("digest", envelope.digest), *(("signed by", key) for key in signers), ("file", out)])
+    )
+
+
 @command.command("digest")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.pass_obj

@@ -12,7 +12,7 @@ with Client.open("~/.perunml", passphrase) as client:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from perunml.client.assets import Progress, SealedAsset
     from perunml.client.audit import Audit
     from perunml.client.outputs import Pulled
+    from perunml.wire.dsse import Envelope
 
 PathLike = str | Path
 
@@ -97,14 +98,29 @@ class Client:
             self._connection = Connection(self.pin, self.identity.signing, dry_run=self._dry_run)
         return self._connection
 
-    def trust(self, url: str, profile: PathLike) -> Pin:
-        """Verify the manager's evidence against a profile document, and pin it; in a dry run only verify it. Raises
-        `EvidenceRefusal`, `Unreachable`."""
+    def trust(
+        self,
+        url: str,
+        profile: PathLike,
+        *,
+        baselines: Sequence[PathLike] = (),
+        signed_by: Sequence[str] = (),
+        vendor_roots: Sequence[PathLike] = (),
+        simulated_ek_roots: Sequence[PathLike] = (),
+        revocations: Sequence[PathLike] = (),
+    ) -> Pin:
+        """Verify the manager's evidence against a profile document, and pin it; in a dry run only verify it. `baselines` are
+        the documents that a `measured` profile names, `signed_by` the keys that must have signed a published one; roots and
+        revocation lists are for a TPM's EK certificate. Raises `EvidenceRefusal`, `Unreachable`."""
         from perunml.client import trust
-        from perunml.client.profile import ManagerProfile
 
-        wanted = ManagerProfile.load(Path(profile).read_bytes())
-        return trust.trust(url, wanted) if self._dry_run else trust.trust_and_pin(self.home, url, wanted)
+        ek = {"vendor_roots": vendor_roots, "simulated_ek_roots": simulated_ek_roots, "revocations": revocations}
+        given = trust.Given.read(**{name: list(map(Path, paths)) for name, paths in ek.items()})
+        wanted = trust.read_profile(Path(profile), list(map(Path, baselines)), signed_by)
+        found = trust.examine(url, wanted, given=given)
+        if not self._dry_run:
+            trust.keep(self.home, found)
+        return found.pin
 
     # Assets
 
@@ -146,6 +162,14 @@ class Client:
         from perunml.client import assets
 
         return assets.push_document(self.connection, self.identity, kind, dict(body))
+
+    def sign_document(self, file: PathLike) -> Envelope:
+        """A ManagerProfile in a signed envelope, ready to be published: of a document, or one more signature on an envelope
+        (docs/measurements.md). Sends nothing. Raises `UsageError` (malformed, local_file), `IntegrityError`."""
+        from perunml.client.evidence import read_evidence
+        from perunml.client.profile import sign_profile
+
+        return sign_profile(read_evidence(Path(file)), self.identity.signing)
 
     @staticmethod
     def document_digest(kind: str, body: Mapping[str, Any]) -> str:

@@ -38,6 +38,27 @@ WRONG_MANAGER = rule(
     "A manager's identity is not the one that the profile or the agreement names.",
     "The party asks the manager's operator which key is right, out of band, then verifies that one: `perunml trust`.",
 )
+CUSTODY_WEAK = rule(
+    "custody_weak",
+    Kind.EVIDENCE,
+    "Who keeps the manager's root key is not what the profile admits: whoever has it has every key of the manager, whatever "
+    "its evidence shows.",
+    "The manager's operator makes one whose root key a TPM or a TEE keeps (`perunml manager init --custody tpm`), or the party "
+    "writes in its ManagerProfile what it admits.",
+)
+NOT_ACTIVATED = rule(
+    "not_activated",
+    Kind.EVIDENCE,
+    "The manager's TPM did not open a credential that was made for its endorsement key and for the attestation key that "
+    "signed the evidence.",
+    "The manager's operator runs it on the machine whose TPM it shows: `perunml manager run`.",
+)
+MANAGER_CHANGED = rule(
+    "manager_changed",
+    Kind.EVIDENCE,
+    "A pinned manager proves less than when it was pinned, or runs on another machine.",
+    "The party asks the manager's operator why; to accept it, it moves the old pin away and verifies anew: `perunml trust`.",
+)
 PASSPHRASE_MISSING = rule(
     "passphrase_missing",
     Kind.USAGE,

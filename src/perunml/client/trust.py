@@ -1,67 +1,103 @@
 """Trust in a manager: ask for evidence over its keys, judge it by the parties' profile, and pin what it vouches for.
 
-Nothing is sent but a nonce, and nothing that the manager says is believed before its evidence is judged: the connection
-is made without any trust, then its TLS key is compared with the one that the evidence covers (a relay in between
-has another).
+Nothing is sent but a nonce and, where a TPM signed, a credential; nothing that the manager says is believed before its
+evidence is judged: the connection is made without any trust, then its TLS key is compared with the one that the evidence
+covers (a relay in between has another).
 """
 
 from __future__ import annotations
 
 import os
-import ssl
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from perunml.agreements.profiles import AnyProfile
 from perunml.api.codes import CHANNEL_MISMATCH
 from perunml.api.pin import Pin, spki_digest
-from perunml.api.trust import Attestation
-from perunml.client.codes import WRONG_MANAGER
-from perunml.client.connection import TIMEOUT, exchange
+from perunml.api.trust import Attestation, RootCustody, manager_binding
+from perunml.client.activation import check_active, tpm_machine
+from perunml.client.appraise import identities, more_reasons
+from perunml.client.asking import Activate, Fetch, fetch_attestation, send_activation
+from perunml.client.codes import MANAGER_CHANGED, WRONG_MANAGER
+from perunml.client.documents import read_baseline
+from perunml.client.evidence import read_evidence
 from perunml.client.home import Home, manager_name
 from perunml.client.profile import ManagerProfile
-from perunml.evidence.binding import binding
 from perunml.evidence.bundle import Bundle, SimulatedPart
 from perunml.evidence.judge import judge
-from perunml.evidence.policy import Machine, Policy
+from perunml.evidence.pem import split
+from perunml.evidence.policy import Machine
 from perunml.evidence.simulated.verify import machine_id
+from perunml.evidence.tpm.chain import Trust
 from perunml.evidence.types import Appraisal
+from perunml.wire.canonical import Json
 from perunml.wire.codes import MALFORMED
-from perunml.wire.encoding import b64
 from perunml.wire.errors import error, refuse
+from perunml.wire.rules import Reason
 from perunml.wire.timestamps import format_time
 
 NONCE_SIZE = 32
-PATH = "/.well-known/perunml/attestation"
-MAX_ATTESTATION = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What a manager showed: its statement, and the digest of the key that its TLS connection really used."""
+class Given:
+    """What a party judges a manager with besides the profile.
 
-    attestation: Attestation
-    peer: str
+    ek  roots and revocation lists for a TPM's EK certificate
+    """
+
+    ek: Trust = field(default_factory=Trust)
+
+    @classmethod
+    def read(
+        cls,
+        *,
+        vendor_roots: Sequence[Path] = (),
+        simulated_ek_roots: Sequence[Path] = (),
+        revocations: Sequence[Path] = (),
+    ) -> Given:
+        """Out of files, DER or PEM. Raises `UsageError` (local_file), `EvidenceRefusal` (non_canonical)."""
+        vendor, simulated = ([one for path in paths for one in split(read_evidence(path))]
+                             for paths in (vendor_roots, simulated_ek_roots))  # fmt: skip
+        lists = tuple(read_evidence(path) for path in revocations)
+        return cls(Trust(vendor=tuple(vendor), simulated=tuple(simulated), revocations=lists))
 
 
-Fetch = Callable[[str, bytes], Shown]
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """A manager that proved what the profile asks for.
+
+    pin         its keys
+    custody     who keeps its root key
+    identities  which machine it proved to run on
+    claims      what its evidence tells besides, for people
+    """
+
+    pin: Pin
+    custody: RootCustody
+    identities: tuple[str, ...]
+    claims: Mapping[str, Json]
 
 
-def trust(
+def examine(
     url: str,
     profile: ManagerProfile,
     *,
+    given: Given | None = None,
     fetch: Fetch | None = None,
+    activate: Activate | None = None,
     now: float | None = None,
     nonce: bytes | None = None,
-) -> Pin:
-    """The pin of the manager at `url` (https://host:port), after its fresh evidence was found good enough.
+) -> Trusted:
+    """The manager at `url` (https://host:port), after its fresh evidence was found good enough; nothing is kept.
 
     Raises `EvidenceRefusal`: another TLS key than the attested one (channel_mismatch), another identity than the
-    profile's (wrong_manager), or whatever is wrong with the evidence.
+    profile's (wrong_manager), a root key that others know (custody_weak), or whatever is wrong with the evidence.
     """
-    url = _origin(url)
+    url, given = _origin(url), given or Given()
     nonce = os.urandom(NONCE_SIZE) if nonce is None else nonce
     shown = (fetch or fetch_attestation)(url, nonce)
     said = shown.attestation
@@ -75,8 +111,10 @@ def trust(
     if profile.key and profile.key != said.identity:
         raise refuse(WRONG_MANAGER, "another manager than the profile names", expected=profile.key, seen=said.identity)
     when = int(time.time() if now is None else now)
-    appraisal = _appraise(said, nonce, profile.policies, when)
-    return Pin(
+    appraisal = _appraise(said, nonce, profile, given, when)
+    if said.tpm is not None:
+        check_active(url, said, said.tpm, activate or send_activation)
+    pin = Pin(
         url=url,
         identity=said.identity,
         intake=said.intake,
@@ -85,15 +123,47 @@ def trust(
         host_ca=said.host_ca,
         profile=appraisal.profile,
         simulated=appraisal.profile == "simulated",
-        machine=appraisal.machine,
+        machine="+".join(identities(appraisal)),
         pinned=format_time(when),
+        judged_by=appraisal.baseline,
+        custody=said.custody.kind,
     )
+    return Trusted(pin, said.custody, identities(appraisal), appraisal.claims)
 
 
-def trust_and_pin(home: Home, url: str, profile: ManagerProfile) -> Pin:
-    """`trust`, and keep the pin. An address whose manager was pinned under another identity is refused: a changed
-    manager is a new decision, and the old pin is moved away by hand."""
-    pin = trust(url, profile)
+def trust(
+    url: str,
+    profile: ManagerProfile,
+    *,
+    given: Given | None = None,
+    fetch: Fetch | None = None,
+    activate: Activate | None = None,
+    now: float | None = None,
+    nonce: bytes | None = None,
+) -> Pin:
+    """`examine`, for the pin alone."""
+    return examine(url, profile, given=given, fetch=fetch, activate=activate, now=now, nonce=nonce).pin
+
+
+def read_profile(path: Path, baselines: Sequence[Path] = (), signed_by: Sequence[str] = ()) -> ManagerProfile:
+    """A profile and the baselines that it names, out of files. Raises as `ManagerProfile.load`, and `UsageError`
+    (local_file)."""
+    held = [read_baseline(read_evidence(file)) for file in baselines]
+    return ManagerProfile.load(read_evidence(path), baselines=held, signed_by=signed_by)
+
+
+def trust_and_pin(home: Home, url: str, profile: ManagerProfile, given: Given | None = None) -> Pin:
+    """`examine` and `keep`."""
+    found = examine(url, profile, given=given)
+    keep(home, found)
+    return found.pin
+
+
+def keep(home: Home, found: Trusted) -> None:
+    """Pin a manager. An address whose manager was pinned under another identity is refused, and so is one that proves less
+    than it did, or runs on another machine: a changed manager is a new decision, and the old pin is moved away by hand.
+    Raises `EvidenceRefusal` (wrong_manager, manager_changed)."""
+    pin = found.pin
     before = home.pins().get(manager_name(pin.url))
     if before is not None and before.identity != pin.identity:
         raise refuse(
@@ -102,71 +172,70 @@ def trust_and_pin(home: Home, url: str, profile: ManagerProfile) -> Pin:
             expected=before.identity,
             seen=pin.identity,
         )
+    if before is not None and (reasons := tuple(_changes(before, pin))):
+        raise error(reasons)
     home.create()
     home.save_pin(pin)
-    return pin
 
 
-def _appraise(said: Attestation, nonce: bytes, policies: tuple[Policy, ...], now: int) -> Appraisal:
-    """The appraisal under the first policy that the evidence satisfies. Raises `EvidenceRefusal` with the reasons of
-    the last policy tried."""
+def _changes(before: Pin, now: Pin) -> Iterator[Reason]:
+    if before.simulated:
+        return  # whatever it proves now is more
+    if now.profile != before.profile:
+        yield Reason(MANAGER_CHANGED, "the manager proves another profile", expected=before.profile, seen=now.profile)
+    if now.machine != before.machine:
+        yield Reason(MANAGER_CHANGED, "the manager runs on another machine", expected=before.machine, seen=now.machine)
+    if before.custody != "passphrase" and now.custody != before.custody:
+        yield Reason(MANAGER_CHANGED, "another custody keeps the root key", expected=before.custody, seen=now.custody)
+
+
+def _appraise(said: Attestation, nonce: bytes, profile: ManagerProfile, given: Given, now: int) -> Appraisal:
+    """The appraisal under the first alternative that the manager satisfies. Raises `EvidenceRefusal` with every reason, each
+    once."""
     bundle = Bundle.from_json(said.evidence)
-    expected = binding(
-        purpose="manager",
+    expected = manager_binding(
         nonce=nonce,
-        role="manager",
-        session_hpke=said.intake,
-        session_tls=said.tls,
-        manager=said.identity,
-        agreement="",
-        run="",
-        host=said.machine,
-        payload=said.host_ca,
+        identity=said.identity,
+        intake=said.intake,
+        tls=said.tls,
+        host_ca=said.host_ca,
+        custody=said.custody,
+        machine=said.machine,
     )
-    machine = _machine(said.machine, bundle)
-    appraisals = [
-        judge(bundle, machine=machine, policy=policy, binding=expected, now=now).appraisal for policy in policies
-    ]
-    for appraisal in appraisals:
-        if not appraisal.reasons and appraisal.binding == expected:
+    machine = _machine(said, bundle, given, now)
+    found: dict[Reason, None] = {}
+    for written, policy in profile.alternatives:
+        appraisal = judge(bundle, machine=machine, policy=policy, binding=expected, now=now).appraisal
+        reasons = tuple(_reasons(appraisal, written, said.custody, profile, expected))
+        if not reasons:
             return appraisal
-    raise error(appraisals[-1].reasons)
+        found |= dict.fromkeys(reasons)
+    raise error(tuple(found))
 
 
-def _machine(name: str, bundle: Bundle) -> Machine:
+def _reasons(
+    appraisal: Appraisal, written: AnyProfile, custody: RootCustody, profile: ManagerProfile, expected: bytes
+) -> Iterator[Reason]:
+    yield from appraisal.reasons
+    if appraisal.binding == expected:  # else nothing was verified, and there are reasons
+        yield from more_reasons(appraisal, written, custody, profile.custody)
+
+
+def _machine(said: Attestation, bundle: Bundle, given: Given, now: int) -> Machine:
     """The machine as it names itself: nobody enrolled a manager's machine with its clients. A bare key is worth what
-    `simulated` is worth; it must at least be the key that the machine is named after."""
+    `simulated` is worth; it must at least be the key that the machine is named after. A TPM's EK is a vendor's, or of a
+    simulated root that was given. A TEE has no name before its evidence is judged."""
+    if said.tpm is not None:
+        return tpm_machine(said.machine, said.tpm, given.ek, now)
     for part in bundle.parts:
         if isinstance(part, SimulatedPart):
             own = machine_id(part.key)
-            if name != own:
-                raise refuse(WRONG_MANAGER, "the machine is not named after its key", expected=own, seen=name)
-            return Machine(name, simulated=True, key=part.key)
-    return Machine(name, simulated=False)
-
-
-def fetch_attestation(url: str, nonce: bytes) -> Shown:
-    """Ask over a connection that trusts nobody, and keep the key that the other end really has."""
-    import httpx
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # judged by the evidence below, and pinned after it; nothing secret is sent
-    peers: list[bytes | None] = []
-
-    class SeenSocket(ssl.SSLSocket):
-        def do_handshake(self, block: bool = False) -> None:
-            super().do_handshake(block)
-            peers.append(self.getpeercert(binary_form=True))
-
-    context.sslsocket_class = SeenSocket
-    with httpx.Client(verify=context, timeout=TIMEOUT, trust_env=False, follow_redirects=False) as client:
-        data = exchange(client, "GET", f"{url}{PATH}?nonce={b64(nonce)}", b"", {}, MAX_ATTESTATION)
-    said = Attestation.decode(data, limit=MAX_ATTESTATION)
-    if len(peers) != 1 or not peers[0]:
-        raise refuse(CHANNEL_MISMATCH, "the connection's key is not known", expected="one TLS handshake")
-    return Shown(said, spki_digest(peers[0]))
+            if said.machine != own:
+                raise refuse(WRONG_MANAGER, "the machine is not named after its key", expected=own, seen=said.machine)
+            return Machine(said.machine, simulated=True, key=part.key)
+    if said.machine:
+        raise refuse(WRONG_MANAGER, "the machine has a name that nothing proves", expected="none", seen=said.machine)
+    return Machine("", simulated=False)
 
 
 def _origin(url: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from perunml.api.trust import NEEDED_PCRS
 from perunml.attesters.bound import BoundKey, new_key, secret
 from perunml.attesters.esys import WrongState, WrongTpm
 from perunml.manager.codes import CUSTODY_ELSEWHERE, CUSTODY_STATE
@@ -17,8 +18,6 @@ from perunml.wire.errors import PerunError, refuse
 DEFAULT_PCRS = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11)
 """Firmware, its settings, boot loader, secure boot, initrd and command line, unified kernel image. Not 10, which grows with
 each file loaded; not 8 and 12 to 15, which few systems extend."""
-NEEDED_PCRS = frozenset({0, 2, 4, 7})
-"""Without these the operator chooses what runs (TCG PC Client Platform Firmware Profile, 3.3.4)."""
 MAX_PCR = 23
 _TEXT = canonical({"label": ROOT_LABEL, "custody": "tpm"})
 _MEMBERS = {"private", "public", "parent", "pcrs"}

@@ -23,6 +23,8 @@ class Rate:
 
 OPEN = Rate(50, 200)
 """Whoever asks for attestation, by address."""
+ATTEST = Rate(1, 20)
+"""The same, where a device must work for it: a TPM's quote takes it up to half a second."""
 PARTY = Rate(500, 2000)
 HOST = Rate(500, 2000)
 """A machine's or a lease's requests: one renewal per lease and run is 1/30 a second."""
