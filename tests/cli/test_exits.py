@@ -87,7 +87,9 @@ def _agreement(at: Place) -> tuple[Party, list[object]]:
 
 def _evidence(at: Place) -> tuple[Party, list[object]]:
     profile = at.folder / "strict.yaml"
-    profile.write_text("{apiVersion: perunml/v1, kind: ManagerProfile, profile: {profile: tee, tdx: {mrtd: '00'}}}")
+    profile.write_text(
+        "{apiVersion: perunml/v1, kind: ManagerProfile, profile: {profile: tee, sgx: {mr_enclave: ['0000000000000000000000000000000000000000000000000000000000000000']}}}"
+    )
     return at.world["acme"], ["trust", at.world.manager.url, "--profile", profile]
 
 

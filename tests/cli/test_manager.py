@@ -44,7 +44,9 @@ def test_a_dry_run_of_trust_pins_nothing(manager: Manager, nobody: Party) -> Non
 def test_a_profile_that_wants_more(manager: Manager, nobody: Party, tmp_path: Path) -> None:
     """Exit code 11, and no pin."""
     profile = tmp_path / "strict.yaml"
-    profile.write_text("{apiVersion: perunml/v1, kind: ManagerProfile, profile: {profile: tee, tdx: {mrtd: '00'}}}")
+    profile.write_text(
+        "{apiVersion: perunml/v1, kind: ManagerProfile, profile: {profile: tee, sgx: {mr_enclave: ['0000000000000000000000000000000000000000000000000000000000000000']}}}"
+    )
     code, _ = nobody.refused("trust", manager.url, "--profile", profile, passphrase=None)
     assert code == 11
     assert not nobody.home.exists()

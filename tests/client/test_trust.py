@@ -92,14 +92,14 @@ def test_pins_what_the_evidence_vouches_for() -> None:
 
 def test_simulated_is_not_enough_unless_said() -> None:
     """T18: a profile that does not literally say `simulated` admits none."""
-    profile = "{profile: tee, tdx: {mrtd: '00'}}"
+    profile = "{profile: tee, sgx: {mr_enclave: ['0000000000000000000000000000000000000000000000000000000000000000']}}"
     document = f"{{apiVersion: perunml/v1, kind: ManagerProfile, profile: {profile}}}"
     assert refusal(Manager(), document.encode()) in ("simulated_not_allowed", "wrong_profile")
 
 
 def test_any_of_several_profiles() -> None:
     """One alternative that fits will do."""
-    document = "{profile: {any_of: [{profile: tee, tdx: {mrtd: '00'}}, {profile: simulated}]}, apiVersion: perunml/v1, kind: ManagerProfile}"
+    document = "{profile: {any_of: [{profile: tee, sgx: {mr_enclave: ['0000000000000000000000000000000000000000000000000000000000000000']}}, {profile: simulated}]}, apiVersion: perunml/v1, kind: ManagerProfile}"
     assert trust(URL, ManagerProfile.load(document.encode()), fetch=Manager()).simulated
 
 
