@@ -10,6 +10,7 @@ from evidence.nvidia_files import HOPPER_NONCE, NODE_NONCE, hopper, node, rim
 from evidence.vectors import needs_vectors
 from perunml.evidence.endorsements import Collateral, Endorsements
 from perunml.evidence.nvidia.appraise import appraise_gpus, gpu_claims
+from perunml.evidence.nvidia.compare import compare
 from perunml.evidence.nvidia.rules import GpuRules
 from perunml.evidence.nvidia.verify import GpuReport, verify_gpu
 from perunml.evidence.types import Verified
@@ -93,6 +94,17 @@ def test_g10_the_manifest_of_another_version_is_no_manifest() -> None:
         ("rim_missing", "driver:550.90.07"),
         ("rim_missing", "vbios:96.00.9F.00.01"),
     ]
+
+
+def test_the_vendors_manifest_speaks_for_the_vendors_device() -> None:
+    """As if the captured GPU had the firmware of a captured manifest, at a time when its signer was valid: it is compared, and no
+    root is missed."""
+    then = 1_717_200_000  # 2024-06-01
+    endorsements = Endorsements(Collateral(rims=(rim("1010_0200_882_96005E0001_PROD.swidtag"),)))
+    report = verify_gpu(hopper(), endorsements, nonce=HOPPER_NONCE, now=then).value
+    found = compare(replace(report, vbios="96.00.5E.00.01"), endorsements, then)
+    assert {reason.code for reason in found.reasons} == {"measurement_mismatch"}
+    assert found.compared > 0
 
 
 @pytest.mark.parametrize("which", ["gpu", "switch"])
