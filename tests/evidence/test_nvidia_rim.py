@@ -178,6 +178,8 @@ def test_noise_and_long_documents_are_refused() -> None:
     assert refused(b"")
     assert refused(b"<a/>")
     assert refused(bytes(MAX_RIM + 1))
+    long = manifest(VBIOS, GOLDEN).replace('tagId="development"', f'tagId="{"x" * MAX_RIM}"')
+    assert refused(sign(long, vendor().rim_signer))
     assert refused('<?xml version="1.0" encoding="utf-16"?><!DOCTYPE a><a/>'.encode("utf-16"))
     assert refused(vendor().vbios_rim().decode().encode("utf-16"))
     assert refused(b'<?xml version="1.0" encoding="latin1"?>' + vendor().vbios_rim())
