@@ -19,13 +19,18 @@ from tpm2_pytss import (
     ESYS_TR,
     TPM2_ALG,
     TPM2_CAP,
+    TPM2_RH,
     TPM2_SE,
+    TPM2_ST,
     TPM2B_ENCRYPTED_SECRET,
     TPM2B_ID_OBJECT,
     TPM2B_PRIVATE,
     TPM2B_PUBLIC,
     TPM2B_SENSITIVE_CREATE,
+    TPMS_SENSITIVE_CREATE,
+    TPMT_SIG_SCHEME,
     TPMT_SYM_DEF,
+    TPMT_TK_HASHCHECK,
     TPMU_SYM_KEY_BITS,
     TPMU_SYM_MODE,
     TSS2_Exception,
@@ -41,10 +46,15 @@ PCRS_PER_READ = 8
 ATTEMPTS = 8
 """Times that a policy is tried anew because a PCR was extended meanwhile: the kernel does so for each new file."""
 _PCR_CHANGED, _POLICY_FAIL, _INTEGRITY = 0x128, 0x9D, 0x9F
+_AUTH_FAIL = (0x8E, 0xA2)  # with and without consequences for the dictionary attack counter
 """Response codes (TPM 2.0 part 2, 6.6.3), of format one without the number of the handle, session or parameter."""
 _ENCRYPTED = (
     0x60  # TPMA_SESSION decrypt and encrypt: the first parameter of command and answer is not sent in the clear
 )
+
+
+_ENCRYPTED_KEPT = 0x61
+"""The same, and the session goes on after the command."""
 
 
 class WrongState(Exception):
@@ -207,6 +217,87 @@ class Tpm:
             return bytes(self._esys.hmac(key, data, TPM2_ALG.SHA256, session1=session))
         except TSS2_Exception as exc:
             if _code(exc) == _POLICY_FAIL:
+                raise WrongState from None
+            if _code(exc) != _PCR_CHANGED:
+                raise
+            return b""
+        finally:
+            self._esys.flush_context(session)
+
+    def new_binder(
+        self, root: bytes, template: bytes, secret: bytes, banks: Mapping[str, Sequence[int]], ak: int
+    ) -> tuple[bytes, bytes, bytes, bytes]:
+        """A signing key under the storage root of a TPM2B_PUBLIC template, whose policy is that the PCRs are what they are now and
+        that its user knows `secret`, which crosses the bus encrypted: (its TPM2B_PRIVATE, its TPM2B_PUBLIC, what the attestation
+        key at `ak` certified of it, that signature). `template` is its TPM2B_PUBLIC without a policy."""
+        with self._storage_root(root) as parent:
+            trial = self._session(ESYS_TR.NONE, TPM2_SE.TRIAL)
+            try:
+                self._esys.policy_pcr(trial, None, _selection(banks))
+                self._esys.policy_auth_value(trial)
+                policy = bytes(self._esys.policy_get_digest(trial))
+            finally:
+                self._esys.flush_context(trial)
+            public, _ = TPM2B_PUBLIC.unmarshal(template)
+            public.publicArea.authPolicy = policy
+            sensitive = TPM2B_SENSITIVE_CREATE(TPMS_SENSITIVE_CREATE(userAuth=secret))
+            session = self._session(parent, TPM2_SE.HMAC)
+            try:
+                self._esys.trsess_set_attributes(session, _ENCRYPTED_KEPT, _ENCRYPTED_KEPT)
+                private, made, *_ = self._esys.create(parent, sensitive, public, session2=session)
+                key = self._esys.load(parent, private, made)
+                try:
+                    self._esys.tr_set_auth(key, secret)
+                    attest, signature = self._esys.certify(
+                        key,
+                        self._esys.tr_from_tpmpublic(ak),
+                        b"",
+                        TPMT_SIG_SCHEME(scheme=TPM2_ALG.NULL),
+                        session1=session,
+                    )
+                finally:
+                    self._esys.flush_context(key)
+            finally:
+                self._esys.flush_context(session)
+        return bytes(private.marshal()), bytes(made.marshal()), bytes(attest), bytes(signature.marshal())
+
+    def binder_sign(
+        self,
+        root: bytes,
+        private: bytes,
+        public: bytes,
+        secret: bytes,
+        banks: Mapping[str, Sequence[int]],
+        digest: bytes,
+    ) -> bytes:
+        """TPMT_SIGNATURE over a digest by a key of `new_binder`. Raises `WrongState` (other PCRs, or another secret), `WrongTpm`."""
+        with self._storage_root(root) as parent:
+            try:
+                key = self._esys.load(parent, TPM2B_PRIVATE.unmarshal(private)[0], TPM2B_PUBLIC.unmarshal(public)[0])
+            except TSS2_Exception as exc:
+                if _code(exc) == _INTEGRITY:
+                    raise WrongTpm from None
+                raise
+            try:
+                self._esys.tr_set_auth(key, secret)
+                for _ in range(ATTEMPTS):
+                    if found := self._policy_sign(parent, key, _selection(banks), digest):
+                        return found
+            finally:
+                self._esys.flush_context(key)
+        raise refuse(TPM_UNAVAILABLE, f"PCRs changed {ATTEMPTS} times while a key was asked for")
+
+    def _policy_sign(self, parent: Any, key: Any, selection: str, digest: bytes) -> bytes:
+        """Empty when a PCR, any PCR, was extended in between."""
+        session = self._session(parent, TPM2_SE.POLICY)
+        ticket = TPMT_TK_HASHCHECK(tag=TPM2_ST.HASHCHECK, hierarchy=TPM2_RH.NULL)
+        try:
+            self._esys.policy_pcr(session, None, selection)
+            self._esys.policy_auth_value(session)
+            scheme = TPMT_SIG_SCHEME(scheme=TPM2_ALG.NULL)
+            return bytes(self._esys.sign(key, digest, scheme, ticket, session1=session).marshal())
+        except TSS2_Exception as exc:
+            if _code(exc) in (_POLICY_FAIL, *_AUTH_FAIL):
                 raise WrongState from None
             if _code(exc) != _PCR_CHANGED:
                 raise
