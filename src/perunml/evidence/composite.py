@@ -14,7 +14,7 @@ from typing import Any
 from perunml.evidence.binding import gpu_nonce, shared_extra_data, tee_report_data
 from perunml.evidence.bootlog.rtmr import RtmrFindings, judge_rtmrs
 from perunml.evidence.bundle import Bundle, SimulatedPart, TpmPart
-from perunml.evidence.clouds.azure import check_ak, check_report_data, parse_hcl, td_body, td_report_data
+from perunml.evidence.clouds.azure import check_ak, check_report_data, cloud_claims, parse_hcl, td_body, td_report_data
 from perunml.evidence.clouds.codes import AK_NOT_VOUCHED
 from perunml.evidence.codes import BINDING_MISMATCH, WRONG_PROFILE
 from perunml.evidence.dcap.appraise import appraise_sgx, appraise_tdx, dcap_claims
@@ -134,8 +134,9 @@ def judge_tee(
     found, told = _verify(part, rules, endorsements, now), tee_report_data(binding, getattr(part, "key", ""))
     more: dict[str, Json] = {}
     if isinstance(part, HclPart):
-        told = parse_hcl(part.report).report_data  # its TPM's quote is what this exchange is bound by
-        more["cloud"] = "azure"
+        hcl = parse_hcl(part.report)
+        told = hcl.report_data  # its TPM's quote is what this exchange is bound by
+        more["cloud"] = cloud_claims(hcl)
     value = found.value
     if isinstance(rules, SnpRules):
         reasons = appraise_snp(found, rules, report_data=told, endorsements=endorsements, now=now)

@@ -3,7 +3,9 @@ runtime data (JSON) that name the TPM's attestation key.
 
 Azure, "Azure Confidential VMs guest attestation design", structure of the attestation report: a header of 32 bytes, the hardware's
 report in 1,184, then sizes, the hash's kind and the runtime data. Numbers are little-endian. What follows the size that the header
-tells is the NV index's rest, and zero.
+tells is the NV index's rest, and zero. Newer paravisors (OpenHCL, openhcl_attestation_protocol, igvm_attest) write their data's version 2,
+with an extension before the runtime data. Nothing but the runtime data is covered by the TEE: what else the blob says only helps to
+read it.
 
 What the TEE measured is the paravisor alone; the system above it is measured by the virtual TPM.
 """
@@ -19,6 +21,7 @@ from typing import Any
 
 from perunml.evidence.clouds.codes import AK_NOT_VOUCHED
 from perunml.evidence.codes import NON_CANONICAL
+from perunml.wire.canonical import Json
 from perunml.wire.encoding import unb64
 from perunml.wire.errors import PerunError, refuse
 
@@ -26,6 +29,8 @@ _HEADER = Struct("<4sIIII12s")
 _RUNTIME = Struct("<IIIII")
 _SIGNATURE = b"HCLA"
 VERSIONS = (1, 2)
+_EXTENSIONS = {1: 0, 2: 4}
+"""Bytes between the data's sizes and the runtime data, by the data's version: what the paravisor asks of its host."""
 HARDWARE = 1184
 """Bytes for the hardware's report; a TD report has 1,024 of them."""
 TD_REPORT = 1024
@@ -33,6 +38,10 @@ KINDS = {2: "snp", 4: "tdx"}
 _HASHES = {1: "sha256", 2: "sha384", 3: "sha512"}
 MAX_RUNTIME = 16 * 1024
 """Bytes of the runtime data; a thousand is usual."""
+MAX_SETTINGS = 32
+"""Of a virtual machine's settings that claims show; OpenHCL writes a dozen."""
+MAX_SETTING = 128
+"""Characters of one: a UUID, a certificate's thumbprint."""
 AK = "HCLAkPub"
 REPORT_DATA = 64
 
@@ -66,13 +75,14 @@ def parse_hcl(data: bytes) -> Hcl:
     signature, version, size, _request, _status, _reserved = _HEADER.unpack_from(data)
     if signature != _SIGNATURE or version not in VERSIONS:
         raise _bad("its header is another", seen=f"{signature!r} version {version}")
-    length, _version, kind, hash_kind, runtime = _RUNTIME.unpack_from(data, start)
-    if kind not in KINDS or hash_kind not in _HASHES:
-        raise _bad("the TEE or the hash is not known", seen=f"{kind}, {hash_kind}")
-    end = start + _RUNTIME.size + runtime
+    length, version, kind, hash_kind, runtime = _RUNTIME.unpack_from(data, start)
+    if version not in _EXTENSIONS or kind not in KINDS or hash_kind not in _HASHES:
+        raise _bad("the data's version, the TEE or the hash is not known", seen=f"{version}, {kind}, {hash_kind}")
+    begin = start + _RUNTIME.size + _EXTENSIONS[version]
+    end = begin + runtime
     if runtime > MAX_RUNTIME or end > len(data):
         raise _bad(f"the runtime data are cut off or too long: {runtime} bytes")
-    if length != _RUNTIME.size + runtime or size != end:
+    if length != end - start or size != end:
         raise _bad("its sizes do not fit together", seen=f"{size}, {length}, {runtime}")
     if any(data[end:]):
         raise _bad("something follows it")
@@ -81,7 +91,7 @@ def parse_hcl(data: bytes) -> Hcl:
         if any(report[TD_REPORT:]):
             raise _bad("something follows the TD report")
         report = report[:TD_REPORT]
-    return Hcl(KINDS[kind], report, data[start + _RUNTIME.size : end], _HASHES[hash_kind])
+    return Hcl(KINDS[kind], report, data[begin:end], _HASHES[hash_kind])
 
 
 def check_report_data(hcl: Hcl, reported: bytes) -> None:
@@ -118,6 +128,19 @@ def runtime_claims(hcl: Hcl) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise _bad("the runtime data are no JSON object")
     return found
+
+
+def cloud_claims(hcl: Hcl) -> dict[str, Json]:
+    """Which cloud it is, and how its paravisor was told to set the virtual machine up: the host told it, so it is shown and not
+    judged. Plain members alone. Raises `EvidenceRefusal` (non_canonical)."""
+    told = runtime_claims(hcl).get("vm-configuration")
+    items = list(told.items())[:MAX_SETTINGS] if isinstance(told, dict) else []
+    shown = {name: value for name, value in items if _plain(name) and (isinstance(value, bool) or _plain(value))}
+    return {"provider": "azure", "vm": shown}
+
+
+def _plain(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_SETTING and value.isascii() and value.isprintable()
 
 
 def check_ak(hcl: Hcl, modulus: int, exponent: int) -> None:
