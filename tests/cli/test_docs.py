@@ -51,6 +51,10 @@ FILES = (
     "development-root.pem",
     "baseline.yaml",
     "release.json",
+    "quote.bin",
+    "devices.json",
+    "cache.pem",
+    "bundle.json",
     "patient.json",
     "receipt.json",
     "pin.json",
@@ -83,7 +87,7 @@ def test_a_shown_command_is_understood(line: str, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     for name in FILES:
         Path(name).touch()
-    for name in ("scans", "roots", "packages", "sysroot", "manifests", "answers", "certificates"):
+    for name in ("scans", "roots", "packages", "sysroot", "manifests", "answers", "certificates", "vendors"):
         Path(name).mkdir()
     words = shlex.split(re.sub(r" \d< \S+$", "", line))[1:]
     parse(words)

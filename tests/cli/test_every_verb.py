@@ -249,6 +249,14 @@ def _audited(do: Doer, here: Path) -> None:
         ]
         told = do(f"evidence check {tee}", nobody, *words, "--at", format_time(NOW))
         assert told["claims"]["quote"]["tcb_status"] == "UpToDate"
+    (folder / "vendors").mkdir()
+    (folder / "vendors" / "rim").write_bytes(vendor.driver_rim())
+    bundle = folder / "bundle.json"
+    assert (
+        do("collateral bundle", Party(here / "nova"), "--from", folder / "vendors", "--out", bundle)["counts"]["rims"]
+        == 1
+    )
+    assert len(do("collateral show", nobody, bundle)["items"]) == 1
     first, second = folder / "first.json", folder / "second.json"
     do("baseline build", nobody, "--ima-log", folder / "ima", "--out", first)
     do("baseline import", nobody, folder / "policy", "--out", second)

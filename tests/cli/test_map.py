@@ -79,6 +79,13 @@ RENAMED: dict[str, dict[str, str]] = {
         "at": "now",
     },
     "evidence check ima": {"file": "data"},
+    "collateral bundle": {
+        **dict.fromkeys(("quotes", "fmspcs", "reports", "products"), "perunml.client.collateral.read_wanted"),
+        **dict.fromkeys(("certs", "rim_ids"), "perunml.client.collateral.read_wanted"),
+        **dict.fromkeys(("pcs", "kds", "rim", "ocsp", "tls_ca"), "perunml.client.collateral.Services"),
+        "out": "answer",
+    },
+    "collateral show": {"file": "data"},
     "baseline build": _BASELINE,
     "baseline import": {**_BASELINE, "file": "data"},
     "baseline show": {"file": "path"},

@@ -53,6 +53,8 @@ SDK = {
     "baseline diff": "perunml.evidence.difference.difference",
     "baseline schema": "perunml.evidence.schema.baseline_schema",
     "baseline show": "perunml.client.evidence.read_profile",
+    "collateral bundle": "perunml.client.collateral.make_bundle",
+    "collateral show": "perunml.client.collateral.read_bundle",
     "manager init": "operators.make_manager",
     "manager admit": "operators.admit",
     "manager run": "operators.manager",

@@ -36,6 +36,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Operators": {
         "manager": ("manager", "Set up and run a manager; admit parties."),
+        "collateral": ("collateral", "Collect what TEEs' and GPUs' vendors sign; show it."),
         "host": ("host", "Enrol, run and examine a machine that runs jobs."),
     },
     "Newcomers": {

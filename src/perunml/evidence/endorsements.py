@@ -13,6 +13,10 @@ from perunml.wire.encoding import b64, unb64
 from perunml.wire.errors import refuse
 from perunml.wire.timestamps import format_time, parse_time
 
+KIND = "Collateral"
+"""Of the signed document (DSSE) that holds one set."""
+MAX_BUNDLE = 64 * 1024 * 1024
+"""Bytes of its payload: a fleet's certificates and manifests."""
 MAX_ITEMS = 4096
 """Members of one list: a fleet's VCEKs, one for each chip and TCB."""
 MAX_ITEM = 1024 * 1024

@@ -185,7 +185,8 @@ COLLATERAL_UNSIGNED = rule(
     "collateral_unsigned",
     Kind.INTEGRITY,
     "A bundle of collateral in the manager's folder is not signed by a key that its operator admitted for that, or cannot be read.",
-    "The manager's operator takes the bundle out of the folder, or names its signer: `perunml manager init --collateral-signer`.",
+    "The manager's operator takes the bundle out of the folder, puts there one that an admitted key signed (`perunml collateral bundle`), or "
+    "admits its signer (`perunml manager init --collateral-signer`).",
 )
 FOLDER_IN_USE = rule(
     "folder_in_use",

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy.dialects.sqlite import insert
 
-from perunml.evidence.endorsements import Collateral, Endorsements, Seen
+from perunml.evidence.endorsements import KIND, MAX_BUNDLE, Collateral, Endorsements, Seen
 from perunml.manager.codes import COLLATERAL_UNSIGNED
 from perunml.manager.store import tables as t
 from perunml.manager.store.connection import Connection, Statement
@@ -24,11 +24,8 @@ from perunml.wire.dsse import Envelope
 from perunml.wire.errors import PerunError, refuse
 from perunml.wire.identity import PublicKey
 
-KIND = "Collateral"
 LOOK_EVERY = 2.0
 """Seconds between two looks at the folder."""
-MAX_BUNDLE = 64 * 1024 * 1024
-"""Bytes of a bundle: a fleet's certificates and manifests."""
 MAX_NUMBER = 2**63 - 1
 """The largest number that the database holds; a revocation list's may have 20 octets (RFC 5280, 5.2.3)."""
 _SEEN = "SELECT name, number, issued FROM collateral_seen"

@@ -6,7 +6,7 @@ from perunml.wire.rules import Kind, rule
 _MACHINE = (
     "The machine's operator offers the agreed devices, or the parties agree on others: `perunml agreement propose`."
 )
-_COLLATERAL = "The manager's operator collects newer collateral, and starts again: `perunml manager run`."
+_COLLATERAL = "The manager's operator collects newer collateral and puts it into the manager's folder: `perunml collateral bundle`."
 
 RIM_MISSING = evidence_rule(
     "rim_missing",

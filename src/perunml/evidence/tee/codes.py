@@ -2,7 +2,7 @@
 
 from perunml.evidence.codes import evidence_rule
 
-_COLLATERAL = "The manager's operator collects newer collateral, and starts again: `perunml manager run`."
+_COLLATERAL = "The manager's operator collects newer collateral and puts it into the manager's folder: `perunml collateral bundle`."
 _OTHER_TEE = (
     "The operator offers a machine in the agreed state, or the parties agree on another: `perunml agreement propose`."
 )
@@ -10,7 +10,7 @@ CERTIFICATE_CHAIN = evidence_rule(
     "certificate_chain",
     "A certificate chain does not lead to the vendor's root that is pinned here (or to a development root given by name), "
     "or a certificate in it may not sign what it signs.",
-    "The host's operator sends the vendor's certificates, or the manager's adds them: `perunml manager run`.",
+    "The host's operator sends the vendor's certificates, or the manager's adds them: `perunml collateral bundle`.",
 )
 CERTIFICATE_EXPIRED = evidence_rule(
     "certificate_expired",
