@@ -90,7 +90,7 @@ def test_a_folder_gives_a_bundle_without_a_network(
     assert (said.code, said.reasons) == (2, ["collateral_lacking"] * 2)  # the chip, the firmware's manifest
     assert not out.exists()
     said = vitus("-o", "json", "collateral", "bundle", "--from", folder, "--out", out, "--quote", tmp_path / "quote")
-    assert said.json["left_out"] == [{"file": "words", "why": "it cannot be read (ValueError)"}]
+    assert said.json["left_out"] == [{"file": "words", "why": "it is no statement of a vendor that is known here"}]
     assert vitus.refused("collateral", "bundle", "--from", folder, "--out", out, "--pcs", "https://a") == (2, "usage")
     assert vitus.refused("collateral", "bundle", "--out", tmp_path / "none") == (2, "collateral_lacking")
     bad = [("--fmspc", "tdx:1"), ("--product", "Rome"), ("--rim-id", "../x"), ("--pcs", "http://a")]

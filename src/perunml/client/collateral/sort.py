@@ -34,6 +34,7 @@ AMD = ("ARK-", "SEV-")
 INTEL = "Intel SGX "
 """How the common names of vendors' certificates begin."""
 QE_IDS = {"SGX": "QE", "TDX": "TD_QE"}
+UNKNOWN = "it is no statement of a vendor that is known here"
 _HALF = 32
 """Bytes of r and of s."""
 _DCAP = (
@@ -70,15 +71,15 @@ class Pile:
         """One file."""
         try:
             if not self._take(data):
-                self.left_out.append((name, "it is no statement of a vendor that is known here"))
+                self.left_out.append((name, UNKNOWN))
             elif self._tcbs and self._tcbs[-1][0] == "":
                 self._tcbs[-1] = (name, self._tcbs[-1][1])
         except PerunError as exc:
             if exc.code == "extra_missing":
                 raise
             self.left_out.append((name, exc.reasons[0].message))
-        except (ValueError, KeyError, TypeError, x509.DuplicateExtension) as exc:
-            self.left_out.append((name, f"it cannot be read ({type(exc).__name__})"))
+        except (ValueError, KeyError, TypeError, x509.DuplicateExtension):
+            self.left_out.append((name, UNKNOWN))
 
     def close(self) -> None:
         """Make Intel's items out of their parts, when all files are in."""

@@ -18,7 +18,7 @@ from perunml.client.collateral.web import Web
 from perunml.evidence.dcap.collateral import read_collateral
 from perunml.evidence.endorsements import Collateral
 from perunml.evidence.nvidia.rim import read_rim
-from perunml.evidence.snp.verify import HARDWARE_OID
+from perunml.evidence.snp.keys import HARDWARE_OID
 from perunml.evidence.x509 import read_certificate
 from perunml.wire.errors import PerunError, error
 from perunml.wire.rules import Reason
