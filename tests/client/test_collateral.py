@@ -19,6 +19,7 @@ from perunml.client.collateral.wanted import fetch
 from perunml.client.collateral.web import MAX_ANSWER, Answer, Web
 from perunml.evidence.dcap.verify import verify_dcap
 from perunml.evidence.endorsements import Endorsements
+from perunml.evidence.snp.parse import Tcb
 from perunml.evidence.snp.verify import verify_snp
 from perunml.testing.nvidia_pki import answer
 from perunml.testing.snp import AmdCa, ForgedChip
@@ -96,7 +97,31 @@ def test_a_report_says_what_is_asked_of_amd(tmp_path: Path, product: str) -> Non
         found = collect(vendors, read_wanted(reports=[chip.report()]))
         assert len(vendors.asked) == 3
     assert len(found.collateral.certificates) == 3
-    assert verify_snp(chip.report(), (), found, now=NOW).value.revocation
+    assert verify_snp(chip.report(), (), found, now=NOW).value.collateral
+
+
+@pytest.mark.parametrize("fault", ["chip", "firmware", "name", "page"])
+def test_another_certificate_than_the_chips_makes_no_bundle(tmp_path: Path, fault: str) -> None:
+    """Another chip's, another firmware's, the line's own, a page."""
+    chip = ForgedChip()
+    other = {
+        "chip": chip.ca.certify(chip.key.public_key(), chip.tcb, b"\xc2" * 64),
+        "firmware": chip.ca.certify(chip.key.public_key(), Tcb(4, 0, 23, 219), chip.chip_id),
+        "name": chip.ca.middle,
+        "page": b"<html></html>",
+    }[fault]
+    with serving(tmp_path, Vendors(chip=chip)) as vendors:
+        (asked,) = (name for name in vendors.routes if "blSPL" in name)
+        vendors.routes[asked] = Reply(other)
+        assert refused(vendors, read_wanted(reports=[chip.report()])).startswith("vendor_answer: ")
+
+
+@pytest.mark.parametrize("asked", ["cert_chain", "crl"])
+@pytest.mark.parametrize("body", [b"", b"<html></html>", b"-----BEGIN CERTIFICATE-----\n!"])
+def test_an_answer_of_amds_that_is_none_makes_no_bundle(vendors: Vendors, asked: str, body: bytes) -> None:
+    """Neither certificates of the line nor its list."""
+    vendors.routes[f"GET /vcek/v1/Milan/{asked}"] = Reply(body)
+    assert refused(vendors, read_wanted(products=["Milan"])).startswith("vendor_answer: ")
 
 
 def test_a_report_under_a_clouds_key_asks_for_the_lines_certificates(tmp_path: Path) -> None:

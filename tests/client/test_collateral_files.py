@@ -99,7 +99,7 @@ def test_files_are_told_apart_by_what_is_in_them(folder: Path) -> None:
     assert {name for name, _ in made.left_out} == {"words.txt", "page.html", "other.json", "leaf.der", "empty"}
     known = Endorsements(found, (VENDORS.intel.root, VENDORS.chip.ca.root))
     assert verify_dcap(quotes["tdx"], "tdx", known, now=NOW).value.status == "UpToDate"
-    assert verify_snp(VENDORS.chip.report(), (), known, now=NOW).value.revocation
+    assert verify_snp(VENDORS.chip.report(), (), known, now=NOW).value.collateral
 
 
 @pytest.mark.parametrize("name", ["2", "3", "4", "5", "6"])

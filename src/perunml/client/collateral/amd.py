@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from perunml.client.collateral.codes import COLLATERAL_LACKING
 from perunml.client.collateral.web import Web, strange
 from perunml.evidence.pem import split
+from perunml.evidence.snp.keys import HARDWARE, read_key
 from perunml.evidence.snp.parse import VLEK, Tcb, parse_report, read_tcb
 from perunml.evidence.snp.roots import ARKS
 from perunml.evidence.x509 import read_certificate, read_crl
@@ -14,8 +15,6 @@ from perunml.wire.codes import MALFORMED
 from perunml.wire.errors import PerunError, refuse
 
 PRODUCTS = frozenset(ARKS.values())
-TURIN_ID = 8
-"""Bytes of a Turin's chip id that the service asks for; all 64 of the others'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +50,7 @@ def chip_of(report: bytes, product: str = "") -> Chips:
             "the report hides its chip: the host has to send its certificate",
             seen="a masked chip id",
         )
-    size = TURIN_ID if line == "Turin" else len(raw.chip_id)
-    return Chips(line, chip=raw.chip_id[:size].hex(), tcb=read_tcb(raw.reported_tcb, line))
+    return Chips(line, chip=raw.chip_id[: HARDWARE[line]].hex(), tcb=read_tcb(raw.reported_tcb, line))
 
 
 def read_product(text: str) -> Chips:
@@ -86,6 +84,9 @@ def fetch_amd(chips: Chips, web: Web) -> tuple[list[bytes], bytes]:
     url = f"{base}/{chips.chip}?{query}"
     leaf = web.get(url).body
     _named([leaf], ["SEV-VCEK"], url)
+    told = read_key(read_certificate(leaf))
+    if (told.hardware.hex(), told.tcb) != (chips.chip, chips.tcb):
+        raise strange(url, f"one of chip {told.hardware.hex()}, {told.tcb}", "a certificate of this chip and firmware")
     return [leaf, *chain], crl
 
 

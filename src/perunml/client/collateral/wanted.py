@@ -18,7 +18,7 @@ from perunml.client.collateral.web import Web
 from perunml.evidence.dcap.collateral import read_collateral
 from perunml.evidence.endorsements import Collateral
 from perunml.evidence.nvidia.rim import read_rim
-from perunml.evidence.snp.keys import HARDWARE_OID
+from perunml.evidence.snp.keys import read_key
 from perunml.evidence.x509 import read_certificate
 from perunml.wire.errors import PerunError, error
 from perunml.wire.rules import Reason
@@ -102,7 +102,7 @@ def joined(wanted: Wanted, pile: Pile, now: int) -> Collateral:
 def _missing(wanted: Wanted, pile: Pile) -> list[str]:
     items = [read_collateral(item) for item in pile.dcap]
     names = {common_name(der) for der in pile.certificates}
-    chips = {chip for der in pile.certificates if (chip := _chip(der))}
+    chips = {read_key(read_certificate(der)).hardware.hex() for der in pile.certificates}
     serials = {ocsp.load_der_ocsp_response(answer).serial_number for answer in pile.ocsp}
     versions = {f"{rim.product}_{rim.version}" for rim in map(read_rim, pile.rims)}
     found = [str(platform) for platform in wanted.platforms if not any(map(platform.is_of, items))]
@@ -114,16 +114,6 @@ def _missing(wanted: Wanted, pile: Pile) -> list[str]:
     endings = {v.replace(".", "").rpartition("_")[2] for v in versions}
     found += [n for n in wanted.rims if not n.endswith(tuple(versions)) and n.rpartition("_")[2] not in endings]
     return found + [one.subject.rfc4514_string() for one, _ in wanted.asked if one.serial_number not in serials]
-
-
-def _chip(der: bytes) -> str:
-    """The chip id in a VCEK's certificate, in hex, as far as the service asks for it."""
-    for each in read_certificate(der).extensions:
-        if each.oid.dotted_string == HARDWARE_OID and isinstance(each.value, x509.UnrecognizedExtension):
-            value = each.value.value
-            # some products wrap the id in an OCTET STRING
-            return (value[2:] if len(value) in (66, 10) else value).hex()
-    return ""
 
 
 def _attempt(reasons: list[Reason], read: Callable[..., T], *given: object) -> T | None:
