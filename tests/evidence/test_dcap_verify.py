@@ -313,3 +313,32 @@ def test_a_certificates_name_cannot_make_a_root() -> None:
     assert IntelCa().root != intel().root
     found = codes(stranger().sgx_quote(), "sgx", Endorsements(stranger().endorsements().collateral))
     assert found == ["certificate_chain"]
+
+
+@pytest.mark.parametrize("at", range(0, 60, 3))
+def test_d9_a_revocation_list_that_does_not_read_is_refused(at: int) -> None:
+    """D9: a length, a type or a version of the list changed; never another exception."""
+    found = bytearray.fromhex(json.loads(intel().collateral("sgx"))["pck_crl"])
+    found[at] ^= 0x55
+    told = codes(intel().sgx_quote(), "sgx", with_item(pck_crl=found.hex())())
+    assert set(told) <= {"collateral_invalid", "collateral_missing", "certificate_chain"}
+
+
+@pytest.mark.parametrize("member", ["issueDate", "nextUpdate", "fmspc", "tcbEvaluationDataNumber"])
+@pytest.mark.parametrize("value", [None, True, -1, "x", "2026-01-01", [], {}])
+def test_d9_tcb_info_that_does_not_read_is_refused(member: str, value: Any) -> None:
+    """D9: each member that we read, as something else."""
+    info = json.loads(json.loads(intel().collateral("sgx"))["tcb_info"])
+    told = codes(intel().sgx_quote(), "sgx", with_item(tcb_info=json.dumps({**info, member: value}))())
+    assert told == ["collateral_invalid"]
+
+
+def test_the_version_of_a_list_is_read_by_us() -> None:
+    """A version that X.509 has not."""
+    found = intel().collateral("sgx").decode()
+    crl = json.loads(found)["pck_crl"]
+    at = crl.index("020101")
+    assert codes(intel().sgx_quote(), "sgx", with_item(pck_crl=crl[:at] + "020139" + crl[at + 6 :])()) == [
+        "collateral_invalid"
+    ]
+    assert codes(intel().sgx_quote(), "sgx", with_item(tcb_info="[]")()) == ["collateral_invalid"]

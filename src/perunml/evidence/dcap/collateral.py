@@ -15,7 +15,7 @@ from typing import Any
 import dcap_qvl
 from cryptography import x509
 
-from perunml.evidence.dcap.pck import Validity, load_chain, validity
+from perunml.evidence.dcap.pck import UNREADABLE, Validity, load_chain, validity
 from perunml.evidence.endorsements import Collateral, Seen
 from perunml.evidence.pem import split
 from perunml.evidence.tee.codes import COLLATERAL_INVALID, REVOCATION_MISSING
@@ -163,7 +163,7 @@ def read_collateral(data: bytes) -> DcapCollateral:
         if exc.reasons[0].rule in (COLLATERAL_INVALID, REVOCATION_MISSING):
             raise
         raise _bad(exc.reasons[0].message) from None
-    except (ValueError, KeyError, TypeError, IndexError, OverflowError, x509.ExtensionNotFound) as exc:
+    except (*UNREADABLE, KeyError, TypeError, IndexError, OverflowError) as exc:
         raise _bad(type(exc).__name__) from None
 
 

@@ -23,6 +23,14 @@ MAX_CHAIN = 4
 MAX_NAME = 64
 KEPT = 512
 """Chains that are kept read: a platform's is the same in each of its quotes."""
+UNREADABLE = (
+    ValueError,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises for certificates and lists that it cannot read."""
 _EXTENSION = x509.ObjectIdentifier("1.2.840.113741.1.13.1")
 _BASE = bytes.fromhex("060a2a864886f84d010d01")
 """Its OID in DER, with the length of its members' OIDs, which have one arc more."""
@@ -75,7 +83,7 @@ def read_pck_chain(pem: bytes) -> PckChain:
             issuer=made[0].issuer.rfc4514_string(),
             certificates=tuple(map(validity, made)),
         )
-    except (ValueError, KeyError, IndexError, AssertionError, x509.ExtensionNotFound, x509.DuplicateExtension) as exc:
+    except (*UNREADABLE, KeyError, IndexError, AssertionError) as exc:
         raise _bad(f"it does not read: {type(exc).__name__}") from None
 
 
