@@ -65,8 +65,8 @@ def make_manager(
     `collateral_signers` are the identity keys (their texts) whose bundles of collateral it judges by.
 
     `custody` keeps its root key: ``passphrase`` (for development: who knows it has all keys), ``tpm`` (in the state of `pcrs`
-    that the machine is in now) or ``tee``; the latter two need no passphrase. `attester` makes its evidence: ``simulated`` or
-    ``tpm``, for which `tcti` and the files are as for `machine`.
+    that the machine is in now) or ``tee``; the latter two need no passphrase. `attester` makes its evidence: ``simulated``,
+    ``tdx``, ``snp``, ``sgx`` or ``tpm``, for which `tcti` and the files are as for `machine`.
 
     Raises `UsageError` (malformed, folder_in_use, custody_unavailable), `EvidenceRefusal` or `Unreachable` for a TPM that is not there or has
     no EK certificate."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import ssl
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -76,7 +76,9 @@ class Pin(Message):
     pinned: str  # RFC 3339
     judged_by: str = ""  # digest of the baseline or measurements that its evidence was judged by
     custody: str = ""  # who keeps its root key: passphrase, tpm or tee
-    seen: dict[str, list[int]] = Field(default_factory=dict)  # the newest collateral: name -> [number, issued]
+    seen: dict[str, Annotated[list[int], Field(min_length=2, max_length=2)]] = Field(
+        default_factory=dict
+    )  # the newest collateral: name -> [number, issued]
 
     _identity = field_validator("identity")(_checked(PublicKey))
     _intake = field_validator("intake")(_checked(HpkePublicKey))

@@ -83,7 +83,7 @@ def say_event(settings: Settings, event: dict[str, Any], line: str) -> None:
               help="Who keeps the root key: a passphrase (for development), the TPM in this state of the machine, the TEE.")  # fmt: skip
 @click.option("--pcrs", callback=indices, metavar="I,J,…",
               help="With --custody tpm: the PCRs that are the machine's state [default: 0-7, 9 and 11].")  # fmt: skip
-@click.option("--attester", type=click.Choice(["simulated", "tpm"]), default="simulated", show_default=True,
+@click.option("--attester", type=click.Choice(["simulated", "tpm", "tdx", "snp", "sgx"]), default="simulated", show_default=True,
               help="What makes the evidence that the manager shows.")  # fmt: skip
 @click.option("--tcti", help="How the TPM is reached [default: device:/dev/tpmrm0].")
 @click.option("--ima-log", type=existing_file, help="The TPM's IMA log [default: the kernel's].")

@@ -36,6 +36,10 @@ _KEPT = {
               help="A root of software TPMs. A manager under it is simulated, whatever it proves.")  # fmt: skip
 @click.option("--revocations", multiple=True, type=file,
               help="A revocation list (DER) of a TPM's issuer; again for each.")  # fmt: skip
+@click.option("--collateral", multiple=True, type=file,
+              help="A bundle to judge its TEE with, in place of what the manager hands out; again for each.")  # fmt: skip
+@click.option("--simulated-tee-root", "simulated_tee_roots", multiple=True, type=file,
+              help="A development root (PEM or DER). A TEE under it is simulated, whatever it proves.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Verify, and pin nothing.")
 @click.pass_obj
 def command(
@@ -52,9 +56,10 @@ def command(
 
     Nothing but a nonce is sent, and a credential to its TPM. Needs no passphrase.
     """
-    from perunml.client.trust import Given, examine, keep, read_profile
+    from perunml.client.trust import Given, examine, keep, read_profile, seen_before
 
-    found = examine(url, read_profile(profile, baselines, signed_by), given=Given.read(**given))
+    wanted = read_profile(profile, baselines, signed_by)
+    found = examine(url, wanted, given=Given.read(**given), seen=seen_before(settings.home))
     if not dry_run:
         keep(settings.home, found)
     value = {**found.pin.model_dump(mode="json"), "claims": dict(found.claims)}

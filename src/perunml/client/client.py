@@ -108,16 +108,20 @@ class Client:
         vendor_roots: Sequence[PathLike] = (),
         simulated_ek_roots: Sequence[PathLike] = (),
         revocations: Sequence[PathLike] = (),
+        collateral: Sequence[PathLike] = (),
+        simulated_tee_roots: Sequence[PathLike] = (),
     ) -> Pin:
         """Verify the manager's evidence against a profile document, and pin it; in a dry run only verify it. `baselines` are
         the documents that a `measured` profile names, `signed_by` the keys that must have signed a published one; roots and
-        revocation lists are for a TPM's EK certificate. Raises `EvidenceRefusal`, `Unreachable`."""
+        revocation lists are for a TPM's EK certificate; `collateral` are bundles that a TEE is judged with in place of the
+        manager's own, under development roots `simulated_tee_roots`. Raises `EvidenceRefusal`, `Unreachable`."""
         from perunml.client import trust
 
         ek = {"vendor_roots": vendor_roots, "simulated_ek_roots": simulated_ek_roots, "revocations": revocations}
-        given = trust.Given.read(**{name: list(map(Path, paths)) for name, paths in ek.items()})
+        tee = {"collateral": collateral, "simulated_tee_roots": simulated_tee_roots}
+        given = trust.Given.read(**{name: list(map(Path, paths)) for name, paths in {**ek, **tee}.items()})
         wanted = trust.read_profile(Path(profile), list(map(Path, baselines)), signed_by)
-        found = trust.examine(url, wanted, given=given)
+        found = trust.examine(url, wanted, given=given, seen=trust.seen_before(self.home))
         if not self._dry_run:
             trust.keep(self.home, found)
         return found.pin

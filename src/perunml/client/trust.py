@@ -23,11 +23,13 @@ from perunml.client.appraise import identities, more_reasons
 from perunml.client.asking import Activate, Fetch, fetch_attestation, send_activation
 from perunml.client.codes import MANAGER_CHANGED, WRONG_MANAGER
 from perunml.client.documents import read_baseline
+from perunml.client.endorsed import from_manager, joined, read_collateral
 from perunml.client.evidence import read_evidence
 from perunml.client.home import Home, manager_name
 from perunml.client.profile import ManagerProfile
 from perunml.evidence.bundle import Bundle, SimulatedPart
-from perunml.evidence.judge import judge
+from perunml.evidence.endorsements import Collateral, Endorsements, Seen
+from perunml.evidence.judge import Judgement, judge
 from perunml.evidence.pem import split
 from perunml.evidence.policy import Machine
 from perunml.evidence.simulated.verify import machine_id
@@ -40,16 +42,22 @@ from perunml.wire.rules import Reason
 from perunml.wire.timestamps import format_time
 
 NONCE_SIZE = 32
+MAX_NUMBER = 2**53 - 1
+"""The largest number in canonical JSON; a revocation list's may have 20 octets (RFC 5280, 5.2.3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
     """What a party judges a manager with besides the profile.
 
-    ek  roots and revocation lists for a TPM's EK certificate
+    ek               roots and revocation lists for a TPM's EK certificate
+    collateral       vendors' statements about TEEs; None: the manager's, which are worth their vendors' signatures
+    simulated_roots  development roots of TEEs (DER): what leads to one is `simulated`
     """
 
     ek: Trust = field(default_factory=Trust)
+    collateral: Collateral | None = None
+    simulated_roots: tuple[bytes, ...] = ()
 
     @classmethod
     def read(
@@ -58,12 +66,17 @@ class Given:
         vendor_roots: Sequence[Path] = (),
         simulated_ek_roots: Sequence[Path] = (),
         revocations: Sequence[Path] = (),
+        collateral: Sequence[Path] = (),
+        simulated_tee_roots: Sequence[Path] = (),
     ) -> Given:
         """Out of files, DER or PEM. Raises `UsageError` (local_file), `EvidenceRefusal` (non_canonical)."""
-        vendor, simulated = ([one for path in paths for one in split(read_evidence(path))]
-                             for paths in (vendor_roots, simulated_ek_roots))  # fmt: skip
+        vendor, simulated, tee = (
+            tuple(one for path in paths for one in split(read_evidence(path)))
+            for paths in (vendor_roots, simulated_ek_roots, simulated_tee_roots)
+        )
         lists = tuple(read_evidence(path) for path in revocations)
-        return cls(Trust(vendor=tuple(vendor), simulated=tuple(simulated), revocations=lists))
+        held = joined([read_collateral(read_evidence(path)) for path in collateral]) if collateral else None
+        return cls(Trust(vendor=vendor, simulated=simulated, revocations=lists), held, tee)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +100,14 @@ def examine(
     profile: ManagerProfile,
     *,
     given: Given | None = None,
+    seen: Mapping[str, Seen] | None = None,
     fetch: Fetch | None = None,
     activate: Activate | None = None,
     now: float | None = None,
     nonce: bytes | None = None,
 ) -> Trusted:
-    """The manager at `url` (https://host:port), after its fresh evidence was found good enough; nothing is kept.
+    """The manager at `url` (https://host:port), after its fresh evidence was found good enough; nothing is kept. `seen` is
+    the newest collateral that was judged by before (`seen_before`): an older one is refused.
 
     Raises `EvidenceRefusal`: another TLS key than the attested one (channel_mismatch), another identity than the
     profile's (wrong_manager), a root key that others know (custody_weak), or whatever is wrong with the evidence.
@@ -111,7 +126,8 @@ def examine(
     if profile.key and profile.key != said.identity:
         raise refuse(WRONG_MANAGER, "another manager than the profile names", expected=profile.key, seen=said.identity)
     when = int(time.time() if now is None else now)
-    appraisal = _appraise(said, nonce, profile, given, when)
+    judgement = _judge(said, nonce, profile, given, seen or {}, when)
+    appraisal = judgement.appraisal
     if said.tpm is not None:
         check_active(url, said, said.tpm, activate or send_activation)
     pin = Pin(
@@ -127,6 +143,9 @@ def examine(
         pinned=format_time(when),
         judged_by=appraisal.baseline,
         custody=said.custody.kind,
+        seen={
+            name: [min(one.number, MAX_NUMBER), one.issued] for name, one in {**(seen or {}), **judgement.seen}.items()
+        },
     )
     return Trusted(pin, said.custody, identities(appraisal), appraisal.claims)
 
@@ -154,7 +173,7 @@ def read_profile(path: Path, baselines: Sequence[Path] = (), signed_by: Sequence
 
 def trust_and_pin(home: Home, url: str, profile: ManagerProfile, given: Given | None = None) -> Pin:
     """`examine` and `keep`."""
-    found = examine(url, profile, given=given)
+    found = examine(url, profile, given=given, seen=seen_before(home))
     keep(home, found)
     return found.pin
 
@@ -189,8 +208,21 @@ def _changes(before: Pin, now: Pin) -> Iterator[Reason]:
         yield Reason(MANAGER_CHANGED, "another custody keeps the root key", expected=before.custody, seen=now.custody)
 
 
-def _appraise(said: Attestation, nonce: bytes, profile: ManagerProfile, given: Given, now: int) -> Appraisal:
-    """The appraisal under the first alternative that the manager satisfies. Raises `EvidenceRefusal` with every reason, each
+def seen_before(home: Home) -> dict[str, Seen]:
+    """The newest collateral that any manager pinned here was judged by."""
+    found: dict[str, Seen] = {}
+    for pin in home.pins().values():
+        for name, values in pin.seen.items():
+            newest = Seen(*values)
+            known = found.get(name, newest)
+            found[name] = max(known, newest, key=lambda one: (one.number, one.issued))
+    return found
+
+
+def _judge(
+    said: Attestation, nonce: bytes, profile: ManagerProfile, given: Given, seen: Mapping[str, Seen], now: int
+) -> Judgement:
+    """The judgement under the first alternative that the manager satisfies. Raises `EvidenceRefusal` with every reason, each
     once."""
     bundle = Bundle.from_json(said.evidence)
     expected = manager_binding(
@@ -203,12 +235,14 @@ def _appraise(said: Attestation, nonce: bytes, profile: ManagerProfile, given: G
         machine=said.machine,
     )
     machine = _machine(said, bundle, given, now)
+    collateral = given.collateral if given.collateral is not None else from_manager(said.collateral)
+    endorsements = Endorsements(collateral, given.simulated_roots, seen)
     found: dict[Reason, None] = {}
     for written, policy in profile.alternatives:
-        appraisal = judge(bundle, machine=machine, policy=policy, binding=expected, now=now).appraisal
-        reasons = tuple(_reasons(appraisal, written, said.custody, profile, expected))
+        judgement = judge(bundle, machine=machine, policy=policy, binding=expected, now=now, endorsements=endorsements)
+        reasons = tuple(_reasons(judgement.appraisal, written, said.custody, profile, expected))
         if not reasons:
-            return appraisal
+            return judgement
         found |= dict.fromkeys(reasons)
     raise error(tuple(found))
 

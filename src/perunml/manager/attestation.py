@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perunml import __version__
 from perunml.api.runs import NONCE_SIZE
 from perunml.api.trust import (
+    MAX_COLLATERAL,
     Activated,
     Activation,
     Attestation,
@@ -20,8 +21,10 @@ from perunml.attesters.simulated import SimulatedAttester
 from perunml.manager import limits
 from perunml.manager.certificates import spki
 from perunml.manager.context import Services
+from perunml.manager.device import TEES
 from perunml.manager.http import Access, Answer, Call, outside
 from perunml.manager.routing import Spec
+from perunml.wire.canonical import canonical
 from perunml.wire.codes import MALFORMED
 from perunml.wire.encoding import unb64
 from perunml.wire.errors import PerunError, refuse
@@ -68,7 +71,7 @@ def routes(services: Services) -> list[Spec]:
             profile=services.config.device.profile,
             evidence=bundle.as_json(),
             tpm=ManagerTpm.model_validate(tpm.enrolment()) if tpm is not None else None,
-            collateral=None,
+            collateral=_collateral(services),
         )
 
     async def activate(call: Call) -> Activated:
@@ -87,6 +90,19 @@ def routes(services: Services) -> list[Spec]:
         Spec("POST", "/.well-known/perunml/attestation/activate", Access.OPEN, activate, MAX_ACTIVATION),
         Spec("GET", "/healthz", Access.OPEN, health),
     ]
+
+
+def _collateral(services: Services) -> dict[str, Any] | None:
+    """What the manager has of vendors' statements, where its evidence is judged by such: a newcomer has none. Nothing, where that
+    is unusable or too much."""
+    if services.config.device.kind not in TEES:
+        return None
+    try:
+        with services.database.read() as connection:
+            found = services.collateral.endorsements(connection).collateral.as_json()
+    except PerunError:
+        return None
+    return found if any(map(len, found.values())) and len(canonical(found)) <= MAX_COLLATERAL else None
 
 
 def _tpm(services: Services) -> TpmAttester | None:

@@ -16,10 +16,13 @@ from perunml.wire.errors import refuse
 
 if TYPE_CHECKING:
     from perunml.attesters.base import Attester
+    from perunml.attesters.detect import Ground
+    from perunml.attesters.tpm import TpmAttester
 
-DeviceKind = Literal["simulated", "tpm"]
+DeviceKind = Literal["simulated", "tpm", "tdx", "snp", "sgx"]
 KINDS: tuple[DeviceKind, ...] = get_args(DeviceKind)
-PROFILES: dict[DeviceKind, str] = {"simulated": "simulated", "tpm": "measured"}
+TEES: tuple[DeviceKind, ...] = ("tdx", "snp", "sgx")
+PROFILES: dict[DeviceKind, str] = {"simulated": "simulated", "tpm": "measured", **dict.fromkeys(TEES, "tee")}
 """What a manager with such a device claims to prove; whether it does is for its clients to judge."""
 TCTI = "device:/dev/tpmrm0"
 
@@ -66,15 +69,23 @@ class Device:
 _PLAIN = Device()
 
 
-def make_attester(device: Device, state: Path, keys: Keys) -> Attester:
-    """The manager's attester; `state` is a folder of its own. Raises `Unreachable` or `EvidenceRefusal` for a device that
+def make_attester(device: Device, state: Path, keys: Keys, ground: Ground | None = None) -> Attester:
+    """The manager's attester; `state` is a folder of its own, `ground` what a TEE is seen through. Raises `Unreachable` or `EvidenceRefusal` for a device that
     is not there or cannot prove itself."""
     if device.kind == "tpm":
         from perunml.attesters.tpm import TpmAttester
 
         ima, boot, line = (Path(path) if path else None for path in (device.ima_log, device.event_log, device.cmdline))
         return TpmAttester(device.tcti, state, ima, boot, [Path(path) for path in device.ek_chain], line)
+    if device.kind in TEES:
+        from perunml.attesters import detect
+
+        return detect.make([device.kind], tpm=_no_tpm, ground=ground)
     return SimulatedAttester.of(keys.machine)
+
+
+def _no_tpm() -> TpmAttester:
+    raise AssertionError("a TEE's attester opens no TPM")
 
 
 def make_custody(
@@ -92,7 +103,7 @@ def make_custody(
         return TpmCustody(device.tcti, DEFAULT_PCRS if pcrs is None else pcrs)
     from perunml.manager.custody_tee import tee_custody
 
-    if device.kind not in ("sgx", "snp", "tdx"):
+    if device.kind not in TEES:
         raise refuse(
             CUSTODY_UNAVAILABLE,
             "a TEE keeps the root key of a manager that it attests",
