@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from perunml.api.enrolment import Enrolled
     from perunml.api.pin import Pin
+    from perunml.attesters.azure import AzureAttester
     from perunml.attesters.detect import Ground
     from perunml.attesters.doctor import Examination
     from perunml.attesters.tpm import TpmAttester
@@ -145,7 +146,7 @@ def machine(
     ground: Ground | None = None,
 ) -> Machine:
     """This machine, as what proves it. `attester` names its roots of trust: ``tpm``, ``tdx``, ``snp`` or ``sgx``, ``gpu``
-    beside them, or ``auto`` for whatever is there; `tcti` names a TPM other than the system's, and is enough for one. With
+    beside them, ``azure`` for a confidential VM of that cloud (its virtual TPM and TEE in one), or ``auto`` for whatever is there; `tcti` names a TPM other than the system's, and is enough for one. With
     `simulated_machine` it is a bare key in `folder`, which proves nothing.
 
     The TPM's logs and the command line are the kernel's by default; `ek_chain` are certificates between the EK's and its
@@ -160,13 +161,19 @@ def machine(
         return SimulatedAttester(Path(folder))
     from perunml.attesters.detect import make
 
+    ima, boot, line = (Path(path) if path is not None else None for path in (ima_log, event_log, cmdline))
+
     def tpm() -> TpmAttester:
         from perunml.attesters.tpm import TpmAttester
 
-        ima, boot, line = (Path(path) if path is not None else None for path in (ima_log, event_log, cmdline))
         return TpmAttester(tcti or TPM, Path(folder), ima, boot, [Path(path) for path in ek_chain], line)
 
-    return cast("Machine", make(kinds, tpm, ground))
+    def azure() -> AzureAttester:
+        from perunml.attesters.azure import AzureAttester
+
+        return AzureAttester(tcti or TPM, ima, boot, line)
+
+    return cast("Machine", make(kinds, tpm, ground, azure))
 
 
 def machine_kinds(tcti: str | None, attester: Sequence[str], simulated_machine: bool) -> tuple[str, ...]:
@@ -180,7 +187,7 @@ def machine_kinds(tcti: str | None, attester: Sequence[str], simulated_machine: 
 
     if tcti is not None and "auto" in attester:
         raise ValueError("auto takes the system's own TPM: beside tcti, name the other kinds")
-    with_tpm = tcti is not None and "tpm" not in attester
+    with_tpm = tcti is not None and not {"tpm", "azure"} & {*attester}
     kinds = ("tpm", *attester) if with_tpm else tuple(attester)
     check_kinds(kinds)
     return kinds

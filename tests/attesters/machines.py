@@ -31,7 +31,14 @@ def no_nvml() -> Any:
 
 def ground(root: Path, tree: Any = None, **more: Any) -> Ground:
     """A machine of `root` without devices but those handed in."""
-    given = {"nvml": no_nvml, "which": lambda name: None, "run": FakeNvattest(), "ioctl": SevDriver(), **more}
+    given = {
+        "nvml": no_nvml,
+        "which": lambda name: None,
+        "run": FakeNvattest(),
+        "ioctl": SevDriver(),
+        "behind": lambda: False,
+        **more,
+    }
     return Ground(root=root, tree=tree or Kernel(root), **given)
 
 
@@ -92,7 +99,7 @@ def gpu(machine: Callable[[Path], Ground], **state: int) -> Callable[[Path], Gro
         below = machine(root)
         write(root, dev__nvidiactl="", proc__driver__nvidia__version="NVRM version: 570\n")
         library = FakeNvml(**state)
-        return Ground(below.root, below.tree, below.ioctl, lambda: library, below.which, below.run)
+        return Ground(below.root, below.tree, below.ioctl, lambda: library, below.which, below.run, below.behind)
 
     return made
 

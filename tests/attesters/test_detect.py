@@ -11,6 +11,7 @@ import pytest
 from attesters.devices import FakeNvattest, FakeNvml, GramineTree
 from attesters.kernel import Kernel, SevDriver, snp_report
 from attesters.machines import (
+    AZURE,
     bare,
     enclave,
     gpu,
@@ -28,6 +29,7 @@ from perunml.attesters.composite import Composite
 from perunml.attesters.detect import Ground, make, present
 from perunml.attesters.tee import TeeAttester
 from perunml.attesters.tpm import TpmAttester
+from perunml.attesters.tsm import TsmReports
 from perunml.evidence.parts import GpuPart, SgxPart, SnpPart, TdxPart
 from perunml.testing.machine import SimulatedMachine
 from perunml.wire.errors import PerunError, Unreachable, UsageError
@@ -140,6 +142,8 @@ def test_gpus_are_asked_by_nvattest_where_python_has_no_nvml(tmp_path: Path) -> 
         {"attester": ["auto", "gpu"]},
         {"attester": ["auto"], "tcti": "x"},
         {"attester": ["nitro"]},
+        {"attester": ["azure", "tpm"]},
+        {"attester": ["azure", "snp"]},
     ],
 )
 def test_what_makes_no_machine_is_said_at_once(which: dict[str, Any], tmp_path: Path) -> None:
@@ -159,6 +163,32 @@ def test_a_machine_from_python_is_seen_through_the_ground_that_is_handed_in(tmp_
     assert operators.machine_kinds("x", ["tdx", "gpu"], False) == ("tpm", "tdx", "gpu")
     assert operators.machine_kinds(None, ["tpm"], False) == ("tpm",)
     assert operators.doctor(tdx_guest(tmp_path / "again")).roots
+
+
+def test_a_machine_of_azures_is_known_by_its_board_and_its_tpm(tmp_path: Path) -> None:
+    """A confidential VM's TPM holds a report; that of another machine there is a TPM like others. GPUs go beside it."""
+    root = write(tmp_path, dev__tpmrm0="", dev__nvidiactl="", sys__class__dmi__id__chassis_asset_tag=AZURE)
+    plain = ground(root, behind=lambda: False)
+    behind = ground(root, behind=lambda: True, nvml=FakeNvml)
+    assert present(plain) == ("tpm",)
+    assert present(behind) == ("azure", "gpu")
+    of_tee = TeeAttester(TsmReports(Kernel(tmp_path / "tree", "tdx_guest")))
+
+    def azure() -> Any:
+        return of_tee
+
+    assert make(["azure"], no_tpm, plain, azure) is of_tee
+    assert kinds_of(make(["auto"], no_tpm, behind, azure)) == ["TdxPart", "GpuPart"]
+    with pytest.raises(ValueError, match="not made here"):
+        make(["azure"], no_tpm, plain)
+    assert operators.machine_kinds("x", ["azure"], False) == ("azure",)
+
+
+@pytest.mark.swtpm
+def test_a_tpm_that_is_not_azures_is_refused_as_such(machine: SimulatedMachine, tmp_path: Path) -> None:
+    """Named by the operator: no report in it."""
+    with pytest.raises(Unreachable, match="tee_unavailable"):
+        operators.machine(tmp_path, tcti=machine.tcti, attester=["azure"], ima_log=machine.ima_log)
 
 
 def test_gramine_that_cannot_be_read_is_none(tmp_path: Path) -> None:

@@ -371,7 +371,7 @@ def test_quotes_while_files_are_loaded_are_accepted(
 
 def test_pcrs_that_never_hold_still_are_a_coded_refusal(attester: TpmAttester, monkeypatch: pytest.MonkeyPatch) -> None:
     """No endless loop, and never a quote with other values than it signs."""
-    monkeypatch.setattr("perunml.attesters.tpm.ATTEMPTS", 0)
+    monkeypatch.setattr("perunml.attesters.quoting.ATTEMPTS", 0)
     with pytest.raises(PerunError) as caught:
         attester.collect(bytes(48))
     assert caught.value.code == "tpm_busy"

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from perunml.attesters import doctor_machine as machine
+from perunml.attesters.detect import AZURE, AZURE_TAG
 from perunml.attesters.findings import Root, text
 
-AZURE_TAG = "7783-7084-3265-9085-8269-3286-77"
-"""The chassis' asset tag of every machine of that cloud."""
 DMI = "sys/class/dmi/id"
 VERSION = "sys/class/tpm/tpm0/tpm_version_major"
 
@@ -55,6 +54,6 @@ OTHER = "Nothing to do; or move the machine to a cloud's confidential VM."
 
 
 def _cloud(root: Path) -> str:
-    if text(root / DMI / "chassis_asset_tag").strip() == AZURE_TAG:
+    if text(root / AZURE).strip() == AZURE_TAG:
         return "Azure"
     return "Google Compute Engine" if "Google" in text(root / DMI / "product_name") else ""

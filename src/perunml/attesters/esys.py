@@ -41,6 +41,8 @@ from perunml.wire.errors import refuse
 
 NV_CHUNK = 512
 """Bytes per NV_Read: every TPM allows it (TPM2_PT_NV_BUFFER_MAX)."""
+_AUTH_READ = 1 << 18
+"""TPMA_NV_AUTHREAD (TPM 2.0 part 2, 13.4)."""
 PCRS_PER_READ = 8
 """Digests that one PCR_Read answers (TPML_DIGEST)."""
 ATTEMPTS = 8
@@ -108,12 +110,13 @@ class Tpm:
         self._esys.evict_control(ESYS_TR.OWNER, self._esys.tr_from_tpmpublic(handle), handle)
 
     def nv_read(self, index: int) -> bytes:
-        """All bytes of an NV index that its own empty authorization opens."""
+        """All bytes of an NV index that its own empty authorization opens, or else the owner's."""
         nv = self._esys.tr_from_tpmpublic(index)
         public, _ = self._esys.nv_read_public(nv)
+        by = nv if int(public.nvPublic.attributes) & _AUTH_READ else ESYS_TR.OWNER
         size, found = int(public.nvPublic.dataSize), b""
         while len(found) < size:
-            found += bytes(self._esys.nv_read(nv, min(NV_CHUNK, size - len(found)), len(found), auth_handle=nv))
+            found += bytes(self._esys.nv_read(nv, min(NV_CHUNK, size - len(found)), len(found), auth_handle=by))
         return found
 
     def activate(

@@ -7,32 +7,22 @@ nothing of it is kept but its persistent handle.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import struct
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from perunml.attesters.codes import (
     EK_CERTIFICATE_MISSING,
-    EVENT_LOG_UNREADABLE,
-    IMA_LOG_UNREADABLE,
-    TPM_BUSY,
     TPM_CHANGED,
 )
 from perunml.attesters.esys import Tpm, open_tpm
-from perunml.evidence.binding import tpm_extra_data
-from perunml.evidence.bundle import Bundle, TpmPart
-from perunml.evidence.codes import WEAK_BANK
-from perunml.evidence.fields import MAX_CMDLINE, MAX_EVENT_LOG
-from perunml.evidence.ima.parse import parse_log
-from perunml.evidence.ima.replay import prefix_values
+from perunml.attesters.quoting import QUOTED, Quoter
+from perunml.evidence.bundle import Bundle
 from perunml.evidence.pem import split
 from perunml.evidence.tpm.algorithms import AES, CFB, CURVE_IDS, ECC, ECDSA, HASH_IDS, NULL, RSA
-from perunml.evidence.tpm.attest import Attest, parse_attest
 from perunml.evidence.tpm.chain import MAX_CHAIN
 from perunml.evidence.tpm.keys import (
     ADMIN_WITH_POLICY,
@@ -49,21 +39,10 @@ from perunml.evidence.tpm.public import parse_public
 from perunml.evidence.tpm.template import POLICY_A_SHA256, STANDARD, check_ek_template, ek_machine
 from perunml.wire.errors import PerunError, refuse
 
-KERNEL_IMA_LOG = Path("/sys/kernel/security/ima/binary_runtime_measurements")
-KERNEL_EVENT_LOG = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
-KERNEL_CMDLINE = Path("/proc/cmdline")
-BANKS = ("sha256", "sha384")
-"""Banks quoted, each where the TPM has it allocated."""
-QUOTED = tuple(range(15))
-"""PCRs quoted: firmware to shim (0 to 14); 15 and above belong to others or can be reset."""
 AK_HANDLE = 0x81015001
 EK_RSA_HANDLE, EK_ECC_HANDLE = 0x81010001, 0x81010002
 EK_RSA_CERTIFICATE, EK_ECC_CERTIFICATE = 0x01C00002, 0x01C0000A
 """TCG EK Credential Profile 2.5, 2.2.1.4; RSA-2048 EK's handle as in TCG Provisioning Guidance, 7.8."""
-IMA_PCR = 10
-ATTEMPTS = 5
-"""Times to read and quote again when a PCR other than IMA's changed in between."""
-
 _TPM = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | RESTRICTED
 
 
@@ -129,6 +108,7 @@ class TpmAttester:
                an `ima_log` given and no `event_log`, none is sent: such a machine is made up of files
     cmdline    what the kernel's command line is read from, by default this kernel's where its boot log is sent
     ek_chain   certificates between the EK's and its root, DER or PEM files
+    quoted     PCRs; 15 too where it shows a TEE's key
     """
 
     def __init__(
@@ -139,24 +119,18 @@ class TpmAttester:
         event_log: Path | None = None,
         ek_chain: Sequence[Path] = (),
         cmdline: Path | None = None,
+        quoted: Sequence[int] = QUOTED,
     ) -> None:
         self._tcti, self._state = tcti, state
-        self._ima_log = ima_log or KERNEL_IMA_LOG
-        if event_log is None and ima_log is None and KERNEL_EVENT_LOG.exists():
-            event_log = KERNEL_EVENT_LOG
-        self._event_log = event_log
-        self._cmdline = cmdline or (KERNEL_CMDLINE if event_log == KERNEL_EVENT_LOG else None)
         self._ek_chain = tuple(ek_chain)
         self._lock = threading.Lock()
-        self._accepted: tuple[tuple[int, int], int] | None = None  # boot, bytes of the log
+        self._quoter = Quoter(tcti, AK_HANDLE, ima_log, event_log, cmdline, quoted)
         with self._lock, open_tpm(tcti) as tpm:
             self._ek_handle, self._ek_certificate = _endorsement_key(tpm)
             self._ek_public = tpm.read_public(self._ek_handle)
             self._ak_public = _attestation_key(tpm)
             self._nv_chain = _certificates_above(tpm)
-            self._banks = tuple(bank for bank in BANKS if tpm.read_pcrs(bank, [0]))
-        if not self._banks:
-            raise refuse(WEAK_BANK, "the TPM has no strong PCR bank allocated", expected=" or ".join(BANKS))
+            self._quoter.find_banks(tpm)
         self._machine = ek_machine(check_ek_template(self._ek_public))
         self._remember()
 
@@ -185,61 +159,15 @@ class TpmAttester:
 
     def collect_many(self, bindings: Sequence[bytes]) -> Mapping[bytes, Bundle]:
         """One quote bound to all `bindings`, for each the bundle that tells which the others are."""
-        with self._lock:
-            attest, signature, values, log = self._quote(tpm_extra_data(*bindings))
-            clock = parse_attest(attest).clock
-            boot, offset = (clock.reset, clock.restart), 0
-            if self._accepted is not None and self._accepted[0] == boot and self._accepted[1] <= len(log):
-                offset = self._accepted[1]
-        event_log, cmdline = self._boot_log()
-        part = TpmPart(attest, signature, values, log[offset:], offset, event_log, cmdline=cmdline)
-        return {own: Bundle((replace(part, others=tuple(sorted({*bindings} - {own}))),)) for own in bindings}
+        return {own: Bundle((part,)) for own, part in self._quoter.parts(bindings).items()}
 
     def accepted(self, bundle: Bundle) -> None:
         """The judge keeps the log up to here: later bundles of this boot leave it out."""
-        for part in bundle.parts:
-            if isinstance(part, TpmPart):
-                clock = parse_attest(part.attest).clock
-                with self._lock:
-                    self._accepted = ((clock.reset, clock.restart), part.ima_offset + len(part.ima_log))
+        self._quoter.accepted(bundle)
 
     def forget(self) -> None:
         """Send the whole log next time: the judge did not know the part before."""
-        with self._lock:
-            self._accepted = None
-
-    def _quote(self, extra_data: bytes) -> tuple[bytes, bytes, dict[str, dict[int, bytes]], bytes]:
-        """(TPMS_ATTEST, TPMT_SIGNATURE, the values that it digests, the IMA log read after it)."""
-        selected = dict.fromkeys(self._banks, QUOTED)
-        with open_tpm(self._tcti) as tpm:
-            for _ in range(ATTEMPTS):
-                values = {bank: tpm.read_pcrs(bank, QUOTED) for bank in self._banks}
-                attest, signature = tpm.quote(AK_HANDLE, selected, extra_data)
-                # after the quote, so that the log holds at least the lines that the quoted PCR 10 proves
-                log = self._read_log()
-                if (found := _quoted_values(parse_attest(attest), values, log)) is not None:
-                    return attest, signature, found, log
-        raise refuse(TPM_BUSY, f"PCRs changed {ATTEMPTS} times while they were quoted")
-
-    def _read_log(self) -> bytes:
-        try:
-            return self._ima_log.read_bytes()
-        except OSError as exc:
-            raise refuse(IMA_LOG_UNREADABLE, f"no IMA log: {exc.strerror}", seen=str(self._ima_log)) from None
-
-    def _boot_log(self) -> tuple[bytes, str]:
-        """The boot log and the kernel's command line. Whether they are needed is for the judge to say; what was asked for
-        and cannot be read is refused here."""
-        found = []
-        for path, limit in ((self._event_log, MAX_EVENT_LOG), (self._cmdline, MAX_CMDLINE)):
-            try:
-                data = path.read_bytes() if path is not None else b""
-            except OSError as exc:
-                raise refuse(EVENT_LOG_UNREADABLE, f"no boot log: {exc.strerror}", seen=str(path)) from None
-            if len(data) > limit:
-                raise refuse(EVENT_LOG_UNREADABLE, "too long", expected=f"{limit} bytes", seen=f"{len(data)}: {path}")
-            found.append(data)
-        return found[0], found[1].decode("utf-8", "replace").removesuffix("\n")
+        self._quoter.forget()
 
     def _remember(self) -> None:
         path = self._state / "tpm.json"
@@ -255,27 +183,6 @@ class TpmAttester:
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
-
-
-def _quoted_values(
-    signed: Attest, values: dict[str, dict[int, bytes]], log: bytes
-) -> dict[str, dict[int, bytes]] | None:
-    """The values that the quote digests: those read just before it or, where files were loaded meanwhile, with PCR 10 as
-    some prefix of the log gives it (a real TPM takes 0.2 s for a quote, a starting program loads hundreds of files)."""
-
-    def fits(told: dict[str, dict[int, bytes]]) -> bool:
-        signed_values = b"".join(told[bank][i] for bank, indices in signed.selection for i in indices)
-        return hashlib.sha256(signed_values).digest() == signed.pcr_digest
-
-    if fits(values):
-        return values
-    lines, _ = parse_log(log)
-    prefixes = zip(*(prefix_values(lines, bank) for bank in values), strict=True)
-    for pcr10 in reversed(list(prefixes)):
-        told = {bank: {**values[bank], IMA_PCR: value} for bank, value in zip(values, pcr10, strict=True)}
-        if fits(told):
-            return told
-    return None
 
 
 def _endorsement_key(tpm: Tpm) -> tuple[int, bytes]:

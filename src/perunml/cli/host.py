@@ -30,7 +30,7 @@ def machine_options(function: F) -> F:
             click.option("--pin", "pin_file", type=existing_file,
                          help="The pinned manager's file, as `trust` made it [default: this home's]."),
             manager_option,
-            click.option("--attester", multiple=True, type=click.Choice(["auto", "tpm", "tdx", "snp", "sgx", "gpu"]),
+            click.option("--attester", multiple=True, type=click.Choice(["auto", "tpm", "tdx", "snp", "sgx", "azure", "gpu"]),
                          help="What proves this machine; again for each (--attester tdx --attester gpu). auto: whatever is there."),
             click.option("--tcti", metavar="STRING",
                          help="The TPM: device:/dev/tpmrm0, or a software TPM's swtpm:path=… ."),
