@@ -32,6 +32,7 @@ NAMES = (
     "dcap-quote",
     "dcap-collateral",
     "ccel",
+    "hcl",
     "gpu-report",
     "gpu-file",
     "rim",

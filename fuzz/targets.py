@@ -6,6 +6,8 @@ Each has seeds: what the forge makes, and the captured evidence where that folde
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -20,6 +22,7 @@ from perunml.evidence.baseline import Allowed, Baseline
 from perunml.evidence.bootlog.judge import judge_boot_log
 from perunml.evidence.bootlog.rtmr import judge_rtmrs
 from perunml.evidence.bundle import BANK_SIZES, Bundle
+from perunml.evidence.clouds.azure import Hcl, check_ak, cloud_claims, parse_hcl
 from perunml.evidence.dcap.collateral import read_collateral
 from perunml.evidence.dcap.parse import parse_quote
 from perunml.evidence.dcap.pck import read_pck_chain
@@ -40,6 +43,7 @@ from perunml.evidence.tpm.crl import parse_crl
 from perunml.evidence.tpm.public import parse_public
 from perunml.evidence.tpm.signature import parse_signature
 from perunml.testing.ccel import ccel
+from perunml.testing.clouds import hcl_report, runtime_data, td_report
 from perunml.testing.dcap import ForgedIntel
 from perunml.testing.forge import EK_KINDS, ForgedTpm
 from perunml.testing.nvidia import ForgedNvidia
@@ -247,6 +251,25 @@ def _ccels() -> Iterator[bytes]:
     yield from _files("ccel/*/*.bin")
 
 
+def _hcl(data: bytes) -> None:
+    """The blob; and the same bytes as runtime data, which the fuzzer would not get to through the sizes."""
+    for read in (lambda: parse_hcl(data), lambda: Hcl("snp", b"", data, "sha256")):
+        with suppress(PerunError):
+            made = read()
+            assert len(made.report_data) == 64
+            cloud_claims(made)
+            check_ak(made, 0, 0)
+
+
+def _hcls() -> Iterator[bytes]:
+    runtime = runtime_data(1 << 2047 | 1)
+    yield runtime
+    yield hcl_report(lambda told: told, runtime)
+    yield hcl_report(td_report, runtime, kind=4, hash_kind=3, data_version=2)
+    for file in _files("snp/*/attestation.json"):
+        yield base64.b64decode(json.loads(file)["report"]["snpCvm"]["evidence"]["hclReport"])
+
+
 TARGETS: dict[str, Target] = {
     "attest": Target(parse_attest, _attests),
     "public": Target(_public, _publics),
@@ -261,6 +284,7 @@ TARGETS: dict[str, Target] = {
     "dcap-quote": Target(_dcap_quote, _dcap_quotes, 16 * 1024),
     "dcap-collateral": Target(read_collateral, _dcap_collaterals, 64 * 1024),
     "ccel": Target(_ccel, _ccels, 128 * 1024),
+    "hcl": Target(_hcl, _hcls),
     "gpu-report": Target(_gpu_report, _gpu_reports, 32 * 1024),
     "gpu-file": Target(_gpu_file, _gpu_files, 64 * 1024),
     "rim": Target(read_rim, _rims, 64 * 1024),
