@@ -14,6 +14,7 @@ from perunml.evidence.dcap.library import forget, library_claims
 from perunml.evidence.dcap.parse import TdxBody, parse_quote
 from perunml.evidence.dcap.pck import read_pck_chain
 from perunml.testing.dcap import NOW, SGX_FIELDS, ForgedIntel, Quoting
+from perunml.testing.intelca import SGX_EXTENSION, sgx_extension
 from perunml.wire.errors import EvidenceRefusal, PerunError
 
 HEADER, BODY, TD10 = 48, 384, 584
@@ -106,6 +107,15 @@ def test_a_pck_extension_names_each_member_once() -> None:
         )
     with pytest.raises(PerunError, match="5 certificates"):
         read_pck_chain(honest + honest.partition(b"-----END CERTIFICATE-----\n")[2])
+
+
+@pytest.mark.parametrize("oid", [f"{SGX_EXTENSION}.4", "1.2.840.113741.1.14.1.9"])
+def test_a_second_fmspc_and_a_strange_member_are_refused(oid: str) -> None:
+    """Which of two a reader takes is its own affair, so neither counts; nor does what is of another extension."""
+    told: dict[str, Any] = {"fmspc": b"\1" * 6, "ppid": bytes(16), "cpu_svn": bytes(16), "pce_svn": 1}
+    assert read_pck_chain(intel().ca.pck(sgx_extension(**told)).chain).fmspc == "01" * 6
+    with pytest.raises(PerunError, match="certificate_chain"):
+        read_pck_chain(intel().ca.pck(sgx_extension(**told, more=(oid, b"\2" * 6))).chain)
 
 
 def _found() -> DcapCollateral:

@@ -89,6 +89,15 @@ def test_a_tpms_log_is_none_of_rtmrs() -> None:
         assert set(codes(judged(log.encoded, ccel()[1]))[0]) == {"event_log_mismatch"}
 
 
+@pytest.mark.parametrize("banks", [("sha256",), (BANK, "sha256")])
+def test_a_log_has_the_one_bank_of_rtmrs(banks: tuple[str, ...]) -> None:
+    """Registers as a domain's, digests of another bank, or of one more."""
+    log = MadeLog(banks)
+    log.separators([1, 2])
+    assert set(codes(judged(log.encoded, ccel()[1]))[0]) == {"event_log_mismatch"}
+    assert "no log of RTMRs" in judged(log.encoded, ccel()[1]).reasons[0][0].message
+
+
 UNAGREED = {
     "an image": (1, lambda log: log.add(2, 0x80000003, bytes(32), hashed=b"another image")),
     "configuration": (0, lambda log: log.add(1, 10, b"ACPI DATA", hashed=b"other tables")),
@@ -153,6 +162,13 @@ def test_a_command_line_counts_only_where_it_is_proven() -> None:
     assert set(codes(found)[WHOLE]) == {"kernel_cmdline"}
     good, quoted = ccel()
     assert codes(judged(good, quoted, open_=frozenset({2})))[WHOLE] == ["kernel_cmdline"]
+
+
+def test_an_exact_register_says_nothing_of_a_log_that_does_not_give_it() -> None:
+    """RTMR 2 has the agreed value, and the log that was sent is another boot's with a good command line: nothing of it is believed."""
+    log, values = ccel()
+    quoted = (values[0], values[1], hashlib.sha384(b"agreed").digest(), values[3])
+    assert codes(judged(log, quoted, exact=frozenset({2}))) == {WHOLE: ["kernel_cmdline"]}
 
 
 def test_events_that_are_not_extended_say_nothing() -> None:

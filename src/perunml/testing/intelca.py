@@ -141,9 +141,11 @@ def sgx_extension(
     sgx_type: int = 1,
     instance: bytes | None = None,
     configuration: tuple[bool, bool, bool] | None = None,
+    more: tuple[str, bytes] | None = None,
 ) -> bytes:
     """The SGX extension's content (DER). `instance` is the platform instance id; `configuration` says whether the platform is
-    dynamic, keeps cached keys, and runs with SMT."""
+    dynamic, keeps cached keys, and runs with SMT; `more` is one member more by its OID, which no
+    certificate of Intel's has."""
     parts = [*((number, _integer(svn)) for number, svn in enumerate(cpu_svn, 1)), (17, _integer(pce_svn))]
     tcb = _sequence(*(_member(f"2.{number}", value) for number, value in parts), _member("2.18", _octets(cpu_svn)))
     members = [
@@ -158,6 +160,8 @@ def sgx_extension(
     if configuration is not None:
         flags = (_tlv(0x01, b"\xff" if flag else b"\0") for flag in configuration)
         members.append(_member("7", _sequence(*(_member(f"7.{n}", flag) for n, flag in enumerate(flags, 1)))))
+    if more is not None:
+        members.append(_sequence(_oid(more[0]), _octets(more[1])))
     return _sequence(*members)
 
 
