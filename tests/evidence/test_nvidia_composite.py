@@ -106,3 +106,21 @@ def test_g2_a_gpu_of_another_host_is_refused_where_gpus_are_pinned() -> None:
     assert list(good_enough(pinned, "trainer", judged(parts([own]), pinned, known).appraisal)) == []
     other = judged(parts([relayed]), pinned, known).appraisal
     assert [reason.code for reason in good_enough(pinned, "trainer", other)] == ["machine_not_agreed"]
+
+
+def test_g2_gpus_are_of_this_host_only_where_the_agreement_pins_them() -> None:
+    """G2: else the result says that they are not bound to the host; some of them, or beside another chip, do not count."""
+    devices = node()
+    plain = judged(parts(devices), role()).appraisal
+    gpus = [name for name in plain.identities if name.startswith("gpu:")]
+    own = next(name for name in plain.identities if name.startswith("chip:"))
+
+    def bound(machine: str) -> str:
+        asked = role(machines=[machine])
+        claims: Any = judged(parts(devices), asked).appraisal.claims
+        return str(claims["gpus"]["bound_to_host"])
+
+    assert plain.claims["gpus"]["bound_to_host"] == "not bound to host"  # type: ignore[index,call-overload]
+    assert bound("+".join([own, *gpus])) == "pinned with this machine in the agreement"
+    for machine in (own, "+".join([own, *gpus[1:]]), "+".join(gpus), "+".join(["chip:sha256:" + "0" * 64, *gpus])):
+        assert bound(machine) == "not bound to host"

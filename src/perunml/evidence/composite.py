@@ -21,7 +21,7 @@ from perunml.evidence.dcap.appraise import appraise_sgx, appraise_tdx, dcap_clai
 from perunml.evidence.dcap.rules import SgxRules, TdxRules
 from perunml.evidence.dcap.verify import verify_dcap
 from perunml.evidence.endorsements import Endorsements, Seen
-from perunml.evidence.nvidia.appraise import appraise_gpus, gpu_claims
+from perunml.evidence.nvidia.appraise import UNBOUND, appraise_gpus, gpu_claims
 from perunml.evidence.nvidia.rules import GpuRules
 from perunml.evidence.nvidia.verify import GpuReport, verify_gpu
 from perunml.evidence.parts import GpuPart, HclPart, SgxPart, SnpPart, TdxPart, TeePart
@@ -43,6 +43,8 @@ BINDER_PCR = 15
 """Where a TEE's key is measured when its machine boots: free for the system's use, and reset by nothing but a boot (PC Client
 Platform TPM Profile, 4.6.2)."""
 BINDER_BANK = "sha256"
+PINNED = "pinned with this machine in the agreement"
+"""What is told of GPUs that the agreement names together with the machine that shows them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +205,17 @@ def _verify(part: TeePart, rules: TeeRules | None, endorsements: Endorsements, n
 
 
 def judge_gpus(
-    parts: Sequence[GpuPart], rules: GpuRules, binding: bytes, endorsements: Endorsements, now: int
+    parts: Sequence[GpuPart],
+    rules: GpuRules,
+    binding: bytes,
+    endorsements: Endorsements,
+    now: int,
+    *,
+    beside: Sequence[str] = (),
+    pinned: Sequence[frozenset[str]] = (),
 ) -> DeviceFindings:
-    """The GPUs' parts, verified and appraised together. Raises `EvidenceRefusal` where one is not authentic."""
+    """The GPUs' parts, verified and appraised together. `beside` are the identities of what was proven beside them; a `pinned`
+    machine that names one of those with all GPUs binds them to it. Raises `EvidenceRefusal` where one is not authentic."""
     if not parts:
         raise refuse(PART_MISSING, "the profile demands GPUs' evidence", expected="gpu", seen="none")
     nonce = gpu_nonce(binding)
@@ -220,12 +230,10 @@ def judge_gpus(
         raise error(failed)
     reasons = appraise_gpus(found, rules, endorsements=endorsements, now=now)
     identities = tuple(sorted({gpu.value.platform for gpu in found}))
-    return DeviceFindings(
-        identities,
-        any(gpu.value.simulated for gpu in found),
-        reasons,
-        gpu_claims(found, endorsements=endorsements, now=now),
-    )
+    named = any(set(identities) <= machine and machine & set(beside) for machine in pinned)
+    bound = PINNED if named else UNBOUND
+    claims = gpu_claims(found, endorsements=endorsements, now=now, bound=bound)
+    return DeviceFindings(identities, any(gpu.value.simulated for gpu in found), reasons, claims)
 
 
 def binder_reasons(

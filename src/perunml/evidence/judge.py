@@ -158,7 +158,9 @@ def _joined(
     except PerunError as exc:
         failed.extend(exc.reasons)
     try:
-        gpus = judge_gpus(parts.gpus, policy.gpu, binding, endorsements, now) if policy.gpu is not None else None
+        if policy.gpu is not None:
+            beside = tee.identities if tee is not None else ()
+            gpus = judge_gpus(parts.gpus, policy.gpu, binding, endorsements, now, beside=beside, pinned=policy.pinned)
     except PerunError as exc:
         failed.extend(exc.reasons)
     if tpm is None and tee is None and gpus is None and not failed:

@@ -27,6 +27,8 @@ class Policy:
     gpu              what the GPUs must show; None: none is looked at
     binder           how a TPM must be bound to the TEE beside it: ``machines`` (`decide` compares the pairs), ``pcr``,
                      ``tpm-key`` or ``vtpm``; empty where the profile does not ask for both
+    pinned           the machines that the profile names, each as its identities; `decide` compares them, here they tell whether
+                     GPUs are known to be of this machine
     written          digest of what the profile writes out, as `Appraisal.baseline` shall name it; empty: the baseline's
     """
 
@@ -38,6 +40,7 @@ class Policy:
     gpu: GpuRules | None = None
     binder: str = ""
     written: str = ""
+    pinned: tuple[frozenset[str], ...] = ()
 
     @property
     def judged_by(self) -> str:

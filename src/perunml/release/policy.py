@@ -90,4 +90,5 @@ def _policy(profile: AnyProfile, baseline: Baseline | None) -> Policy:
         gpu,
         profile.binder if isinstance(profile, AllOf) else "",
         profile.judged_by,
+        tuple(frozenset(machine.split("+")) for machine in profile.machines),
     )
