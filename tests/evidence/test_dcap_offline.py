@@ -107,7 +107,27 @@ def test_a_bundle_is_read() -> None:
     """Quote, collateral and time."""
     item = json.loads(intel().collateral("sgx"))
     made = read_bundle(json.dumps({"quote_hex": "00ff", "collateral": item, "now_secs": NOW, "more": 1}).encode())
-    assert (read_quote(made.quote), json.loads(made.collateral), made.now) == (b"\0\xff", item, NOW)
+    assert (made.quote, json.loads(made.collateral), made.now) == (b"\0\xff", item, NOW)
+
+
+@pytest.mark.parametrize("tee", ["sgx", "tdx"])
+def test_what_was_recorded_behind_a_bundles_quote_is_cut_off(tee: Any) -> None:
+    """The quote says how long it is; the same bytes in a file of their own are refused. Padding is told in both."""
+    quote = intel().sgx_quote() if tee == "sgx" else intel().tdx_quote(version=5)
+    item = intel().collateral(tee)
+    for more in (b"", bytes(70), b"signature and whatever"):
+        bundle = {"quote_hex": (quote + more).hex(), "collateral": json.loads(item), "now_secs": NOW}
+        made = read_bundle(json.dumps(bundle).encode())
+        assert (made.quote, made.trailing) == (quote, len(more))
+        files = DcapFiles(made.quote, (made.collateral,), simulated_roots=(intel().root,), trailing=made.trailing)
+        found = check_dcap(files, tee, now=NOW)
+        assert found.accepted
+        assert found.claims["trailing_bytes"] == len(more)
+        alone = check_dcap(DcapFiles(quote + more, (item,), simulated_roots=(intel().root,)), tee, now=NOW)
+        assert alone.accepted == (not any(more))
+    for odd in ("abc", "zz", "00" * 40, quote[:600].hex()):
+        made = read_bundle(json.dumps({"quote_hex": odd, "collateral": {}, "now_secs": NOW}).encode())
+        assert not check_dcap(DcapFiles(made.quote, (item,)), tee, now=NOW).accepted
 
 
 def test_odd_hexadecimal_says_so() -> None:

@@ -88,10 +88,10 @@ def _check(
     told = read_hex("--report-data", report_data) if report_data is not None else None
     if told is not None and len(told) > 64:
         raise click.UsageError("--report-data has at most 64 bytes.")
-    raw, items, now = b"", [read_evidence(path) for path in collateral], int(time.time())
+    raw, trailing, items, now = b"", 0, [read_evidence(path) for path in collateral], int(time.time())
     if bundle is not None:
         made = read_bundle(read_evidence(bundle))
-        raw, items, now = made.quote, [made.collateral], made.now
+        raw, trailing, items, now = made.quote, made.trailing, [made.collateral], made.now
     elif quote is not None:
         raw = read_evidence(quote)
     files = DcapFiles(
@@ -101,6 +101,7 @@ def _check(
         told,
         read_cmdline(cmdline_file),
         [unarmoured(read_evidence(root), CERTIFICATE) for root in roots],
+        trailing,
     )
     reader = SgxRules.from_json if tee == "sgx" else TdxRules.from_json
     rules: list[SgxRules | TdxRules] = (

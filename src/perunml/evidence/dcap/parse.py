@@ -206,6 +206,21 @@ def parse_quote(data: bytes) -> RawQuote:
     )  # fmt: skip
 
 
+def own_length(data: bytes) -> int:
+    """How long the quote at the beginning of `data` says that it is; all of `data` where it does not say."""
+    try:
+        reader = _Reader(data)
+        version, _, tee_type, *_ = _HEADER.unpack(reader.take(_HEADER.size, "the header"))
+        tee = TEE_TYPES.get(tee_type)
+        if tee is None or version not in VERSIONS[tee]:
+            return len(data)
+        _body(reader, tee, version)
+        size = reader.number(4, "the signature's length")
+    except PerunError:
+        return len(data)
+    return min(len(data), reader.at + size)
+
+
 def _body(reader: _Reader, tee: str, version: int) -> SgxBody | TdxBody:
     if tee == SGX:
         return _sgx(reader)

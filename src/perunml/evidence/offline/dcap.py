@@ -16,7 +16,7 @@ from typing import Any, Literal
 from perunml.evidence.bootlog.rtmr import RtmrFindings, judge_rtmrs, told_by
 from perunml.evidence.codes import BINDING_MISMATCH, NON_CANONICAL
 from perunml.evidence.dcap.appraise import appraise_sgx, appraise_tdx, dcap_claims
-from perunml.evidence.dcap.parse import RawQuote, SgxBody, TdxBody, parse_quote
+from perunml.evidence.dcap.parse import RawQuote, SgxBody, TdxBody, own_length, parse_quote
 from perunml.evidence.dcap.pck import read_pck_chain
 from perunml.evidence.dcap.rules import SgxRules, TdxRules
 from perunml.evidence.dcap.verify import DcapQuote, verify_dcap
@@ -47,6 +47,7 @@ class DcapFiles:
     report_data      what the TEE must report, at most 64 bytes, followed by zeros; None: not compared
     cmdline          what the machine says its kernel's command line was; believed where a measured event is its digest
     simulated_roots  development roots (DER) that are believed
+    trailing         bytes that were cut off after the quote before it came here
     """
 
     quote: bytes
@@ -55,15 +56,21 @@ class DcapFiles:
     report_data: bytes | None = None
     cmdline: str = ""
     simulated_roots: Sequence[bytes] = ()
+    trailing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class QuoteBundle:
-    """A quote, the collateral of its time, and that time (seconds since 1970), from one file."""
+    """A quote, the collateral of its time, and that time (seconds since 1970), from one file.
+
+    Whoever recorded it took the quote out of something else, perhaps with what stood behind it. The quote says how long it is; what
+    follows is cut off (`trailing` bytes), and is neither evidence nor read. Elsewhere such bytes are refused.
+    """
 
     quote: bytes
     collateral: bytes
     now: int
+    trailing: int = 0
 
 
 def check_dcap(
@@ -73,7 +80,7 @@ def check_dcap(
     Never raises for bad evidence."""
     found = Findings()
     quote = found.attempt(read_quote, files.quote)
-    claims: dict[str, Any] = {"quote": None, "event_log": None}
+    claims: dict[str, Any] = {"quote": None, "event_log": None, "trailing_bytes": files.trailing}
     if quote is None:
         return found.checked(claims)
     raw = found.attempt(parse_quote, quote)
@@ -81,6 +88,7 @@ def check_dcap(
     verified = None
     if raw is not None and known is not None:
         claims["quote"] = _raw_claims(raw)
+        claims["trailing_bytes"] += len(quote) - len(raw.quote)
         verified = found.attempt(verify_dcap, quote, tee, known, now=now)
     if verified is not None:
         claims["quote"] = dcap_claims(verified)
@@ -108,7 +116,13 @@ def read_bundle(data: bytes) -> QuoteBundle:
     quote, now = value.get("quote_hex"), value.get("now_secs")
     if not isinstance(quote, str) or isinstance(now, bool) or not isinstance(now, int):
         raise refuse(MALFORMED, "not a bundle", expected="quote_hex, collateral, now_secs")
-    return QuoteBundle(quote.encode(), json.dumps(value["collateral"]).encode(), now)
+    collateral = json.dumps(value["collateral"]).encode()
+    try:
+        raw = read_quote(quote.encode())
+    except PerunError:  # what is wrong with it is the check's to say
+        return QuoteBundle(quote.encode(), collateral, now)
+    own = raw[: own_length(raw)]
+    return QuoteBundle(own, collateral, now, len(raw) - len(own))
 
 
 def _endorsements(files: DcapFiles) -> Endorsements:
