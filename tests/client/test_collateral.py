@@ -193,13 +193,14 @@ def swapped(reply: object, old: bytes, new: bytes) -> Reply:
     return Reply(reply.body.replace(old, new, 1), headers=reply.headers)
 
 
-FAULTS = ("missing", "moved", "page", "empty", "long", "zipped", "chain")
+ENDING = "END%20CERTIFICATE-----"
+FAULTS = ("missing", "moved", "page", "empty", "long", "zipped", "chain", "short chain")
 
 
 @pytest.mark.parametrize(
     ("asked", "fault"),
     # the root's list comes without issuers
-    [(asked, fault) for asked in (TCB, QE, CRL, ROOT) for fault in FAULTS if (asked, fault) != (ROOT, "chain")],
+    [(asked, fault) for asked in (TCB, QE, CRL, ROOT) for fault in FAULTS if asked != ROOT or "chain" not in fault],
 )
 def test_an_answer_of_intels_that_is_none_makes_no_bundle(vendors: Vendors, asked: str, fault: str) -> None:
     """A 404, a redirect (K15: never followed), a page, nothing, too much, compressed, without its issuers."""
@@ -213,6 +214,9 @@ def test_an_answer_of_intels_that_is_none_makes_no_bundle(vendors: Vendors, aske
         "long": Reply(good.body + b" " * MAX_ANSWER, headers=good.headers),
         "zipped": Reply(good.body, headers={**good.headers, "Content-Encoding": "gzip"}),
         "chain": Reply(good.body, headers=dict.fromkeys(good.headers, "none")),
+        "short chain": Reply(
+            good.body, headers={name: one.partition("END%20")[0] + ENDING for name, one in good.headers.items()}
+        ),
     }[fault]
     assert refused(vendors, Wanted(platforms=(TDX,))).startswith("vendor_answer: ")
     assert "GET /elsewhere" not in vendors.asked
@@ -303,6 +307,12 @@ def test_every_failure_is_told_at_once(vendors: Vendors) -> None:
 def test_what_is_no_manifest_makes_no_bundle(vendors: Vendors, told: bytes) -> None:
     """Another name, another thing, no base64, no manifest whose signature verifies."""
     vendors.routes[f"GET /v1/rim/{DRIVER}"] = Reply(told)
+    assert refused(vendors, Wanted(rims=(DRIVER,))).startswith("vendor_answer: ")
+
+
+def test_another_manifest_than_was_asked_for_makes_no_bundle(vendors: Vendors) -> None:
+    """A genuine one, under its own name."""
+    vendors.routes[f"GET /v1/rim/{DRIVER}"] = vendors.routes[f"GET /v1/rim/{VBIOS}"]
     assert refused(vendors, Wanted(rims=(DRIVER,))).startswith("vendor_answer: ")
 
 
