@@ -164,6 +164,16 @@ def test_init_run_admit_as_processes(tmp_path: Path, nobody: Party) -> None:
     assert process.returncode == 0
 
 
+def test_a_tee_that_is_not_there_keeps_nothing(tmp_path: Path, nobody: Party) -> None:
+    """TDX has no sealing key at all; SGX and SEV-SNP are looked for; a TEE keeps nothing for a manager that it does not attest."""
+    for attester in ("tdx", "sgx", "snp", "simulated"):
+        init = ("manager", "init", "--folder", tmp_path / attester, "--url", "https://127.0.0.1:1", "--custody", "tee")
+        code, reason = nobody.refused(*init, "--attester", attester)
+        assert (code, reason) in ((2, "custody_unavailable"), (16, "tee_unavailable"))
+        assert not (tmp_path / attester / "manager.json").exists()
+    assert reason == "custody_unavailable"
+
+
 def test_the_wrong_folder(tmp_path: Path, nobody: Party) -> None:
     """Not a manager's."""
     assert nobody.refused("manager", "run", "--folder", tmp_path)[0] == 2

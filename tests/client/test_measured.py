@@ -11,14 +11,16 @@ import pytest
 
 from client.test_trust import URL, Manager
 from perunml.api.trust import Activated, Activation, activation_answer
+from perunml.client.asking import Shown
 from perunml.client.home import Home
 from perunml.client.profile import ManagerProfile, sign_profile
 from perunml.client.trust import Given, Trusted, examine, keep
 from perunml.evidence.baseline import Baseline
+from perunml.evidence.binding import binding
 from perunml.evidence.tpm.chain import Trust
 from perunml.testing.ca import DevelopmentCa
 from perunml.testing.forge import ForgedTpm
-from perunml.wire.digests import digest
+from perunml.wire.digests import digest, digest_of
 from perunml.wire.dsse import signed
 from perunml.wire.errors import EvidenceRefusal, PerunError
 from perunml.wire.identity import SigningKey
@@ -44,8 +46,8 @@ def profile(baseline: Baseline = BASELINE, machine: str = TPM.machine, **more: A
 def asked(manager: Manager, wanted: ManagerProfile | None = None, given: Given | None = None, **how: Any) -> Trusted:
     """The development root stands for a vendor's here: what leads to it is `measured`."""
     given = given or Given(Trust(vendor=(manager.attester.ca.root,)))
-    how = {"activate": manager.activate, **how}
-    return examine(URL, wanted or profile(), given=given, fetch=manager, **how)
+    how = {"activate": manager.activate, "fetch": manager, **how}
+    return examine(URL, wanted or profile(), given=given, **how)
 
 
 def codes(manager: Manager, wanted: ManagerProfile | None = None, given: Given | None = None, **how: Any) -> set[str]:
@@ -113,6 +115,36 @@ def test_k5_another_tpms_ek() -> None:
 
     shown_key = manager(URL, bytes(32)).peer
     assert codes(manager, wanted, activate=cannot) == {"not_activated"}
+
+
+def test_a_machine_that_calls_itself_by_another_name() -> None:
+    """C2: its own TPM, certified and all, under the name of the machine that the profile pins."""
+    pinned = ForgedTpm().machine
+    own, TPM.machine = TPM.machine, pinned
+    try:
+        assert codes(on_tpm(), profile(machine=pinned)) == {"wrong_manager"}
+    finally:
+        TPM.machine = own
+
+
+@pytest.mark.parametrize(("purpose", "accepted"), [("manager", True), ("release", False), ("renew", False)])
+def test_c5_evidence_that_was_made_for_something_else(purpose: Any, accepted: bool) -> None:
+    """C5: a quote of the very machine for a release, with all the same keys in it, is no manager's."""
+    manager = on_tpm()
+
+    def reflected(url: str, nonce: bytes) -> Shown:
+        shown = manager(url, nonce)
+        said = shown.attestation
+        payload = digest_of({"custody": said.custody.model_dump(mode="json"), "host_ca": said.host_ca})
+        keys = {"session_hpke": said.intake, "session_tls": said.tls, "manager": said.identity, "host": said.machine}
+        bound = binding(purpose=purpose, nonce=nonce, role="manager", agreement="", run="", payload=payload, **keys)
+        evidence = TPM.collect(bound).as_json()
+        return replace(shown, attestation=said.model_copy(update={"evidence": evidence}))
+
+    if accepted:  # else the other two would show nothing
+        assert asked(manager, fetch=reflected).pin.profile == "measured"
+    else:
+        assert codes(manager, fetch=reflected) == {"binding_mismatch"}
 
 
 def test_an_activation_is_good_for_one_manager_alone() -> None:

@@ -15,11 +15,11 @@ import pytest
 from attesters.kernel import Kernel
 from client.test_trust import URL, Manager
 from perunml.agreements.profiles import Tee
-from perunml.api.trust import RootCustody
+from perunml.api.trust import Activation, RootCustody
 from perunml.attesters.detect import Ground
 from perunml.attesters.tee import TeeAttester
 from perunml.client.appraise import more_reasons
-from perunml.client.asking import Shown, fetch_attestation
+from perunml.client.asking import Shown, fetch_attestation, send_activation
 from perunml.client.endorsed import from_manager, joined, read_collateral
 from perunml.client.home import Home
 from perunml.client.profile import ManagerProfile
@@ -167,6 +167,28 @@ def test_n2_evidence_for_another_nonce(guest: Server) -> None:
     assert refused(address(guest), profile({"snp": SNP}), given=KNOWN, fetch=again) == {"binding_mismatch"}
 
 
+def test_k16_who_asks_too_often_waits(guest: Server) -> None:
+    """K16: each answer costs the device some work, so an address has a rate; a client that is pinned is not asked for it again."""
+    codes = set()
+    try:
+        for _ in range(80):
+            try:
+                fetch_attestation(address(guest), bytes(32))
+            except PerunError as exc:
+                codes.add(exc.code)
+                break
+    finally:
+        guest.services.limits._buckets.clear()  # for the tests after this one
+    assert codes == {"rate_limited"}
+
+
+def test_activation_is_for_tpms_alone(guest: Server) -> None:
+    """A manager without one has nothing there, for anybody."""
+    with pytest.raises(PerunError) as caught:
+        send_activation(address(guest), Activation(credential=b"", secret=b""))
+    assert caught.value.code == "not_entitled"
+
+
 # a forged enclave behind the same protocol
 
 
@@ -255,9 +277,11 @@ def test_what_is_no_collateral() -> None:
     good = intel().endorsements("sgx").collateral
     assert from_manager(good.as_json()) == good
     assert joined([good, good]) == good
-    for bad in ({}, {**good.as_json(), "more": []}, {**good.as_json(), "rims": ["A" * (5 * 1024 * 1024)]}):
+    for bad in ({}, {**good.as_json(), "more": []}):
         with pytest.raises(PerunError):
             from_manager(bad)
+    with pytest.raises(PerunError, match="too much"):
+        from_manager({**good.as_json(), "rims": ["A" * (1024 * 1024)] * 4})
     for data in (b"", b"{}", signed("Baseline", good.as_json(), COLLECTOR).encode()):
         with pytest.raises(PerunError):
             read_collateral(data)

@@ -23,7 +23,7 @@ class Rate:
 
 OPEN = Rate(50, 200)
 """Whoever asks for attestation, by address."""
-ATTEST = Rate(1, 20)
+ATTEST = Rate(2, 60)
 """The same, where a device must work for it: a TPM's quote takes it up to half a second."""
 PARTY = Rate(500, 2000)
 HOST = Rate(500, 2000)
