@@ -7,7 +7,7 @@ manager frees what a closed connection left. Objects are persisted, because thre
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -197,19 +197,8 @@ class Tpm:
         with self._storage_root(root) as parent:
             if bytes(self._esys.tr_get_name(parent)) != name:
                 raise WrongTpm
-            try:
-                key = self._esys.load(parent, TPM2B_PRIVATE.unmarshal(private)[0], TPM2B_PUBLIC.unmarshal(public)[0])
-            except TSS2_Exception as exc:
-                if _code(exc) == _INTEGRITY:
-                    raise WrongTpm from None
-                raise
-            try:
-                for _ in range(ATTEMPTS):
-                    if found := self._policy_hmac(parent, key, _selection(banks), data):
-                        return found
-            finally:
-                self._esys.flush_context(key)
-        raise refuse(TPM_UNAVAILABLE, f"PCRs changed {ATTEMPTS} times while a key was asked for")
+            with self._loaded(parent, private, public) as key:
+                return _at_last(lambda: self._policy_hmac(parent, key, _selection(banks), data))
 
     def _policy_hmac(self, parent: Any, key: Any, selection: str, data: bytes) -> bytes:
         """Empty when a PCR, any PCR, was extended in between."""
@@ -274,21 +263,9 @@ class Tpm:
         digest: bytes,
     ) -> bytes:
         """TPMT_SIGNATURE over a digest by a key of `new_binder`. Raises `WrongState` (other PCRs, or another secret), `WrongTpm`."""
-        with self._storage_root(root) as parent:
-            try:
-                key = self._esys.load(parent, TPM2B_PRIVATE.unmarshal(private)[0], TPM2B_PUBLIC.unmarshal(public)[0])
-            except TSS2_Exception as exc:
-                if _code(exc) == _INTEGRITY:
-                    raise WrongTpm from None
-                raise
-            try:
-                self._esys.tr_set_auth(key, secret)
-                for _ in range(ATTEMPTS):
-                    if found := self._policy_sign(parent, key, _selection(banks), digest):
-                        return found
-            finally:
-                self._esys.flush_context(key)
-        raise refuse(TPM_UNAVAILABLE, f"PCRs changed {ATTEMPTS} times while a key was asked for")
+        with self._storage_root(root) as parent, self._loaded(parent, private, public) as key:
+            self._esys.tr_set_auth(key, secret)
+            return _at_last(lambda: self._policy_sign(parent, key, _selection(banks), digest))
 
     def _policy_sign(self, parent: Any, key: Any, selection: str, digest: bytes) -> bytes:
         """Empty when a PCR, any PCR, was extended in between."""
@@ -307,6 +284,20 @@ class Tpm:
             return b""
         finally:
             self._esys.flush_context(session)
+
+    @contextmanager
+    def _loaded(self, parent: Any, private: bytes, public: bytes) -> Iterator[Any]:
+        """A key under `parent`, from its blobs. Raises `WrongTpm`."""
+        try:
+            key = self._esys.load(parent, TPM2B_PRIVATE.unmarshal(private)[0], TPM2B_PUBLIC.unmarshal(public)[0])
+        except TSS2_Exception as exc:
+            if _code(exc) == _INTEGRITY:
+                raise WrongTpm from None
+            raise
+        try:
+            yield key
+        finally:
+            self._esys.flush_context(key)
 
     @contextmanager
     def _storage_root(self, template: bytes) -> Iterator[Any]:
@@ -332,6 +323,14 @@ class Tpm:
         from tpm2_pytss import TPM2_SU
 
         self._esys.shutdown(TPM2_SU.CLEAR)
+
+
+def _at_last(use: Callable[[], bytes]) -> bytes:
+    """What a key under a policy of PCRs gives, once none was extended while it was asked."""
+    for _ in range(ATTEMPTS):
+        if found := use():
+            return found
+    raise refuse(TPM_UNAVAILABLE, f"PCRs changed {ATTEMPTS} times while a key was asked for")
 
 
 def _selection(banks: Mapping[str, Sequence[int]]) -> str:
