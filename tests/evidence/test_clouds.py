@@ -125,6 +125,8 @@ def test_t14_a_quote_over_another_report_is_refused() -> None:
         assert codes(made.judge(quote=quote)) == ["ak_not_vouched"]
     another = hcl_report(lambda told: td_report(told, mr_td=OTHER), made.runtime, kind=4)
     assert codes(made.judge(another)) == ["ak_not_vouched"]
+    other_data = hcl_report(lambda told: td_report(bytes(64)), made.runtime, kind=4)
+    assert codes(made.judge(other_data)) == ["ak_not_vouched"]
     # quote and TD report agree with one another, and not with the runtime data
     swapped = hcl_report(td_report, made.runtime, kind=4, told=runtime_data(clouds()[1].modulus))
     assert codes(made.judge(swapped)) == ["ak_not_vouched"]
@@ -244,6 +246,25 @@ def test_t16_any_runtime_data_are_read_or_refused(runtime: bytes) -> None:
     read(lambda: vouched_key(hcl))
     read(lambda: cloud_claims(hcl))
     assert not read(lambda: check_ak(hcl, 3, 3))
+
+
+def test_t16_runtime_data_beyond_their_bounds_are_refused() -> None:
+    """T16: more of them than is read, and sizes that agree with one another and not with the blob."""
+    with pytest.raises(PerunError, match="cut off or too long"):
+        parse_hcl(hcl_report(lambda told: told, b" " * (16 * 1024 + 1)))
+    parse_hcl(hcl_report(lambda told: told, b" " * 16 * 1024))
+    whole = hcl_report(lambda told: told, b"{}")[: 32 + 1184 + 20 + 2]
+    parse_hcl(whole)
+    with pytest.raises(PerunError, match="cut off or too long"):
+        parse_hcl(whole[:-1])
+
+
+def test_t14_a_key_of_another_kind_is_refused() -> None:
+    """T14: the right name and numbers, told to be no RSA key."""
+    whole = json.loads(runtime_data(KEY))
+    whole["keys"][0]["kty"] = "oct"
+    with pytest.raises(PerunError, match="ak_not_vouched"):
+        vouched_key(Hcl("snp", b"", json.dumps(whole).encode(), "sha256"))
 
 
 def test_t16_a_key_that_is_no_number_is_refused() -> None:

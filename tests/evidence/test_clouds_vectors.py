@@ -19,6 +19,8 @@ from perunml.evidence.bundle import TpmPart
 from perunml.evidence.clouds.azure import Hcl, check_ak, check_report_data, parse_hcl, vouched_key
 from perunml.evidence.endorsements import Collateral, Endorsements
 from perunml.evidence.pem import split
+from perunml.evidence.snp.appraise import appraise_snp
+from perunml.evidence.snp.rules import SnpRules
 from perunml.evidence.snp.verify import verify_snp
 from perunml.evidence.tpm.certificate import parse_certificate
 from perunml.evidence.tpm.chain import Trust
@@ -125,6 +127,30 @@ def test_each_part_has_its_verdict(file: str, part: str) -> None:
     with pytest.raises(PerunError) as caught:
         judge(file, part, why)
     assert {reason.code for reason in caught.value.reasons} == set(verdict.replace("`", "").split(", "))
+
+
+def rules_of_the_page() -> dict[str, Any]:
+    """The example of docs/spec/clouds.md."""
+    found = re.search(r"^```json\n(.*?)\n```$", (PAGE.parent / "spec" / "clouds.md").read_text("utf-8"), re.M | re.S)
+    assert found is not None
+    return dict(json.loads(found[1]))
+
+
+@needs_vectors
+def test_the_specifications_rules_admit_the_real_machine() -> None:
+    """All but a revocation list, which is not among the files; and each member is needed."""
+    certificates = split(machine()["platformCertificates"].encode())
+    report = verify_snp(blob().report, certificates, Endorsements(Collateral()), now=NOW)
+
+    def codes(rules: dict[str, Any]) -> set[str]:
+        made, told = SnpRules.from_json(rules), blob().report_data
+        found = appraise_snp(report, made, report_data=told, endorsements=Endorsements(Collateral()), now=NOW)
+        return {reason.code for reason in found}
+
+    whole = rules_of_the_page()
+    assert codes(whole) == {"revocation_missing"}
+    for name in whole:
+        assert codes({key: value for key, value in whole.items() if key != name}) > {"revocation_missing"}, name
 
 
 def test_the_page_says_the_same() -> None:

@@ -114,7 +114,7 @@ def vouched_key(hcl: Hcl) -> tuple[int, int]:
         )
     try:
         modulus, exponent = (int.from_bytes(unb64(named[0][part])) for part in ("n", "e"))
-    except (KeyError, TypeError, ValueError, PerunError):
+    except (KeyError, PerunError):
         raise _bad("the attestation key is not a JWK") from None
     return modulus, exponent
 
