@@ -34,7 +34,11 @@ from perunml.evidence.nvidia.fields import gpu_fields, switch_fields
 from perunml.evidence.nvidia.parse import parse_report
 from perunml.evidence.nvidia.rim import read_rim
 from perunml.evidence.offline.nvidia import NvidiaFiles, check_nvidia
+from perunml.evidence.offline.snp import SnpFiles, check_snp
+from perunml.evidence.pem import is_pem, split
 from perunml.evidence.rules import BootRules
+from perunml.evidence.snp.parse import parse_report as parse_snp_report
+from perunml.evidence.snp.parse import read_tcb
 from perunml.evidence.tpm.attest import parse_attest
 from perunml.evidence.tpm.certificate import parse_certificate
 from perunml.evidence.tpm.cloud import read_instance
@@ -42,11 +46,13 @@ from perunml.evidence.tpm.credential import make_credential
 from perunml.evidence.tpm.crl import parse_crl
 from perunml.evidence.tpm.public import parse_public
 from perunml.evidence.tpm.signature import parse_signature
+from perunml.evidence.x509 import read_certificate, read_crl, revocation
 from perunml.testing.ccel import ccel
 from perunml.testing.clouds import hcl_report, runtime_data, td_report
 from perunml.testing.dcap import ForgedIntel
 from perunml.testing.forge import EK_KINDS, ForgedTpm
 from perunml.testing.nvidia import ForgedNvidia
+from perunml.testing.snp import AmdCa, ForgedChip
 from perunml.wire.canonical import canonical, load_json
 from perunml.wire.errors import PerunError
 
@@ -270,6 +276,44 @@ def _hcls() -> Iterator[bytes]:
         yield base64.b64decode(json.loads(file)["report"]["snpCvm"]["evidence"]["hclReport"])
 
 
+def _snp_report(data: bytes) -> None:
+    raw = parse_snp_report(data)
+    assert len(raw.signed) + 512 == len(data)
+    read_tcb(raw.launch_tcb, raw.product)
+
+
+def _snp_reports() -> Iterator[bytes]:
+    for product in ("Milan", "Genoa", "Turin"):
+        yield from (ForgedChip(AmdCa(product)).report(version=version) for version in (2, 3, 5))
+    yield from _files("snp/*/attestation.bin")
+
+
+def _snp_certificates(data: bytes) -> None:
+    made = check_snp(SnpFiles(_snp_chip().report(), split(data) if is_pem(data) else [data]), now=1_800_000_000)
+    assert made.reasons
+
+
+@cache
+def _snp_chip() -> ForgedChip:
+    return ForgedChip()
+
+
+def _snp_certificate_seeds() -> Iterator[bytes]:
+    yield from _snp_chip().chain
+    yield from _files("snp/*/*.der", "snp/*/*.testcer", "snp/*/*.pem", "snp/*/cert_chain_*")
+
+
+def _vendor_crl(data: bytes) -> None:
+    made = read_crl(data)
+    root = read_certificate(_snp_chip().ca.root)
+    revocation(root, root, [made], 1_800_000_000)
+
+
+def _vendor_crls() -> Iterator[bytes]:
+    ca = _snp_chip().ca
+    yield from (ca.revocations(), ca.revocations([ca.middle], number=2**63), ca.revocations(by_middle=True))
+
+
 TARGETS: dict[str, Target] = {
     "attest": Target(parse_attest, _attests),
     "public": Target(_public, _publics),
@@ -285,6 +329,9 @@ TARGETS: dict[str, Target] = {
     "dcap-collateral": Target(read_collateral, _dcap_collaterals, 64 * 1024),
     "ccel": Target(_ccel, _ccels, 128 * 1024),
     "hcl": Target(_hcl, _hcls),
+    "snp-report": Target(_snp_report, _snp_reports),
+    "snp-certificates": Target(_snp_certificates, _snp_certificate_seeds, 16 * 1024),
+    "vendor-crl": Target(_vendor_crl, _vendor_crls, 64 * 1024),
     "gpu-report": Target(_gpu_report, _gpu_reports, 32 * 1024),
     "gpu-file": Target(_gpu_file, _gpu_files, 64 * 1024),
     "rim": Target(read_rim, _rims, 64 * 1024),

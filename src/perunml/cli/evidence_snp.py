@@ -14,7 +14,7 @@ from perunml.cli.settings import Settings
 @check.command("snp")
 @click.option("--report", type=existing, required=True, help="The attestation report: 1,184 bytes, or hex.")
 @click.option("--certs", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False),
-              help="A folder with the VCEK's or VLEK's certificate and AMD's chain, PEM or DER.")  # fmt: skip
+              help="A folder with the VCEK's or VLEK's certificate and AMD's chain: PEM, DER, or a hypervisor's table.")  # fmt: skip
 @click.option(
     "--crl", "crls", type=existing, multiple=True, help="A revocation list of AMD's (DER or PEM); repeatable."
 )
@@ -42,16 +42,20 @@ def snp(
     that the key is certified for, revocations in `--crl`, no debugging; the rest is told as claims. With it, the appraisal of a
     manager runs as well: measurement, firmware, policy bits, host data, and a revocation list in force.
     """
-    from perunml.client.evidence import SnpFiles, check_snp, read_authorities, read_evidence
+    from perunml.client.evidence import SnpFiles, check_snp, read_amd_certificates, read_evidence
     from perunml.client.rules import read_rules
-    from perunml.evidence.pem import CERTIFICATE, split, unarmoured
+    from perunml.evidence.offline.snp import REPORT_DATA
+    from perunml.evidence.pem import CERTIFICATE, unarmoured
     from perunml.evidence.snp.rules import SnpRules
 
+    told = read_hex("--report-data", report_data) if report_data is not None else None
+    if told is not None and len(told) > REPORT_DATA:
+        raise click.UsageError(f"--report-data has at most {REPORT_DATA} bytes.")
     files = SnpFiles(
         read_evidence(report),
-        [one for data in read_authorities(certs) for one in split(data)],
+        read_amd_certificates(certs),
         [unarmoured(read_evidence(crl), "X509 CRL") for crl in crls],
-        read_hex("--report-data", report_data) if report_data is not None else None,
+        told,
         [unarmoured(read_evidence(root), CERTIFICATE) for root in roots],
     )
     rules = [SnpRules.from_json(found) for found in read_rules(profile, "snp")] if profile is not None else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+from perunml.attesters import snp_table
 from perunml.client.codes import LOCAL_FILE
 from perunml.client.documents import read_baseline
 from perunml.evidence import pem
@@ -14,7 +15,7 @@ from perunml.evidence.offline.dcap import DcapFiles, check_dcap, read_bundle
 from perunml.evidence.offline.findings import Checked
 from perunml.evidence.offline.nvidia import NvidiaFiles, check_nvidia, check_rim
 from perunml.evidence.offline.snp import SnpFiles, check_snp
-from perunml.wire.errors import refuse
+from perunml.wire.errors import PerunError, refuse
 
 MAX_FILE = 256 * 1024 * 1024 + 1
 """Bytes read of one file: one more than the longest log that is judged."""
@@ -23,7 +24,7 @@ MAX_AUTHORITIES = 4096
 
 __all__ = [
     "Checked", "DcapFiles", "NvidiaFiles", "SnpFiles", "TpmFiles", "check_dcap", "check_event_log", "check_ima", "check_nvidia", "check_rim",
-    "check_snp", "check_tpm", "read_authorities", "read_bundle", "read_evidence", "read_files", "read_profile",
+    "check_snp", "check_tpm", "read_amd_certificates", "read_authorities", "read_bundle", "read_evidence", "read_files", "read_profile",
 ]  # fmt: skip
 
 
@@ -54,6 +55,19 @@ def read_authorities(folder: Path) -> list[bytes]:
     """The files of a folder that may be certificates, by name; what is none of them is of no use and does no harm. A folder
     without any trusts nobody. Raises `UsageError` (local_file)."""
     return [data for data in read_files(folder) if pem.is_pem(data) or data.startswith(b"\x30")]
+
+
+def read_amd_certificates(folder: Path) -> list[bytes]:
+    """The certificates (DER) in a folder's files: PEM, several behind one another too, DER, and the table that a hypervisor hands
+    out beside a report. What is none of them is of no use and does no harm. Raises `UsageError` (local_file)."""
+    found: list[bytes] = []
+    for data in read_files(folder):
+        try:
+            known = pem.is_pem(data) or data.startswith(b"\x30")
+            found += pem.split(data) if known else snp_table.certificates(data)
+        except PerunError:
+            continue
+    return found
 
 
 def read_profile(path: Path) -> Baseline:
