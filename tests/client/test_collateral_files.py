@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,9 +16,11 @@ from hypothesis import strategies as st
 
 from client.vendors import DRIVER, NOW, VBIOS, Reply, Vendors
 from evidence.vectors import FOLDER, needs_vectors
+from manager.world import code_of
 from perunml.client.collateral import describe, first_to_end, make_bundle, past, read_wanted
 from perunml.client.collateral.intel import member_texts
 from perunml.client.collateral.sort import Pile, sort_files
+from perunml.evidence.dcap.collateral import read_collateral
 from perunml.evidence.dcap.verify import verify_dcap
 from perunml.evidence.endorsements import Collateral, Endorsements
 from perunml.evidence.snp.verify import verify_snp
@@ -251,3 +254,33 @@ def test_captured_collateral_comes_together_from_its_parts() -> None:
 
 def _pem(der: bytes) -> bytes:
     return b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE-----\n"
+
+
+@needs_vectors
+def test_captured_evidence_says_what_it_needs() -> None:
+    """Real quotes, reports and devices: platforms as the bundles name them, chips by AMD's lines, manifests by NVIDIA's names."""
+    read = 0
+    for path in sorted((FOLDER / "dcap-bundles").glob("*.json")):
+        told = json.loads(path.read_bytes())
+        if code_of(wanted := partial(read_wanted, [told["quote_hex"].encode()])) == "non_canonical":
+            continue  # bytes after the quote: refused in judging, too
+        (platform,) = wanted().platforms
+        assert (platform.tee, platform.fmspc) == (told["tee"].lower(), told["fmspc"].upper()), path.name
+        assert platform.is_of(read_collateral(json.dumps(told["collateral"]).encode())), path.name
+        read += 1
+    assert read > 30
+    folder = FOLDER / "nvidia" / "NVIDIA__nvtrust"
+    gpus, switches, chain = (
+        read_wanted(certs=[(folder / name).read_bytes()])
+        for name in ("gpu_evidence.json", "switch_evidence.json", "hopperCertChain.txt")
+    )
+    assert gpus.rims == ("NV_GPU_DRIVER_GH100_590.12", "NV_GPU_VBIOS_G520_0200_885_9600A50001")
+    assert switches.rims == ("NV_SWITCH_BIOS_5612_0002_890_9610730001",)
+    assert [len(one.asked) for one in (gpus, switches, chain)] == [10, 6, 3]
+    reports = [path for path in sorted((FOLDER / "snp").rglob("*")) if path.is_file() and path.stat().st_size == 1184]
+    assert reports
+    for path in reports:
+        if code_of(wanted := partial(read_wanted, reports=[path.read_bytes()])) != "collateral_lacking":
+            (chips,) = wanted().chips  # of version 3 on, the chip not hidden
+            assert chips.product in ("Milan", "Genoa", "Turin")
+            assert len(chips.chip) in ((0,) if chips.vlek else (16, 128))
