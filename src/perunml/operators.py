@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from perunml.api.enrolment import Enrolled
     from perunml.api.pin import Pin
     from perunml.attesters.azure import AzureAttester
+    from perunml.attesters.composite import EnrolsByTpm
     from perunml.attesters.detect import Ground
     from perunml.attesters.doctor import Examination
-    from perunml.attesters.tpm import TpmAttester
     from perunml.client.client import Client
     from perunml.host.agent import Agent
     from perunml.host.enrol import Beside, SimulatedMachine, TeeMachine, TpmMachine
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     Machine = TpmMachine | SimulatedMachine | TeeMachine
 
-__all__ = ["admit", "agent", "custody", "doctor", "enrol", "machine", "make_manager", "manager"]
+__all__ = ["admit", "agent", "custody", "doctor", "enrol", "machine", "make_manager", "measure_key", "manager"]
 
 PathLike = str | Path
 TPM = "device:/dev/tpmrm0"
@@ -142,19 +142,20 @@ def machine(
     cmdline: PathLike | None = None,
     ek_chain: Sequence[PathLike] = (),
     attester: Sequence[str] = (),
+    binder: str = "",
     simulated_machine: bool = False,
     ground: Ground | None = None,
 ) -> Machine:
     """This machine, as what proves it. `attester` names its roots of trust: ``tpm``, ``tdx``, ``snp`` or ``sgx``, ``gpu``
-    beside them, ``azure`` for a confidential VM of that cloud (its virtual TPM and TEE in one), or ``auto`` for whatever is there; `tcti` names a TPM other than the system's, and is enough for one. With
-    `simulated_machine` it is a bare key in `folder`, which proves nothing.
+    beside them, ``azure`` for a confidential VM of that cloud (its virtual TPM and TEE in one), or ``auto`` for whatever is there; `tcti` names a TPM other than the system's, and is enough for one. `binder` is how
+    TPM and TEE are shown to be of one machine: ``tpm-key``, or ``pcr`` after `measure_key`. With `simulated_machine` it is a bare key in `folder`, which proves nothing.
 
     The TPM's logs and the command line are the kernel's by default; `ek_chain` are certificates between the EK's and its
     vendor's root; the folder remembers which TPM it was made for. `ground` is what the machine is seen through, for tests.
     Raises `ValueError` unless either attesters or a simulated machine are said, `UsageError` (no_root_of_trust, tee_other), and
     `EvidenceRefusal` or `Unreachable` for a device that is not there or gives nothing.
     """
-    kinds = machine_kinds(tcti, attester, simulated_machine)
+    kinds = machine_kinds(tcti, attester, simulated_machine, binder)
     if not kinds:
         from perunml.attesters.simulated import SimulatedAttester
 
@@ -163,23 +164,46 @@ def machine(
 
     ima, boot, line = (Path(path) if path is not None else None for path in (ima_log, event_log, cmdline))
 
-    def tpm() -> TpmAttester:
+    def tpm() -> EnrolsByTpm:
+        from perunml.attesters.quoting import QUOTED
         from perunml.attesters.tpm import TpmAttester
 
-        return TpmAttester(tcti or TPM, Path(folder), ima, boot, [Path(path) for path in ek_chain], line)
+        chain, quoted = [Path(path) for path in ek_chain], (*QUOTED, 15) if binder == "pcr" else QUOTED
+        made = TpmAttester(tcti or TPM, Path(folder), ima, boot, chain, line, quoted)
+        if binder != "tpm-key":
+            return made
+        from perunml.attesters.beside import BoundTpm
+
+        return BoundTpm(made, tcti or TPM, Path(folder))
 
     def azure() -> AzureAttester:
         from perunml.attesters.azure import AzureAttester
 
         return AzureAttester(tcti or TPM, ima, boot, line)
 
-    return cast("Machine", make(kinds, tpm, ground, azure))
+    key = ""
+    if binder == "pcr":
+        from perunml.attesters.beside import measured_key
+
+        key = measured_key(Path(folder))
+    return cast("Machine", make(kinds, tpm, ground, azure, key))
 
 
-def machine_kinds(tcti: str | None, attester: Sequence[str], simulated_machine: bool) -> tuple[str, ...]:
+def measure_key(folder: PathLike, *, tcti: str | None = None) -> str:
+    """While a TEE boots, before anything else runs in it: make up the text of a key that no other TEE has, keep it in the agent's
+    folder and extend PCR 15 with it; the text. Again in the same boot it changes nothing. Raises `EvidenceRefusal`
+    (key_measured) where something else is there, `Unreachable` (tpm_unavailable)."""
+    from perunml.attesters import beside
+
+    return beside.measure_key(tcti or TPM, Path(folder))
+
+
+def machine_kinds(
+    tcti: str | None, attester: Sequence[str], simulated_machine: bool, binder: str = ""
+) -> tuple[str, ...]:
     """The roots of trust that these arguments of `machine` name, none for a simulated one. Raises `ValueError` where they say
     nothing, or two things."""
-    if simulated_machine is bool(tcti is not None or attester):
+    if simulated_machine is bool(tcti is not None or attester or binder):
         raise ValueError("say which machine this is: either tcti or attester, or simulated_machine")
     if simulated_machine:
         return ()
@@ -190,6 +214,8 @@ def machine_kinds(tcti: str | None, attester: Sequence[str], simulated_machine: 
     with_tpm = tcti is not None and not {"tpm", "azure"} & {*attester}
     kinds = ("tpm", *attester) if with_tpm else tuple(attester)
     check_kinds(kinds)
+    if binder and not ("tpm" in kinds and {"tdx", "snp"} & {*kinds}):
+        raise ValueError("a binder ties a TPM to the TEE beside it: name the attesters tpm, and tdx or snp")
     return kinds
 
 
@@ -270,7 +296,8 @@ def _would_enrol(pin: Pin, folder: Path, name: str, which: dict[str, Any], besid
     _check_writable(folder)
     with tempfile.TemporaryDirectory(prefix="perunml-") as scratch:
         own = folder / ("machine.key" if which.get("simulated_machine") else "tpm.json")
-        found = machine(folder if own.exists() else scratch, **which)
+        asked = {**which, "binder": ""} if which.get("binder") == "pcr" else which  # which enrolling does not need
+        found = machine(folder if own.exists() else scratch, **asked)
         body = enrol_request(found, name, SigningKey.generate().public.text, beside).encode()
     raise WouldSend("POST", f"{pin.url}/v1/enrolments", body)
 

@@ -107,6 +107,39 @@ def test_a_dry_enrolment_asks_the_tpm_and_nobody_else(vitus: Party, tmp_path: Pa
     assert gone == (16, "tpm_unavailable")
 
 
+@pytest.mark.swtpm
+def test_a_key_is_measured_once_in_a_boot(nobody: Party, vitus: Party, tmp_path: Path) -> None:
+    """`host measure-key`: the same key again in the same boot, a refusal where another folder's is there; enrolling dry with a
+    binder tells the binder key and leaves the folder as it is."""
+    if shutil.which("swtpm") is None or shutil.which("swtpm_setup") is None:
+        pytest.skip("no software TPM (Debian: swtpm swtpm-tools); runs where make test does")
+    from perunml.testing.machine import SimulatedMachine
+
+    pin = tmp_path / "pin.json"
+    pin.write_bytes(pin_of(issue("manager")[1]).to_file())
+    with SimulatedMachine(tmp_path / "machine") as machine:
+        machine.reboot()
+        words = ("host", "measure-key", "-o", "json", "--tcti", machine.tcti, "--folder")
+        told = nobody.ok(*words, tmp_path / "host")
+        assert told["pcr"] == 15
+        assert told["key"].startswith("ed25519:")
+        assert nobody.ok(*words, tmp_path / "host") == told
+        assert nobody.refused(*words, tmp_path / "other", passphrase=None) == (11, "key_measured")
+        before = state(tmp_path / "host")
+        attested = ("--attester", "tpm", "--attester", "snp", "--tcti", machine.tcti, "--pin", pin)
+        enrolling = ("host", "enrol", "--folder", tmp_path / "host", "--name", "x", "--dry-run", *attested)
+        for binder in ("tpm-key", "pcr"):
+            # this machine is in no TEE: what is refused is that, after the TPM was asked
+            assert vitus.refused(*enrolling, "--binder", binder) == (16, "tee_unavailable")
+        assert state(tmp_path / "host") == before
+        running = ("host", "run", "--folder", tmp_path / "none", *attested, "--binder", "pcr")
+        assert nobody.refused(*running, passphrase=None) == (2, "key_not_measured")
+    assert nobody.refused(*words, tmp_path / "host", passphrase=None) == (16, "tpm_unavailable")
+    for wrong in (("--attester", "tpm"), ("--attester", "snp"), ("--attester", "tpm", "--attester", "sgx"), ()):
+        words = ("host", "run", "--folder", tmp_path / "none", "--pin", pin, *wrong, "--binder", "pcr")
+        assert nobody.refused(*words, passphrase=None) == (2, "usage")
+
+
 def test_a_dry_enrolment_into_a_folder_that_cannot_be(vitus: Party, tmp_path: Path) -> None:
     """A file stands where the folder, or one above it, would be."""
     pin = tmp_path / "pin.json"

@@ -61,6 +61,7 @@ SDK = {
     "host enrol": "operators.enrol",
     "host run": "operators.agent",
     "host doctor": "operators.doctor",
+    "host measure-key": "operators.measure_key",
     "host explain": "Client.explain",
     "quickstart": "perunml.testing.story.tell.tell",
 }

@@ -86,3 +86,21 @@ NO_ROOT_OF_TRUST = rule(
     "The agent was told to prove by whatever is there, and this machine has neither a TPM nor a TEE that the agent may use.",
     "The host's operator looks at what is missing with `perunml host doctor`.",
 )
+BINDER_KEY = rule(
+    "binder_key",
+    Kind.EVIDENCE,
+    "The TPM's key that only this machine's TEE can use is not there, or does not work: other PCRs 0 to 7, another TPM, a lost file.",
+    "The host's operator boots the agreed system, or enrols the machine anew with its binder: `perunml host enrol`.",
+)
+KEY_MEASURED = rule(
+    "key_measured",
+    Kind.EVIDENCE,
+    "The PCR that is to show the TEE's key shows something else already: it was measured in this boot by someone else.",
+    "The host's operator boots anew and lets nothing extend PCR 15 before `perunml host measure-key`.",
+)
+KEY_NOT_MEASURED = rule(
+    "key_not_measured",
+    Kind.USAGE,
+    "The agent was told to show the TEE's key in a PCR, and none was measured in its folder.",
+    "The host's operator runs `perunml host measure-key` while the machine boots, with the agent's folder.",
+)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from perunml.attesters.base import Attester
 from perunml.evidence.bundle import Bundle
 from perunml.wire.errors import PerunError, error
 from perunml.wire.rules import Reason
 
-if TYPE_CHECKING:
-    from perunml.attesters.tpm import TpmAttester
+
+class EnrolsByTpm(Attester, Protocol):
+    """A `TpmAttester`, or one that a binder ties to the TEE."""
+
+    def enrolment(self) -> dict[str, bytes | list[bytes]]: ...
+    def activate(self, credential: bytes, encrypted_secret: bytes) -> bytes: ...
 
 
 class Composite:
@@ -61,7 +65,7 @@ class Composite:
 class TpmComposite(Composite):
     """One that enrols by its TPM."""
 
-    def __init__(self, tpm: TpmAttester, others: Sequence[Attester]) -> None:
+    def __init__(self, tpm: EnrolsByTpm, others: Sequence[Attester]) -> None:
         super().__init__([tpm, *others])
         self._tpm = tpm
 

@@ -31,7 +31,7 @@ from perunml.wire.errors import PerunError, refuse
 if TYPE_CHECKING:
     from perunml.attesters.azure import AzureAttester
     from perunml.attesters.base import Attester
-    from perunml.attesters.tpm import TpmAttester
+    from perunml.attesters.composite import EnrolsByTpm
 
 Kind = Literal["auto", "tpm", "tdx", "snp", "sgx", "azure", "gpu"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -106,12 +106,13 @@ def no_azure() -> NoReturn:
 
 def make(
     kinds: Sequence[str],
-    tpm: Callable[[], TpmAttester],
+    tpm: Callable[[], EnrolsByTpm],
     ground: Ground | None = None,
     azure: Callable[[], AzureAttester] = no_azure,
+    key: str = "",
 ) -> Attester:
     """The attester of `kinds` (of `KINDS`; ``auto`` is whatever is `present`); `tpm` opens the TPM where there is to be one,
-    `azure` one of Azure's that vouches for itself.
+    `azure` one of Azure's that vouches for itself; `key` is what the TEE shows in the TPM's PCR 15 too, or empty.
     Raises `ValueError` for kinds that make no machine, `UsageError` (no_root_of_trust, tee_other), and what opening each raises.
     """
     ground = ground or Ground()
@@ -121,7 +122,7 @@ def make(
     if "azure" in kinds:
         alone: Attester = azure()
         return Composite([alone, gpus(ground)]) if "gpu" in kinds else alone
-    others: list[Attester] = [TeeAttester(tee_source(kind, ground)) for kind in kinds if kind in TEES]
+    others: list[Attester] = [TeeAttester(tee_source(kind, ground), key) for kind in kinds if kind in TEES]
     others += [gpus(ground)] if "gpu" in kinds else []
     if "tpm" in kinds:
         opened = tpm()

@@ -32,6 +32,8 @@ def machine_options(function: F) -> F:
             manager_option,
             click.option("--attester", multiple=True, type=click.Choice(["auto", "tpm", "tdx", "snp", "sgx", "azure", "gpu"]),
                          help="What proves this machine; again for each (--attester tdx --attester gpu). auto: whatever is there."),
+            click.option("--binder", type=click.Choice(["tpm-key", "pcr"]),
+                         help="How TPM and TEE are shown to be of one machine, where an agreement asks for it."),
             click.option("--tcti", metavar="STRING",
                          help="The TPM: device:/dev/tpmrm0, or a software TPM's swtpm:path=… ."),
             click.option("--ima-log", type=click.Path(path_type=Path, dir_okay=False),
@@ -144,6 +146,21 @@ def run(
     agent.run_forever()
 
 
+@command.command("measure-key")
+@click.option(
+    "--folder", required=True, type=click.Path(path_type=Path, file_okay=False), help="The agent's own folder."
+)
+@click.option("--tcti", metavar="STRING", help="The TPM [default: device:/dev/tpmrm0].")
+@click.pass_obj
+def measure_key(settings: Settings, folder: Path, tcti: str | None) -> None:
+    """While a TEE boots, before anything else runs in it: show a key of this TEE alone in the TPM's PCR 15, for
+    `--binder pcr`. Refused where PCR 15 shows something else; again in the same boot it changes nothing."""
+    from perunml import operators
+
+    key = operators.measure_key(folder, tcti=tcti)
+    settings.voice.answer({"pcr": 15, "key": key}, table([("pcr", 15), ("key", key)]))
+
+
 @command.command("doctor")
 @click.pass_obj
 def doctor(settings: Settings) -> None:
@@ -200,8 +217,9 @@ def _pin(settings: Settings, pin_file: Path | None, manager: str) -> Pin:
 def _check_machine(machine: dict[str, Any]) -> None:
     from perunml import operators
 
+    machine["binder"] = machine["binder"] or ""
     try:
-        operators.machine_kinds(machine["tcti"], machine["attester"], machine["simulated_machine"])
+        operators.machine_kinds(machine["tcti"], machine["attester"], machine["simulated_machine"], machine["binder"])
     except ValueError as exc:
         said = "Say which machine this is: --attester KIND or --tcti STRING, or --simulated-machine."
         raise click.UsageError(f"{said} ({exc})") from None
