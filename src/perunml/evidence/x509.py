@@ -49,6 +49,7 @@ _PARTIAL = (ExtensionOID.ISSUING_DISTRIBUTION_POINT, ExtensionOID.DELTA_CRL_INDI
 """What makes a list one of some certificates, or of what changed: RFC 5280 demands that it be critical, and here it is refused
 either way."""
 RSA_BITS = 4096
+"""Of AMD's authorities, neither more nor less: a host could send a larger key, which only takes longer."""
 SALT = 48
 """Bytes of RSASSA-PSS's salt: SHA-384's."""
 
@@ -142,7 +143,7 @@ def _signed(issuer: x509.Certificate, signature: bytes, signed: bytes, parameter
             key.verify(signature, signed, ec.ECDSA(hashes.SHA384()))
             return True
         # only PSS: PKCS #1 v1.5 is nobody's here, so it is nobody's to forge
-        if isinstance(key, rsa.RSAPublicKey) and key.key_size >= RSA_BITS and isinstance(parameters, padding.PSS):
+        if isinstance(key, rsa.RSAPublicKey) and key.key_size == RSA_BITS and isinstance(parameters, padding.PSS):
             key.verify(signature, signed, padding.PSS(padding.MGF1(hashes.SHA384()), SALT), hashes.SHA384())
             return True
     except (InvalidSignature, ValueError):
@@ -167,7 +168,7 @@ def extension(certificate: x509.Certificate, kind: type[T]) -> T | None:
 def _unfit(certificate: x509.Certificate, depth: int) -> str | None:
     """Why it may not stand at `depth` of a chain (0: the one whose key signs evidence)."""
     key = certificate.public_key()
-    if not on_p384(key) and (depth == 0 or not isinstance(key, rsa.RSAPublicKey) or key.key_size < RSA_BITS):
+    if not on_p384(key) and (depth == 0 or not isinstance(key, rsa.RSAPublicKey) or key.key_size != RSA_BITS):
         return "its key is not of an accepted kind"
     if unknown := [e.oid.dotted_string for e in certificate.extensions if e.critical and e.oid not in UNDERSTOOD]:
         return f"its critical extension {unknown[0]} is not known"

@@ -17,6 +17,7 @@ VERSIONS = (2, 3, 5)
 ECDSA_P384_SHA384 = 1
 COORDINATE = 72
 """Bytes of R and of S, little-endian, zeros after the 48 that count."""
+_SIGNATURE_END = SIGNED + 2 * COORDINATE
 _P384 = 48
 VCEK, VLEK = 0, 1
 DEBUG, MIGRATE = 1 << 19, 1 << 18
@@ -110,7 +111,7 @@ def parse_report(data: bytes) -> RawReport:
         raise refuse(REPORT_UNSUPPORTED, "bits of the guest's policy that are not known", seen=f"{policy:016x}")
     if platform_info & ~PLATFORM_KNOWN:
         raise refuse(REPORT_UNSUPPORTED, "bits of PLATFORM_INFO that are not known", seen=f"{platform_info:#x}")
-    if key_info >> 5 or reserved1 or reserved3 or reserved4 or any(data[_HEAD.size : SIGNED]):
+    if key_info >> 5 or reserved1 or reserved3 or reserved4 or any(data[_HEAD.size : SIGNED] + data[_SIGNATURE_END:]):
         raise _bad("reserved bytes are not zero")
     if version == 2 and (family or model or _step or launch_mit or current_mit):
         raise _bad("version 2 has no processor's family")
