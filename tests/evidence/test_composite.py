@@ -76,6 +76,7 @@ def test_a_tee_is_accepted_and_named_by_its_hardware() -> None:
     assert appraisal.machine.startswith("chip:sha256:")
     assert appraisal.identities == (appraisal.machine,)
     assert appraisal.baseline == "sha256:" + "0" * 64
+    assert appraisal.boot == "snp:" + "77" * 32
     assert appraisal.claims["tee"]["product"] == "Milan"  # type: ignore[index,call-overload]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -47,6 +48,11 @@ class ChipSource:
     def __init__(self, number: int) -> None:
         self.chip = ForgedChip(AMD, chip_id=bytes([number]) * 64)
         self.told: dict[str, object] = {"host_data": b"\x5a" * 32}
+        self.start()
+
+    def start(self) -> None:
+        """The guest is launched: AMD's firmware gives it a report id of its own."""
+        self.told["report_id"] = os.urandom(32)
 
     def report(self, report_data: bytes) -> SnpPart:
         return SnpPart(self.chip.report(report_data, **self.told), self.chip.chain)
@@ -296,8 +302,24 @@ def test_a_machine_that_the_role_does_not_pin_gets_no_keys(road: TeeRoad) -> Non
     road.agree(pinned, "pinned-elsewhere")
     assert code_of(lambda: road.release(road.submit().run, road.tee)) != ""
     road.agree({**pinned, "machines": [road.tee.machine]}, "pinned-here")
+    road.source.start()
+    road.release(road.submit().run, road.tee)
+    road.source.start()
+    road.agreement = before
+
+
+def test_a_launch_serves_one_agreement(road: TeeRoad) -> None:
+    """DESIGN section 6: keys of another agreement only after the guest was launched anew, which SNP's report id tells."""
+    before = road.agreement
+    road.release(road.submit().run, road.tee)
+    road.agree({"profile": "simulated", "imitates": "tee", "snp": RULES}, "another-agreement")
+    assert refused(road, road.tee) == ["boot_used_by_other_agreement"]
+    road.source.start()
     road.release(road.submit().run, road.tee)
     road.agreement = before
+    assert refused(road, road.tee) == ["boot_used_by_other_agreement"]
+    road.source.start()
+    road.release(road.submit().run, road.tee)
 
 
 def chip_of(bundle: Bundle) -> str:

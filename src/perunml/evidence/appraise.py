@@ -79,7 +79,7 @@ def appraise_parts(
         machine=machine.id or "+".join(identities) or UNNAMED,
         binding=binding,
         claims=claims,
-        boot=tpm.boot if tpm is not None else "",
+        boot=tpm.boot if tpm is not None else tee.boot if tee is not None else "",
         reasons=(*reasons, *joined),
         baseline=policy.judged_by,
         identities=identities or (machine.id or UNNAMED,),

@@ -78,6 +78,8 @@ class DeviceFindings:
     reasons     why it is not good enough under the rules
     claims      what it shows
     seen        the collateral that it was judged by
+    boot        names this start of the TEE: SNP's report id, which each launch gets anew; ``tdx`` or ``sgx`` alone where the
+                hardware tells none
     """
 
     identities: tuple[str, ...]
@@ -85,6 +87,7 @@ class DeviceFindings:
     reasons: tuple[Reason, ...]
     claims: Json
     seen: Mapping[str, Seen] = field(default_factory=dict)
+    boot: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,8 @@ def judge_tee(
     if isinstance(rules, SnpRules):
         reasons = appraise_snp(found, rules, report_data=told, endorsements=endorsements, now=now)
         claims = {**snp_claims(found), **more}
-        return DeviceFindings(_given(value.platform), value.simulated, reasons, claims, value.collateral)
+        started = f"snp:{value.raw.report_id.hex()}"
+        return DeviceFindings(_given(value.platform), value.simulated, reasons, claims, value.collateral, started)
     if isinstance(rules, SgxRules):
         reasons = appraise_sgx(found, rules, report_data=told, endorsements=endorsements, now=now)
     else:
@@ -152,7 +156,7 @@ def judge_tee(
         reasons = appraise_tdx(found, rules, report_data=told, endorsements=endorsements, now=now, boot=log)
         more |= {"event_log": boot.claims()} if boot is not None else {}
     return DeviceFindings(
-        _given(value.platform), value.simulated, reasons, {**dcap_claims(found), **more}, value.collateral
+        _given(value.platform), value.simulated, reasons, {**dcap_claims(found), **more}, value.collateral, value.tee
     )
 
 

@@ -40,7 +40,7 @@ class Appraisal:
     machine   the name that the machine is enrolled under: ``ek:sha256:…``, ``chip:…``, ``platform:…``, ``simulated:…``
     binding   the binding that was proven, 48 bytes; empty when none was
     claims    for people and receipts, never for decisions
-    boot      names this boot: ``tpm:<reset>.<restart>``, or empty
+    boot      names this boot: ``tpm:<reset>.<restart>``, ``snp:<report id>``; ``tdx`` or ``sgx``, whose hardware tells none; or empty
     baseline  digest of what it was appraised under (a baseline, a TEE's rules), or empty; `decide` compares it with the
               agreement's
     identities  what was proven of which machine it is: the TPM's EK, the CPU's platform or chip, each GPU

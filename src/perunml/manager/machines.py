@@ -11,6 +11,7 @@ from sqlalchemy import insert
 from perunml.agreements.profiles import AnyProfile, alternatives
 from perunml.agreements.schema import Agreement
 from perunml.evidence.policy import Machine
+from perunml.evidence.types import Appraisal
 from perunml.manager.codes import TPM_CLEARED
 from perunml.manager.http import outside
 from perunml.manager.library import Library
@@ -119,6 +120,12 @@ def _may_be(machine: StoredMachine, profile: AnyProfile) -> bool:
     if named:
         return machine.id in named
     return profile.profile == "simulated" or not machine.simulated
+
+
+def boot_of(machine: StoredMachine, appraisal: Appraisal) -> str:
+    """What names this boot of the machine. Where the TEE's hardware tells none, its enrolment stands for one: the agent enrols
+    anew when its domain or enclave was started anew."""
+    return f"{appraisal.boot}:{machine.enrolments}" if appraisal.boot in ("tdx", "sgx") else appraisal.boot
 
 
 def read_clock(text: str) -> Clock | None:

@@ -199,7 +199,7 @@ def _release(
     held = services.library.held(connection, run.agreement)
     machine = machines.load(connection, asked.machine)
     appraisal = judged.appraisal
-    other = _other_agreement(machine, appraisal.boot, held.line)
+    other = _other_agreement(machine, machines.boot_of(machine, appraisal), held.line)
     wanted = Run(run.agreement, run.job, run.run, run.parameters, run.pinned, "release", bound, machine.operator)
     decided = decide(
         held.agreement,
@@ -217,7 +217,7 @@ def _release(
         return _refuse(transaction, run, machine.id, exc.reasons, now)
     job = held.agreement.jobs[run.job]
     before, machine = machine, machines.remember(
-        connection, machine, boot=appraisal.boot, clock=judged.clock, start=judged.start, log=judged.log, line=held.line,
+        connection, machine, boot=machines.boot_of(machine, appraisal), clock=judged.clock, start=judged.start, log=judged.log, line=held.line,
         agreement=held.agreement.digest, shared=job.tenancy == "shared",
     )  # fmt: skip
     verdicts.keep(services, connection, before, machine, question, judged)

@@ -217,7 +217,7 @@ def _remember(
     return machines.remember(
         connection,
         machine,
-        boot=shown.judged.appraisal.boot,
+        boot=machines.boot_of(machine, shown.judged.appraisal),
         clock=shown.judged.clock,
         start=shown.judged.start,
         log=shown.judged.log,
