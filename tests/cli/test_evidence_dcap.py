@@ -10,9 +10,12 @@ import pytest
 
 from cli.kit import Party
 from evidence.vectors import FOLDER, needs_vectors
+from perunml.evidence.endorsements import Collateral
 from perunml.testing.bootlog import Boot
 from perunml.testing.ccel import ccel, ccel_rules
 from perunml.testing.dcap import NOW, SGX_FIELDS, TDX_FIELDS, ForgedIntel
+from perunml.wire.canonical import canonical
+from perunml.wire.dsse import API_VERSION, Envelope, payload_type
 from perunml.wire.timestamps import format_time
 
 BUNDLES = FOLDER / "dcap-bundles"
@@ -71,6 +74,19 @@ def test_quotes_with_and_without_a_profile(nobody: Party, forged: dict[str, list
         profile.write_text(json.dumps(alternatives[0]))
         code, said = check(nobody, *forged[tee], "--profile", profile)
         assert (code, codes(said)) == (11, ["measurement_mismatch"])
+
+
+def test_collateral_out_of_a_managers_bundle(nobody: Party, forged: dict[str, list[object]], tmp_path: Path) -> None:
+    """The envelope that `collateral bundle` writes; a bundle without Intel's part judges nothing."""
+    items = tuple((tmp_path / f"{tee}.json").read_bytes() for tee in ("sgx", "tdx"))
+    for made, expected in ((Collateral(NOW, dcap=items), []), (Collateral(NOW), ["collateral_missing"])):
+        body = {"apiVersion": API_VERSION, "kind": "Collateral", **made.as_json()}
+        envelope = Envelope(payload_type("Collateral"), canonical(body))
+        (tmp_path / "bundle.json").write_bytes(canonical(envelope.as_json()))
+        for tee in ("sgx", "tdx"):
+            words = [*forged[tee][:4], tmp_path / "bundle.json", *forged[tee][5:]]
+            code, said = check(nobody, *words)
+            assert (code, codes(said)) == (11 if expected else 0, expected)
 
 
 def test_report_data_are_compared(nobody: Party, forged: dict[str, list[object]]) -> None:

@@ -16,7 +16,7 @@ Tee = Literal["sgx", "tdx"]
 _OPTIONS = (
     click.option("--quote", type=existing, help="The quote: bytes or hex."),
     click.option("--collateral", type=existing, multiple=True,
-                 help="Intel's collateral for it: an item in dcap-qvl's JSON form, or a set; repeatable."),
+                 help="Intel's collateral for it: an item in dcap-qvl's JSON form, or a bundle of `collateral bundle`; repeatable."),
     click.option("--bundle", type=existing,
                  help="Quote, collateral and time in one JSON file (quote_hex, collateral, now_secs), in place of both."),
     click.option("--report-data", metavar="HEX", help="What the TEE must report: up to 64 bytes, zeros after them."),
@@ -76,7 +76,7 @@ def _check(
     profile: Path | None,
     at: str | None,
 ) -> int:
-    from perunml.client.evidence import DcapFiles, check_dcap, read_bundle, read_evidence
+    from perunml.client.evidence import DcapFiles, check_dcap, read_bundle, read_dcap, read_evidence
     from perunml.client.rules import read_rules
     from perunml.evidence.dcap.rules import SgxRules, TdxRules
     from perunml.evidence.pem import CERTIFICATE, unarmoured
@@ -88,7 +88,7 @@ def _check(
     told = read_hex("--report-data", report_data) if report_data is not None else None
     if told is not None and len(told) > 64:
         raise click.UsageError("--report-data has at most 64 bytes.")
-    raw, trailing, items, now = b"", 0, [read_evidence(path) for path in collateral], int(time.time())
+    raw, trailing, items, now = b"", 0, [item for path in collateral for item in read_dcap(path)], int(time.time())
     if bundle is not None:
         made = read_bundle(read_evidence(bundle))
         raw, trailing, items, now = made.quote, made.trailing, [made.collateral], made.now

@@ -24,7 +24,8 @@ MAX_AUTHORITIES = 4096
 
 __all__ = [
     "Checked", "DcapFiles", "NvidiaFiles", "SnpFiles", "TpmFiles", "check_dcap", "check_event_log", "check_ima", "check_nvidia", "check_rim",
-    "check_snp", "check_tpm", "read_amd_certificates", "read_authorities", "read_bundle", "read_evidence", "read_files", "read_profile",
+    "check_snp", "check_tpm", "read_amd_certificates", "read_authorities", "read_bundle", "read_dcap", "read_evidence", "read_files",
+    "read_profile",
 ]  # fmt: skip
 
 
@@ -68,6 +69,17 @@ def read_amd_certificates(folder: Path) -> list[bytes]:
         except PerunError:
             continue
     return found
+
+
+def read_dcap(path: Path) -> list[bytes]:
+    """Intel's collateral in a file: an item, or all items of a bundle of `perunml collateral bundle`, whoever signed that: each
+    item bears its vendor's signatures. Raises `UsageError` (local_file, malformed), `IntegrityError` (wrong_payload_type)."""
+    data = read_evidence(path)
+    if b'"payloadType"' not in data:
+        return [data]
+    from perunml.client.endorsed import read_collateral
+
+    return list(read_collateral(data).dcap)
 
 
 def read_profile(path: Path) -> Baseline:
