@@ -88,5 +88,7 @@ def _told(before: str, claims: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield from _told(f"{before}{name}.", value)
         elif isinstance(value, (list, tuple)) and all(isinstance(one, (str, int)) for one in value):
             yield before + name, ", ".join(map(str, value)) or "none"
+        elif isinstance(value, bool):
+            yield before + name, "yes" if value else "no"
         elif isinstance(value, (str, int)):
             yield before + name, str(value)
