@@ -10,7 +10,7 @@ import pytest
 
 from attesters.devices import FakeNvattest, FakeNvml, chain, spdm
 from perunml.attesters.nvattest import MAX_OUTPUT, Nvattest, run_bounded
-from perunml.attesters.nvidia import GpuState, NvidiaAttester, Nvml
+from perunml.attesters.nvidia import GpuState, NvidiaAttester, Nvml, gpu_part
 from perunml.evidence.bundle import Bundle
 from perunml.evidence.parts import GpuPart
 from perunml.wire.errors import EvidenceRefusal, PerunError, Unreachable
@@ -54,6 +54,27 @@ def test_gpus_under_protected_pcie_are_confidential() -> None:
     """All GPUs of a node in one guest: the feature reads as off, the mode of several does not."""
     assert NvidiaAttester(Nvml(FakeNvml(cc=0, multi=1))).collect(BINDING).parts
     assert Nvml(FakeNvml(devtools=1, ready=0)).state() == GpuState(1, True, True, False)
+
+
+def test_an_older_driver_without_the_newer_questions_is_asked_what_it_knows() -> None:
+    """No settings of several GPUs, no ready state."""
+
+    class Older(FakeNvml):
+        def nvmlSystemGetConfComputeSettings(self, pointer: Any) -> int:
+            raise self.NVMLError("Function Not Found")
+
+        def nvmlSystemGetConfComputeGpusReadyState(self) -> int:
+            raise self.NVMLError("Function Not Found")
+
+    assert Nvml(Older(cc=0)).state() == GpuState(1, False, False, False)
+    assert Nvml(Older()).state() == GpuState(1, True, False, False)
+
+
+def test_certificates_that_are_none_are_refused() -> None:
+    """Beside a report over the right nonce."""
+    for chain_bytes in (b"", b"-----BEGIN CERTIFICATE-----\n%", b"0" * 9000, b"-----BEGIN CERTIFICATE-----\n"):
+        with pytest.raises(EvidenceRefusal, match="odd_answer"):
+            gpu_part("gpu", spdm(NONCE), chain_bytes, NONCE)
 
 
 def test_a_driver_that_fails_is_told() -> None:

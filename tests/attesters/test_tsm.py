@@ -228,6 +228,22 @@ def test_any_bytes_are_a_table_or_refused(data: bytes) -> None:
     assert all(each in data for each in found)
 
 
+def test_a_request_that_cannot_be_taken_back_is_told(tmp_path: Path) -> None:
+    """It would stay in the kernel's memory; another refusal is not hidden by it."""
+    kernel = Kernel(tmp_path, "tdx_guest")
+    made = attester(kernel)
+
+    def rmdir(path: str) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy", path)
+
+    kernel.rmdir = rmdir  # type: ignore[method-assign]  # as where somebody holds it open
+    with pytest.raises(Unreachable, match="tee_refused: no report: Device or resource busy"):
+        made.collect(BINDING)
+    kernel.fail, kernel.failures = errno.EIO, 1
+    with pytest.raises(Unreachable, match="Input/output error"):
+        made.collect(BINDING)
+
+
 def test_real_files_are_neither_made_nor_cut(tmp_path: Path) -> None:
     """The tree that attesters use by default."""
     files = Files(tmp_path)

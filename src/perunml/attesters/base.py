@@ -13,7 +13,8 @@ class Attester(Protocol):
 
     @property
     def machine(self) -> str:
-        """The machine's id: ``ek:sha256:…`` or ``simulated:sha256:…``."""
+        """The machine's id: ``ek:sha256:…`` or ``simulated:sha256:…``; empty for a TEE alone, which a manager names when it
+        enrols."""
         ...
 
     def collect(self, binding: bytes) -> Bundle:
