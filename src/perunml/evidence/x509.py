@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtensionOID
@@ -84,6 +85,12 @@ def _read_whole(certificate: x509.Certificate) -> None:
 
 
 @lru_cache(maxsize=CACHED)
+def key_of(certificate: x509.Certificate) -> CertificatePublicKeyTypes:
+    """Its public key, made once: OpenSSL takes a tenth of a verification to make it."""
+    return certificate.public_key()
+
+
+@lru_cache(maxsize=CACHED)
 def fingerprint(certificate: x509.Certificate) -> str:
     """SHA-256 of its DER, in hex."""
     return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
@@ -136,7 +143,7 @@ def issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 
 def _signed(issuer: x509.Certificate, signature: bytes, signed: bytes, parameters: object) -> bool:
-    key = issuer.public_key()
+    key = key_of(issuer)
     try:
         if on_p384(key):
             assert isinstance(key, ec.EllipticCurvePublicKey)

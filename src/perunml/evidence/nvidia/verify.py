@@ -31,7 +31,7 @@ from perunml.evidence.nvidia.roots import DEVICE_ROOTS
 from perunml.evidence.parts import GpuPart
 from perunml.evidence.tee.codes import CERTIFICATE_CHAIN, CERTIFICATE_REVOKED, REPORT_SIGNATURE, WRONG_TEE
 from perunml.evidence.types import Verified, mint_verified
-from perunml.evidence.x509 import chain_reasons, extension, on_p384, read_certificate, trusted_by
+from perunml.evidence.x509 import chain_reasons, extension, key_of, on_p384, read_certificate, trusted_by
 from perunml.wire.digests import digest
 from perunml.wire.errors import PerunError, error
 from perunml.wire.rules import Reason
@@ -182,7 +182,7 @@ def _fields(device: str, spdm: Spdm) -> GpuFields | SwitchFields:
 
 
 def _signed(spdm: Spdm, leaf: x509.Certificate) -> bool:
-    key, half = leaf.public_key(), SIGNATURE_SIZE // 2
+    key, half = key_of(leaf), SIGNATURE_SIZE // 2
     if not on_p384(key):
         return False
     assert isinstance(key, ec.EllipticCurvePublicKey)

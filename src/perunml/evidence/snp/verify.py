@@ -26,6 +26,7 @@ from perunml.evidence.x509 import (
     Revocation,
     chain_reasons,
     fingerprint,
+    key_of,
     read_crl,
     revocation,
     revoked_reason,
@@ -146,7 +147,7 @@ def _revocations(
 
 @lru_cache(maxsize=256)
 def _signed_by(signed: bytes, signature: tuple[int, int], leaf: x509.Certificate) -> bool:
-    key = leaf.public_key()
+    key = key_of(leaf)
     if not isinstance(key, ec.EllipticCurvePublicKey) or not all(0 < part < _ORDER for part in signature):
         return False
     try:
