@@ -9,7 +9,7 @@ from perunml.agreements.approvals import approval, standing
 from perunml.agreements.document import agreement_from_json
 from perunml.agreements.review import bits_leaving, review
 from perunml.agreements.schema import Agreement
-from perunml.agreements.words import PROTECTION, REMAINS
+from perunml.agreements.words import BESIDE, BINDERS, PROTECTION, REMAINS
 from perunml.wire.dsse import signed
 from perunml.wire.errors import PerunError
 
@@ -116,3 +116,25 @@ def test_shared_machines_and_versions_are_told() -> None:
     said = text(agreement_from_json(made))
     assert "tenancy: shared" in said
     assert "It replaces the version sha256:1111" in said
+
+
+@pytest.mark.parametrize("binder", ["machines", "pcr", "tpm-key", "vtpm"])
+def test_a_tee_with_a_tpm_is_said_as_one_machine(binder: str) -> None:
+    """It protects as the TEE does, more is proven, and the binder is said; so are the rules of the TEE."""
+    role = {
+        "all_of": [
+            {"profile": "tee", "snp": {"measurement": ["7a" * 48], "smt": True}},
+            document()["hosts"]["trainer"],
+        ],
+        "binder": binder,
+        "machines": ["ek:sha256:" + "e" * 64 + "+chip:sha256:" + "c" * 64],
+    }
+    a = agreement_from_json(edit(document(), "hosts/trainer", role))
+    section = next(s for s in review(a, "acme") if s.title == "Hosts trainer, for train")
+    said = section.sentences
+    assert BESIDE in said
+    assert BINDERS[binder] in said
+    assert set(PROTECTION["tee"]) - set(said) == {"What ran is proven to every party at load, not afterwards."}
+    assert not set(PROTECTION["measured"][1:]) & set(said)
+    assert f"Its snp must show: measurement: {'7a' * 48}; smt: yes." in said
+    assert any(sentence.startswith("Only on: ek:sha256:") for sentence in said)

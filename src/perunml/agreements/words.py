@@ -69,13 +69,19 @@ def about_role(role: AnyProfile | AnyOf) -> tuple[str, ...]:
 
 
 def _sentences(name: str) -> tuple[str, ...]:
-    """What protects a host of a profile; of several bound together, what each of them does."""
+    """What protects a host of a profile. Of a TEE with a TPM beside it: as the TEE does, and more is proven."""
     single = name.split("+")
     if len(single) == 1:
         return PROTECTION[name]
-    return tuple(f"By {part}: {sentence}" for part in reversed(single) for sentence in PROTECTION[part])
+    (tee,) = (part for part in single if part != "measured")
+    kept = [sentence for sentence in PROTECTION[tee] if not sentence.startswith("What ran")]
+    return (*kept[:-1], BESIDE, kept[-1])
 
 
+BESIDE = (
+    "What ran is proven to every party: by the TEE at load; by the TPM beside it the boot chain and every loaded file, again and "
+    "again while it runs."
+)
 BINDERS: Mapping[str, str] = {
     "machines": "TPM and TEE are of one machine because the parties approve the pair of their identities.",
     "pcr": "TPM and TEE are of one machine because the TEE's key was measured into the TPM's PCR 15 when it booted.",
@@ -107,10 +113,12 @@ def _about(profile: AnyProfile) -> list[str]:
 
 
 def _rules(rules: Mapping[str, Any]) -> str:
-    return "; ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in rules.items())
+    return "; ".join(f"{name.replace('_', ' ')}: {_value(value)}" for name, value in rules.items())
 
 
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"({_rules(value)})"
-    return " or ".join(map(_value, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ", ".join(map(_value, value))
+    return "yes" if value is True else str(value)
