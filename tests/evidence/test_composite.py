@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from evidence.judging import BINDING, NOW
+from perunml.attesters.simulated import SimulatedAttester
 from perunml.evidence.binding import tee_report_data
 from perunml.evidence.bundle import Bundle, TpmPart
 from perunml.evidence.composite import binder_pcr, identify
@@ -144,6 +146,15 @@ def test_evidence_of_several_machines_is_refused() -> None:
     made, tpm = chip(), ForgedTpm()
     for parts in ((tee(made), tee(made)), (tpm.quote(BINDING), tpm.quote(BINDING))):
         assert codes(judged(Bundle(parts), policy(), tpm.enrolled(), endorsed(made))) == ["wrong_profile"]
+
+
+def test_a_bare_key_does_not_stand_for_a_tee_that_must_show_something(tmp_path: Path) -> None:
+    """T18: `simulated` imitating a TEE is met by a key only where the profile wrote no rules."""
+    key = SimulatedAttester(tmp_path)
+    machine = Machine(key.machine, True, key=key.enrolment()["key"])
+    asked = replace(policy(), written="")
+    assert codes(judged(key.collect(BINDING), asked, machine, endorsed())) == ["part_missing"]
+    assert codes(judged(key.collect(BINDING), replace(asked, tee=None), machine, endorsed())) == []
 
 
 def test_a_part_that_nobody_asked_for_is_not_looked_at() -> None:

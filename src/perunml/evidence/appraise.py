@@ -15,6 +15,7 @@ from perunml.evidence.composite import DeviceFindings
 from perunml.evidence.ima.appraise import LogFindings
 from perunml.evidence.policy import Machine, Policy
 from perunml.evidence.simulated.verify import Statement
+from perunml.evidence.tee.codes import PART_MISSING
 from perunml.evidence.tpm.appraise import appraise_quote
 from perunml.evidence.tpm.quote import Quote
 from perunml.evidence.types import Appraisal, Verified, mint_appraisal
@@ -115,6 +116,10 @@ def appraise_statement(
     """A bare key's statement: `simulated`, imitating `tee`."""
     assert statement.value.binding == binding
     reasons = profile_reasons(SIMULATED, TEE, policy)
+    if policy.tee is not None or policy.gpu is not None:
+        # a key may stand for a TEE of which nothing is demanded, never for one that must show something
+        what = "a bare key's statement shows nothing of what the rules ask for"
+        reasons = (*reasons, Reason(PART_MISSING, what, expected="a TEE's evidence", seen="simulated"))
     return _bare(TEE, machine, binding, {"entries": 0}, reasons)
 
 
