@@ -124,6 +124,7 @@ def test_the_clouds_report_is_nothing_without_its_tpm() -> None:
         endorsements=cloud.chip.endorsements(),
     )  # fmt: skip
     assert codes(found) == ["part_missing"]
+    assert codes(cloud.judge(cloud.bundle(), imitates="tee", baseline=None)) == ["part_missing"]
     alone = Bundle((HclPart(cloud.blob),))
     assert codes(cloud.judge(alone)) == ["part_missing"]
     plain = Bundle((replace(cloud.tpm.quote(BINDING), ak=cloud.tpm.ak_public), SnpPart(cloud.chip.report())))

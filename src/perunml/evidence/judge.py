@@ -182,7 +182,8 @@ def _between(
     if tee is None:
         return
     yield from device_reasons(machine, tee)
-    if isinstance(parts.tee, HclPart) and policy.binder != VTPM:
+    if isinstance(parts.tee, HclPart) and (policy.binder != VTPM or policy.baseline is None):
+        # such a TEE is bound to the exchange by its TPM's quote alone: without one that was judged, by nothing
         what = "a cloud's report measures its paravisor alone: the system is measured by its virtual TPM"
         yield Reason(PART_MISSING, what, expected="all_of with `binder: vtpm`")
     if parts.tpm is not None and policy.baseline is not None:
