@@ -108,14 +108,22 @@ def read_quote(data: bytes) -> bytes:
     return raw_or_hex(data, MAX_QUOTE, "the quote")
 
 
+def _shape(value: object) -> str:
+    """What a file holds in a bundle's place, in a few words: its members, of which at most 8 are named, or that it is no object."""
+    if not isinstance(value, dict):
+        return "JSON that is no object"
+    return ", ".join(sorted(str(name)[:32] for name in value)[:8]) or "an empty object"
+
+
 def read_bundle(data: bytes) -> QuoteBundle:
     """A file of `quote_hex`, `collateral` (in dcap-qvl's JSON form) and `now_secs`. Raises `UsageError` (malformed)."""
     value = load_json(data, limit=MAX_FILE)
     if not isinstance(value, dict) or not isinstance(value.get("collateral"), dict):
-        raise refuse(MALFORMED, "not a bundle", expected="quote_hex, collateral, now_secs")
+        raise refuse(MALFORMED, "not a bundle", expected="quote_hex, collateral, now_secs", seen=_shape(value))
     quote, now = value.get("quote_hex"), value.get("now_secs")
     if not isinstance(quote, str) or isinstance(now, bool) or not isinstance(now, int):
-        raise refuse(MALFORMED, "not a bundle", expected="quote_hex, collateral, now_secs")
+        expected = "quote_hex (text), collateral (an object), now_secs (a whole number)"
+        raise refuse(MALFORMED, "not a bundle", expected=expected, seen=_shape(value))
     collateral = json.dumps(value["collateral"]).encode()
     try:
         raw = read_quote(quote.encode())

@@ -20,5 +20,5 @@ def raw_or_hex(data: bytes, limit: int, what: str) -> bytes:
         except binascii.Error:
             raise refuse(NON_CANONICAL, f"{what} is hexadecimal with half a byte") from None
     if len(data) > limit:
-        raise refuse(NON_CANONICAL, f"{what} is too long", expected=f"at most {limit} bytes")
+        raise refuse(NON_CANONICAL, f"{what} is too long", expected=f"at most {limit} bytes", seen=f"{len(data)} bytes")
     return data
