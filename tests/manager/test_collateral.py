@@ -181,3 +181,16 @@ def test_development_roots_and_signers_are_only_those_that_were_given(tmp_path: 
         )
         == "malformed"
     )
+
+
+def test_a_root_that_is_no_certificate_is_refused_at_init(tmp_path: Path) -> None:
+    """Said when the manager is made, not when the first TEE is judged; the folder is no manager's afterwards."""
+    garbage = tmp_path / "garbage"
+    garbage.write_bytes(bytes(range(256)) * 12)
+    made = tmp_path / "manager"
+
+    def init() -> object:
+        return setup.init(made, b"a passphrase", url="https://127.0.0.1:1", simulated_tee_roots=[garbage])
+
+    assert code_of(init) == "non_canonical"
+    assert not (made / "manager.json").exists()

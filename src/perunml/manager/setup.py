@@ -12,6 +12,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from perunml.evidence.pem import split
 from perunml.evidence.tpm.certificate import parse_certificate
+from perunml.evidence.x509 import read_certificate
 from perunml.manager import journal
 from perunml.manager.certificates import ca_certificate, tls_certificate
 from perunml.manager.codes import FOLDER_IN_USE
@@ -63,7 +64,7 @@ def init(
         (),
         demand_revocations,
         device or Device(),
-        tuple(root for path in simulated_tee_roots for root in split(Path(path).read_bytes())),
+        _tee_roots(simulated_tee_roots),
         tuple(PublicKey(key).text for key in collateral_signers),
     )
     keeper = Passphrase(custody) if isinstance(custody, bytes) else custody
@@ -100,6 +101,13 @@ def admit(folder: Path, keys: Iterable[str]) -> None:
     with database.write() as connection:
         _ADMIT.many(connection, [{"key": key, "time": int(time.time())} for key in texts])
     database.close()
+
+
+def _tee_roots(paths: Sequence[Path]) -> tuple[bytes, ...]:
+    found = tuple(root for path in paths for root in split(Path(path).read_bytes()))
+    for root in found:
+        read_certificate(root, "a development root")  # said now, not when the first TEE is judged
+    return found
 
 
 def _roots(paths: Sequence[Path]) -> tuple[bytes, ...]:
