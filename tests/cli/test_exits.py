@@ -202,7 +202,9 @@ def test_a_defect_is_1(world: World) -> None:
 def test_an_interrupt_is_130(world: World) -> None:
     """Ctrl-C while waiting for a run that nobody takes."""
     run = world.submit(world.agree("exit-130"))
-    process = start(world["acme"], ["job", "wait", run])
+    # Tests run in the background inherit a SIGINT that is ignored, and Python leaves such a one alone.
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    process = start(world["acme"], ["job", "wait", run], heeding + "from perunml.cli import main; main()")
     assert process.stderr is not None
     assert "queued" in process.stderr.readline()
     process.send_signal(signal.SIGINT)

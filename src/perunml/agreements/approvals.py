@@ -9,12 +9,13 @@ touches), until changes are ordered into narrowing and widening.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-from perunml.agreements.boards import lacking, members, satisfied
+from perunml.agreements.boards import lacking, members
 from perunml.agreements.codes import APPROVAL_EXPIRED, APPROVAL_MISMATCH, NOT_ON_BOARD, VERSION_ROLLBACK
+from perunml.agreements.needed import needed
 from perunml.agreements.schema import Agreement, Party
 from perunml.wire.codes import MALFORMED
 from perunml.wire.dsse import Envelope
@@ -103,12 +104,20 @@ def standing(
             ignored.extend(exc.reasons)
         else:
             votes.setdefault(vote.party, set()).update(vote.keys)
+    need = needed(agreement, predecessor)
     missing: dict[str, str] = {}
-    for label, side in (("", agreement), ("the board of the version before: ", predecessor)):
-        for name, party in side.parties.items() if side else ():
-            agreed = {key for key, text in party.keys.items() if text in votes.get(name, set())}
-            if not satisfied(party.board, agreed):
-                missing.setdefault(name, f"{label}{lacking(party.board, agreed)}")
+    for name, sides in need.every.items():
+        for side in sides:
+            if words := _lacking(side.party, votes.get(name, set())):
+                missing.setdefault(name, f"{side.label}{words}")
+    agreed = {
+        name for name, party in agreement.parties.items() if name in votes and not _lacking(party, votes[name])
+    }  # fmt: skip
+    for touched in need.one_of:
+        if not touched & agreed:
+            others = sorted(touched)
+            for name in others:
+                missing.setdefault(name, f"{_lacking(agreement.parties[name], set())} (one of {', '.join(others)})")
     names = set(agreement.parties) | set(predecessor.parties if predecessor else ())
     return Standing(not missing, frozenset(names - set(missing)), missing, tuple(ignored))
 
@@ -134,6 +143,11 @@ def _check_predecessor(agreement: Agreement, predecessor: Agreement | None) -> N
             expected=agreement.metadata.predecessor or "none",
             seen=given or "none",
         )
+
+
+def _lacking(party: Party, keys: Set[str]) -> str:
+    """What the party's board still lacks when these keys (texts) agree, in words."""
+    return lacking(party.board, {name for name, text in party.keys.items() if text in keys})
 
 
 def _board_keys(party: Party) -> frozenset[str]:

@@ -194,3 +194,11 @@ FOLDER_IN_USE = rule(
     "Another manager runs on this folder, or the folder is not a manager's, or is one already.",
     "The manager's operator stops the other one, or names the right folder: `perunml manager run --folder FOLDER`.",
 )
+ROLLBACK_DETECTED = rule(
+    "rollback_detected",
+    Kind.INTEGRITY,
+    "The manager runs on an old copy of its store, or a second copy of it went another way: it was shown a checkpoint of its "
+    "own that its ledger does not contain, or a counter that is ahead of it.",
+    "The manager's operator stops this copy and brings back the newest one; where that is lost, the "
+    "parties push what is theirs to a new manager.",
+)

@@ -16,6 +16,7 @@ from perunml.manager.library import Library
 from perunml.manager.limits import Limits
 from perunml.manager.logstates import LogStates
 from perunml.manager.pending import Challenges, Enrolments
+from perunml.manager.rollback import Rollback
 from perunml.manager.store.database import Database
 from perunml.manager.writer import Writer
 
@@ -33,6 +34,7 @@ class Services:
     certificate: str  # of TLS, PEM
     database: Database
     writer: Writer
+    rollback: Rollback
     clock: Clock
     limits: Limits
     library: Library
@@ -51,13 +53,14 @@ def make_services(config: Config, keys: Keys, *, clock: Clock | None = None) -> 
     database = Database.open(config.database)
     with database.read() as connection:
         clock.raise_floor(journal.check(connection, keys).time)
+        rollback = Rollback.load(connection)
     library, logs = Library(keys), LogStates()
 
     def forget() -> None:
         library.forget()
         logs.forget()
 
-    writer = Writer(database, keys, committed=clock.raise_floor, forget=forget)
+    writer = Writer(database, keys, committed=clock.raise_floor, forget=forget, halted=rollback.check)
     return Services(
         config=config,
         keys=keys,
@@ -65,6 +68,7 @@ def make_services(config: Config, keys: Keys, *, clock: Clock | None = None) -> 
         certificate=(config.folder / "tls.pem").read_text("ascii"),
         database=database,
         writer=writer,
+        rollback=rollback,
         clock=clock,
         limits=Limits(clock.steady),
         library=library,

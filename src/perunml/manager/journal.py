@@ -7,7 +7,7 @@ group of decisions costs one signature and one walk along the tree's edge.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,11 +108,14 @@ class Mark:
 
 
 class Journal:
-    """The entries of one transaction."""
+    """The entries of one transaction. `halted` raises where nothing may be entered any more."""
 
-    def __init__(self, connection: Connection, keys: Keys, known: Mapping[NodeKey, bytes]) -> None:
+    def __init__(
+        self, connection: Connection, keys: Keys, known: Mapping[NodeKey, bytes], halted: Callable[[], None]
+    ) -> None:
         self._connection = connection
         self._keys = keys
+        self._halted = halted
         before = state(connection)
         self._size, self._time, self.note = before.size, before.time, before.note
         self._known = known
@@ -125,7 +128,9 @@ class Journal:
         return self._time
 
     def append(self, type_: str, now: int, agreement: str, subject: str, body: dict[str, Any]) -> tuple[int, str]:
-        """Index and hash of a new entry; it is in the ledger when the transaction commits."""
+        """Index and hash of a new entry; it is in the ledger when the transaction commits. Raises `IntegrityError`
+        (rollback_detected)."""
+        self._halted()
         previous = self._head(agreement) if agreement else ""
         data = entry_data(Entry(type_, now, agreement, subject, body, previous))
         salt = os.urandom(SALT_SIZE)

@@ -53,11 +53,21 @@ _Outcome = tuple["asyncio.Future[Any]", Any, Exception | None]
 
 class Writer:
     """`run` it as a task, `submit` to it, `stop` it. `committed` gets the time of the ledger's newest entry; `forget` is
-    called when a group failed: caches made from what was never committed are dropped."""
+    called when a group failed: caches made from what was never committed are dropped. `halted` raises where nothing may be
+    entered into the ledger any more."""
 
-    def __init__(self, database: Database, keys: Keys, *, committed: Callable[[int], None], forget: Callable[[], None]):
+    def __init__(
+        self,
+        database: Database,
+        keys: Keys,
+        *,
+        committed: Callable[[int], None],
+        forget: Callable[[], None],
+        halted: Callable[[], None],
+    ):
         self._database = database
         self._keys = keys
+        self._halted = halted
         self._committed = committed
         self._forget = forget
         self._jobs: deque[_Job] = deque()
@@ -108,7 +118,7 @@ class Writer:
         try:
             self._connection = connection = self._connection or self._database.writer()
             connection.run("BEGIN IMMEDIATE")
-            journal = Journal(connection, self._keys, self._known)
+            journal = Journal(connection, self._keys, self._known, self._halted)
             outcomes = [_decide(connection, journal, job) for job in group]
             known = journal.flush()
             await self._commit(connection, loop, disk)

@@ -74,12 +74,14 @@ class State:
     missing    party -> what is missing, in words
     suspended  names of this agreement's assets that are suspended
     cosigned   the witness quorum's cosignatures cover what they must (DESIGN section 6, Release, 3 and 4)
+    absent     the witnesses that are missing for that, in words, one by one
     """
 
     in_force: bool
     missing: Mapping[str, str]
     suspended: frozenset[str]
     cosigned: bool = False
+    absent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,3 +286,78 @@ collateral_seen = Table(
     Column("number", Integer, nullable=False),
     Column("issued", Integer, nullable=False),  # seconds since 1970
 )
+
+withdrawals = Table(
+    "withdrawals",
+    metadata,
+    Column("agreement", String, nullable=False),
+    Column("digest", String, nullable=False),  # of payload and signatures
+    Column("envelope", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("agreement", "digest"),
+)
+"""Approvals taken back before their agreement was in force."""
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("run", String, primary_key=True),
+    Column("envelope", LargeBinary, nullable=False),
+)
+"""Signed requests for runs, for whoever audits."""
+
+conditions = Table(
+    "conditions",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("subject", String, nullable=False, index=True),
+    Column("position", Integer, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+)
+"""Changes of owners' conditions on their assets, in order."""
+
+condition_usage = Table(
+    "condition_usage",
+    metadata,
+    Column("condition", String, primary_key=True),
+    Column("runs", Integer, nullable=False),
+)
+"""Runs released since a condition that counts them was added."""
+
+witness_keys = Table(
+    "witness_keys",
+    metadata,
+    Column("key", String, nullable=False),
+    Column("agreement", String, nullable=False),
+    Column("name", String, nullable=False),
+    PrimaryKeyConstraint("key", "agreement"),
+)
+"""Keys that an agreement names as witnesses and that are no party's."""
+
+cosignatures = Table(
+    "cosignatures",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("size", Integer, nullable=False),
+    Column("time", Integer, nullable=False),  # as the witness says, seconds since 1970
+    Column("line", Text, nullable=False),
+)
+"""The newest cosignature of each witness; kept for audits, decisions count those of this process alone."""
+
+shares = Table(
+    "shares",
+    metadata,
+    Column("asset", String, nullable=False),
+    Column("party", String, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("asset", "party", "epoch"),
+)
+"""Shares of outputs' keys, each sealed to its party."""
+
+facts = Table(
+    "facts",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+"""Small facts about this manager: a rollback that was shown to it, its epoch, its intake key's generation."""

@@ -1,0 +1,67 @@
+"""Withdrawals, requests, conditions, witnesses, shares, facts."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """New tables alone; requests for runs made before are known by their digests."""
+    op.create_table(
+        "withdrawals",
+        sa.Column("agreement", sa.String(), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("envelope", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("agreement", "digest"),
+    )
+    op.create_table(
+        "requests",
+        sa.Column("run", sa.String(), primary_key=True),
+        sa.Column("envelope", sa.LargeBinary(), nullable=False),
+    )
+    op.create_table(
+        "conditions",
+        sa.Column("digest", sa.String(), primary_key=True),
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("envelope", sa.LargeBinary(), nullable=False),
+    )
+    op.create_index("ix_conditions_subject", "conditions", ["subject"])
+    op.create_table(
+        "condition_usage",
+        sa.Column("condition", sa.String(), primary_key=True),
+        sa.Column("runs", sa.Integer(), nullable=False),
+    )
+    op.create_table(
+        "witness_keys",
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("agreement", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("key", "agreement"),
+    )
+    op.create_table(
+        "cosignatures",
+        sa.Column("key", sa.String(), primary_key=True),
+        sa.Column("size", sa.Integer(), nullable=False),
+        sa.Column("time", sa.Integer(), nullable=False),
+        sa.Column("line", sa.Text(), nullable=False),
+    )
+    op.create_table(
+        "shares",
+        sa.Column("asset", sa.String(), nullable=False),
+        sa.Column("party", sa.String(), nullable=False),
+        sa.Column("epoch", sa.Integer(), nullable=False),
+        sa.Column("envelope", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("asset", "party", "epoch"),
+    )
+    op.create_table(
+        "facts",
+        sa.Column("name", sa.String(), primary_key=True),
+        sa.Column("value", sa.Text(), nullable=False),
+    )
