@@ -170,6 +170,7 @@ def _agreed(do: Doer, world: World, here: Path) -> None:
     receipt = do("output pull", acme, run, "model", "--to", here / "model")["receipt"]
     do("receipt verify", acme, receipt)
     do("ledger verify", acme)
+    do("witness once", acme)
     do("asset suspend", owner, "scans", "--agreement", "every")
     do("asset lift", owner, "scans", "--agreement", "every")
 

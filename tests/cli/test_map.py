@@ -53,6 +53,7 @@ RENAMED: dict[str, dict[str, str]] = {
     "output pull": {"name": "output"},
     "infer": {"source": "inputs", "receipt": "answer"},
     "receipt verify": {"file": "data", "pin_file": "perunml.client.audit.verify_receipt_file"},
+    "witness run": {"manager": "connection"},
     "manager run": {},
     "host enrol": {"pin_file": "pin"},
     "host explain": {"name": "host"},

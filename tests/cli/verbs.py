@@ -41,6 +41,8 @@ SDK = {
     "infer": "Client.infer",
     "receipt verify": "Client.verify_receipt",
     "ledger verify": "Client.verify_ledger",
+    "witness once": "Client.witness",
+    "witness run": "perunml.client.witness.witness_until",
     "evidence check tpm": "perunml.client.evidence.check_tpm",
     "evidence check event-log": "perunml.client.evidence.check_event_log",
     "evidence check ima": "perunml.client.evidence.check_ima",
@@ -82,7 +84,7 @@ SENDS = {
     "host enrol",
 }
 """Verbs that send something which changes something, there or (`trust`: what is believed from now on) here."""
-SERVES = {"manager run", "host run"}
+SERVES = {"manager run", "host run", "witness run"}
 """Verbs that run until they are stopped. `host run` sends, for as long as it runs: a dry run of it would do nothing."""
 
 

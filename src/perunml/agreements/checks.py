@@ -54,6 +54,12 @@ def _keys(a: Agreement) -> Iterator[Reason]:
             if other := holders.get(text):
                 yield _fault(place, f"the same key stands at {other}; a key belongs to one place")
             holders[text] = place
+    if isinstance(a.witnesses, Quorum):
+        for name, text in a.witnesses.keys.items():
+            place, own = f"witnesses.keys.{name}", a.parties[name].keys.values() if name in a.parties else ()
+            if (other := holders.get(text)) and text not in own:
+                yield _fault(place, f"the same key stands at {other}; a key belongs to one place")
+            holders.setdefault(text, place)
 
 
 def _assets(a: Agreement) -> Iterator[Reason]:
@@ -72,11 +78,21 @@ def _witnesses(a: Agreement) -> Iterator[Reason]:
             yield _fault("witnesses", "may be waived only where every host is `simulated`")
         return
     operators = {job.operator for job in a.jobs.values()}
+    named = a.witnesses.keys
     for name in a.witnesses.of:
-        if name not in a.parties:
-            yield _fault("witnesses.of", f"{name!r} is none of the parties")
         if name in operators:
             yield _fault("witnesses.of", f"{name!r} operates hosts; an operator is no witness")
+        if name in named:
+            continue
+        if name not in a.parties:
+            yield _fault("witnesses.of", f"{name!r} is none of the parties, and `witnesses.keys` has no key of it")
+        elif not any(key.startswith("ed25519:") for key in a.parties[name].keys.values()):
+            yield _fault("witnesses.of", f"{name!r} has no Ed25519 key to cosign with; name one in `witnesses.keys`")
+    for name, text in named.items():
+        if name not in a.witnesses.of:
+            yield _fault(f"witnesses.keys.{name}", "names no witness", expected=", ".join(a.witnesses.of))
+        if not text.startswith("ed25519:"):
+            yield _fault(f"witnesses.keys.{name}", "cosignatures are Ed25519's", expected="ed25519:…")
 
 
 def _baselines(a: Agreement) -> Iterator[Reason]:

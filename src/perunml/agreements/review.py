@@ -64,9 +64,15 @@ def _head(a: Agreement) -> Section:
     said.append(f"Its manager is {a.manager.key}.")
     said.extend(f"The manager: {sentence}" for sentence in about_role(a.manager.profile)[:1])
     if isinstance(a.witnesses, Quorum):
-        said.append(
-            f"Nothing is released before {a.witnesses.at_least} of {', '.join(a.witnesses.of)} cosigned the ledger."
-        )
+        least, of = a.witnesses.at_least, a.witnesses.of
+        said.append(f"Nothing is released before {least} of {', '.join(of)} cosigned the ledger.")
+        if outside := [name for name in of if name not in a.parties]:
+            said.append(f"No party of this agreement, but a witness: {', '.join(outside)}.")
+        if 2 * least <= len(of):
+            said.append(
+                "Two copies of the manager could each find so many witnesses: only more than half of them tell that there is "
+                "one ledger."
+            )
     else:
         said.append("Nobody cosigns the ledger, because every host is simulated: the manager could show two histories.")
     if any(allows_simulated(role) for role in (*a.hosts.values(), a.manager.profile)):

@@ -7,6 +7,7 @@ as written, and check that its parts fit together.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ from perunml.agreements.forms import (
     Part,
     ReceivingKeyText,
     SigningKeyText,
+    Table,
     Unique,
 )
 from perunml.agreements.jobs import AnyJob, Job, TrainingJob
@@ -49,10 +51,12 @@ class ManagerPart(Part):
 
 
 class Quorum(Part):
-    """Parties who must have cosigned the ledger before a key is released."""
+    """Witnesses who must have cosigned the ledger before a key is released: parties, each by any of its Ed25519 keys or by the
+    one that `keys` names, and stand-alone witnesses, which `keys` names."""
 
     at_least: Annotated[int, Field(ge=1)]
     of: Unique[Name]
+    keys: Table[Name, SigningKeyText] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _can_be_met(self) -> Quorum:
@@ -166,6 +170,17 @@ class Agreement(Part):
     def needs_quorum(self) -> bool:
         return isinstance(self.witnesses, Quorum)
 
+    @property
+    def witness_keys(self) -> dict[str, frozenset[str]]:
+        """Of each witness by name the keys (texts), any one of which cosigns for it; empty where witnesses are waived."""
+        if not isinstance(self.witnesses, Quorum):
+            return {}
+        named = self.witnesses.keys
+        return {
+            name: frozenset([named[name]] if name in named else _cosigning(self.parties[name]))
+            for name in self.witnesses.of
+        }
+
     def role(self, job: str) -> AnyProfile | AnyOf:
         """What a host of `job` must prove."""
         return self.hosts[self.jobs[job].hosts]
@@ -194,6 +209,11 @@ class Agreement(Part):
 
     def __repr__(self) -> str:
         return f"<Agreement {self.metadata.name} v{self.metadata.version} {self._digest}>"
+
+
+def _cosigning(party: Party) -> Iterator[str]:
+    """The keys that can cosign: C2SP cosignatures (v1) are Ed25519's."""
+    return (key for key in party.keys.values() if key.startswith("ed25519:"))
 
 
 __all__ = ["Agreement", "AnyJob", "Asset", "ManagerPart", "Metadata", "Party", "Quorum", "Source", "Waived"]

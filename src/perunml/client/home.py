@@ -13,10 +13,13 @@ Everything but `identity.json` may be read by anybody; nothing is written in pla
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -134,6 +137,15 @@ class Home:
     def checkpoint_path(self, pin: Pin) -> Path:
         """Where the newest checkpoint seen of a manager lies; named by its identity, for an address can move."""
         return self.folder / "ledger" / f"{_slug(pin.identity)}.note"
+
+    @contextmanager
+    def ledger_locked(self, pin: Pin) -> Iterator[Path]:
+        """The path of the newest checkpoint, while nobody else of this party's processes looks at it or moves it on."""
+        path = self.checkpoint_path(pin)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield path
 
     def chains_path(self, pin: Pin) -> Path:
         """Where it lies how far each agreement's entries in a manager's ledger were checked."""

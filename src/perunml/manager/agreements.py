@@ -9,7 +9,7 @@ from perunml.agreements.approvals import check_approval, check_successor
 from perunml.agreements.changes import NEVER_CHANGED, Change, SuspensionState, fold, open_change
 from perunml.agreements.codes import VERSION_ROLLBACK
 from perunml.agreements.document import open_agreement
-from perunml.agreements.schema import Agreement
+from perunml.agreements.schema import Agreement, Quorum
 from perunml.api.agreements import (
     AgreementList,
     AgreementView,
@@ -34,6 +34,7 @@ from perunml.wire.errors import PerunError, refuse
 
 _ADD = Statement(insert(t.agreements))
 _ADD_KEY = Statement(insert(t.agreement_keys))
+_ADD_WITNESS = Statement(insert(t.witness_keys))
 _ADD_APPROVAL = Statement(upsert(t.approvals).on_conflict_do_nothing())
 _ADD_CHANGE = Statement(insert(t.changes))
 _suspension = upsert(t.suspensions)
@@ -135,6 +136,11 @@ def _propose(
             for key in party.keys.values()
         ]
         _ADD_KEY.many(connection, rows)
+        if isinstance(found.witnesses, Quorum):
+            named = found.witnesses.keys.items()
+            _ADD_WITNESS.many(
+                connection, [{"key": key, "agreement": found.digest, "name": name} for name, key in named]
+            )
         body = {"name": found.name, "version": found.metadata.version, "predecessor": found.metadata.predecessor or ""}
         transaction.journal.append("agreement", now, found.digest, found.digest, body)
     return _view(services, connection, services.library.held(connection, found.digest), now)

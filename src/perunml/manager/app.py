@@ -18,6 +18,7 @@ from perunml.manager import (
     release,
     renewal,
     runs,
+    witnesses,
 )
 from perunml.manager.auth import identify
 from perunml.manager.context import Services
@@ -30,7 +31,7 @@ _PARAMETER = re.compile(r"\{([a-z]+)(:path)?\}")
 def specs(services: Services) -> list[Spec]:
     """All routes, those that hosts ask for most first: they are looked through in order."""
     parts = (
-        release, renewal, quota, assets, runs, enrolment, attestation, documents, agreements, outputs, ledger, hosts,
+        release, renewal, quota, assets, runs, enrolment, attestation, documents, agreements, outputs, ledger, hosts, witnesses,
     )  # fmt: skip
     return [spec for part in parts for spec in part.routes(services)]
 

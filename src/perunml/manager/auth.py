@@ -31,6 +31,7 @@ _KNOWN = (
     "SELECT 1 FROM admitted WHERE key = :key UNION ALL SELECT 1 FROM agreement_keys k JOIN agreements a "
     "ON a.digest = k.agreement WHERE k.key = :key AND a.state = 'in_force' LIMIT 1"
 )
+_WITNESS = "SELECT 1 FROM witness_keys w JOIN agreements a ON a.digest = w.agreement WHERE w.key = :key AND a.state = 'in_force'"
 _MACHINE = "SELECT tls_key FROM machines WHERE id = :machine"
 _LEASE = "SELECT session_key, active, steady, wall, boot FROM leases WHERE lease = :lease"
 _NONCE = Statement(insert(t.nonces).prefix_with("OR IGNORE"))
@@ -66,6 +67,9 @@ def identify(services: Services, access: Access) -> Identify:
     async def party(scope: Scope, read: Read) -> Caller:
         return await _party(services, scope, read)
 
+    async def witness(scope: Scope, read: Read) -> Caller:
+        return await _party(services, scope, read, lambda c, key: is_known(c, key) or _is_witness(c, key))
+
     async def machine(scope: Scope, read: Read) -> Caller:
         return _machine(services, _certificate(services, scope))
 
@@ -83,6 +87,7 @@ def identify(services: Services, access: Access) -> Identify:
         Access.MACHINE: machine,
         Access.LEASE: lease,
         Access.PARTY_OR_LEASE: either,
+        Access.WITNESS: witness,
     }[access]
 
 
@@ -91,7 +96,13 @@ def is_known(connection: Connection, key: str) -> bool:
     return connection.run(_KNOWN, {"key": key}).first() is not None
 
 
-async def _party(services: Services, scope: Scope, read: Read) -> Caller:
+def _is_witness(connection: Connection, key: str) -> bool:
+    return connection.run(_WITNESS, {"key": key}).first() is not None
+
+
+async def _party(
+    services: Services, scope: Scope, read: Read, known: Callable[[Connection, str], bool] = is_known
+) -> Caller:
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
         text = name.decode("latin-1")
@@ -103,7 +114,7 @@ async def _party(services: Services, scope: Scope, read: Read) -> Caller:
         raise unsigned()
     # A stranger's body is not even read.
     with services.database.read() as connection:
-        if not is_known(connection, claimed[1]):
+        if not known(connection, claimed[1]):
             raise unsigned()
     services.limits.take("party", claimed[1], limits.PARTY)
     authority = headers.get("host", "").lower()

@@ -202,3 +202,15 @@ ROLLBACK_DETECTED = rule(
     "The manager's operator stops this copy and brings back the newest one; where that is lost, the "
     "parties push what is theirs to a new manager.",
 )
+WITNESSES_UNREACHABLE = rule(
+    "witnesses_unreachable",
+    Kind.UNREACHABLE,
+    "Too few of the agreement's witnesses cosign the ledger now; nothing is released or renewed before they do.",
+    "The witnesses that are named as missing cosign: `perunml witness run`; whoever asked tries again.",
+)
+WITNESS_CLOCK = rule(
+    "witness_clock",
+    Kind.USAGE,
+    "A cosignature says a time that is more than a minute from the manager's.",
+    "The witness's operator, or the manager's, sets the clock right: `perunml witness run`.",
+)

@@ -16,6 +16,7 @@ from perunml.manager.library import Library
 from perunml.manager.limits import Limits
 from perunml.manager.logstates import LogStates
 from perunml.manager.pending import Challenges, Enrolments
+from perunml.manager.quorum import Witnessed
 from perunml.manager.rollback import Rollback
 from perunml.manager.store.database import Database
 from perunml.manager.writer import Writer
@@ -35,6 +36,7 @@ class Services:
     database: Database
     writer: Writer
     rollback: Rollback
+    witnessed: Witnessed
     clock: Clock
     limits: Limits
     library: Library
@@ -69,6 +71,7 @@ def make_services(config: Config, keys: Keys, *, clock: Clock | None = None) -> 
         database=database,
         writer=writer,
         rollback=rollback,
+        witnessed=Witnessed(clock, rollback),
         clock=clock,
         limits=Limits(clock.steady),
         library=library,

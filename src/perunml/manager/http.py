@@ -51,6 +51,7 @@ class Access(enum.Enum):
     MACHINE = "machine"
     LEASE = "lease"
     PARTY_OR_LEASE = "party or lease"
+    WITNESS = "party or witness"
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,14 +90,24 @@ def of_run(services: Services, connection: Connection, lease: str, run: str) -> 
     return found
 
 
-def end(transaction: Transaction, lease: Lease, state: str, reasons: tuple[Reason, ...], now: int) -> None:
-    """The lease is over and its run is in `state`; the ledger says so."""
+def end(
+    transaction: Transaction,
+    lease: Lease,
+    state: str,
+    reasons: tuple[Reason, ...],
+    now: int,
+    *,
+    withheld: bool = False,
+) -> None:
+    """The lease is over and its run is in `state`; the ledger says so, and whether its keys were `withheld` to the end."""
     told = [reason.as_json() for reason in reasons]
     connection = transaction.connection
     connection.run(_END, {"lease": lease.lease})
     values = {"state": state, "reasons": canonical(told).decode(), "ended": now, "run": lease.run}
     connection.run(_RUN_ENDED, values)
-    body = {"run": lease.run, "machine": lease.machine, "state": state, "reasons": told}
+    body: dict[str, Any] = {"run": lease.run, "machine": lease.machine, "state": state, "reasons": told}
+    if withheld:
+        body["withheld"] = True
     transaction.journal.append("lease-end", now, lease.agreement, lease.lease, body)
 
 

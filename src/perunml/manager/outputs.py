@@ -44,6 +44,10 @@ def routes(services: Services) -> list[Spec]:
     async def register(call: Call) -> AssetView:
         message = RegisterOutput.decode(call.body)
         run, lease, now = call.params["run"], call.caller.lease, services.clock.now()
+        with services.database.read() as connection:
+            stored_run = state.run(connection, run)
+            held = state.newest(services, connection, stored_run.line, stored_run.agreement)
+        await services.witnessed.demand(held.agreement, within=state.lease_of(held.agreement, stored_run.job))
         made = await services.writer.submit(lambda tx: _register(services, tx, run, lease, message, now))
         if isinstance(made, PerunError):
             raise made
@@ -51,10 +55,15 @@ def routes(services: Services) -> list[Spec]:
 
     async def delivery(call: Call) -> OutputDelivery:
         asset, key, now = call.params["asset"], call.caller.key, services.clock.now()
+        with services.database.read() as connection:
+            output, agreement, _ = _found(services, connection, asset, key)
+        await services.witnessed.demand(agreement, within=state.lease_of(agreement, output.job))
         made = await services.writer.submit(lambda tx: _deliver(services, tx, asset, key, now))
         if isinstance(made, PerunError):
             raise made
-        return made
+        delivery, entry = made
+        await services.witnessed.demand(agreement, size=entry + 1)
+        return delivery
 
     async def approve(call: Call) -> OutputView:
         envelope = ApproveOutput.decode(call.body).approval
@@ -78,7 +87,7 @@ def _register(
     manifest = open_manifest(message.manifest, [PublicKey(lease.session_key)])
     reasons = decide_submission(
         held.agreement,
-        state=state.state_of(services, connection, held, now),
+        state=state.state_of(services, connection, held, now, run.job),
         run=Run(held.agreement.digest, run.job, run.run, run.parameters, {}, "renew"),
         usage=state.usage_of(connection, held, started=lease.started),
         now=now,
@@ -137,7 +146,8 @@ def _found(
 
 def _deliver(
     services: Services, transaction: Transaction, asset: str, key: str, now: int
-) -> OutputDelivery | PerunError:
+) -> tuple[OutputDelivery, int] | PerunError:
+    """The delivery, and the index of the entry that says so."""
     connection = transaction.connection
     output, agreement, party = _found(services, connection, asset, key)
     decided = registered.decide(services, connection, output, party)
@@ -146,7 +156,7 @@ def _deliver(
         told["reasons"] = [reason.as_json() for reason in decided.reasons]
         transaction.journal.append("refusal", now, agreement.digest, asset, told)
         return decided.error()
-    transaction.journal.append("output-release", now, agreement.digest, asset, told)
+    entry, _ = transaction.journal.append("output-release", now, agreement.digest, asset, told)
     info = {
         "label": "perunml/output-key",
         "manager": services.keys.identity.public.text,
@@ -158,7 +168,7 @@ def _deliver(
     }
     run = state.run(connection, output.run)
     row = connection.run(_ASSET, {"digest": asset}).one()
-    return OutputDelivery(
+    made = OutputDelivery(
         manifest=stored(row.manifest),
         signer=output.session_key,
         agreement=output.agreement,
@@ -168,6 +178,7 @@ def _deliver(
         sealed_key=HpkePublicKey(decided.receive).seal(services.keys.output_key(output.run, output.output), info),
         receipt=stored(run.receipt),
     )
+    return made, entry
 
 
 def _approve(

@@ -53,7 +53,7 @@ def _draw(
     # A suspension stops serving now, not only at the next renewal.
     reasons = decide_submission(
         held.agreement,
-        state=state.state_of(services, connection, held, now),
+        state=state.state_of(services, connection, held, now, run.job),
         run=Run(held.agreement.digest, run.job, run.run, run.parameters, {}, "renew"),
         usage=state.usage_of(connection, held, started=lease.started),
         now=now,

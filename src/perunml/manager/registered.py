@@ -80,7 +80,7 @@ def decide(services: Services, connection: Connection, output: StoredOutput, par
     rows = connection.run(_APPROVALS, {"asset": output.asset}).all()
     return decide_output(
         held.agreement,
-        state=state.state_of(services, connection, held, now),
+        state=state.state_of(services, connection, held, now, output.job),
         output=output.registered_output,
         recipient=party,
         approvals=[stored(row[0]) for row in rows],

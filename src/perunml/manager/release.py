@@ -13,16 +13,19 @@ from dataclasses import dataclass
 from sqlalchemy import insert
 
 from perunml.agreements.jobs import ServiceJob
+from perunml.agreements.schema import Agreement
 from perunml.api.base import MAX_MESSAGE
 from perunml.api.runs import NONCE_SIZE, Challenge, ReleaseAnswer, ReleaseRequest
 from perunml.evidence.bundle import Bundle
 from perunml.evidence.codes import IMA_OFFSET
 from perunml.evidence.judge import Judgement
 from perunml.manager import delivery, journal, leases, machines, state, verdicts
+from perunml.manager.auth import lease_over
 from perunml.manager.certificates import ed25519_key
 from perunml.manager.codes import RUN_RESERVED
 from perunml.manager.context import Services
 from perunml.manager.http import Access, Call, encode, outside
+from perunml.manager.library import Held
 from perunml.manager.pending import CHALLENGE_TTL
 from perunml.manager.pending import Challenge as Reserved
 from perunml.manager.routing import Spec
@@ -96,6 +99,7 @@ def routes(services: Services) -> list[Spec]:
             if run.state == "running":
                 raise refuse(RUN_RESERVED, "another session holds the run's lease", seen=run.state)
             state.check_queued(run)
+        await services.witnessed.demand(held.agreement, within=state.lease_of(held.agreement, run.job))
         role = held.agreement.jobs[run.job].hosts
         made = services.challenges.reserve(run.run, machine.id, role, run.agreement, machine.clock, machine.log_size)
         return Challenge(
@@ -116,7 +120,7 @@ def routes(services: Services) -> list[Spec]:
             reserved = services.challenges.take(request.nonce, run, machine)
         except PerunError as exc:
             if found := _again(services, run, machine, asked):
-                return found
+                return await _witnessed(services, *found)
             refusal = exc
             await services.writer.submit(lambda tx: _note(services, tx, run, machine, refusal))
             raise
@@ -124,15 +128,15 @@ def routes(services: Services) -> list[Spec]:
         bundle = Bundle.from_json(request.evidence)
         prepared = Asked(request, asked, machine, reserved)
 
-        def read(connection: Connection) -> tuple[StoredRun, Question]:
+        def read(connection: Connection) -> tuple[StoredRun, Held, Question]:
             stored = state.run(connection, run)
             held = services.library.held(connection, reserved.agreement)
             known = machines.load(connection, machine)
-            return stored, verdicts.ask(
+            return stored, held, verdicts.ask(
                 services, connection, held, stored.job, known, bundle, reserved.clock, reserved.log
-            )
+            )  # fmt: skip
 
-        stored, question = await verdicts.read(services, read)
+        stored, held, question = await verdicts.read(services, read)
         bound = verdicts.bind(services, prepared.session, stored, machine, "release")
         judged = await verdicts.answer(services, question, bundle, bound)
         now = services.clock.now()
@@ -146,7 +150,7 @@ def routes(services: Services) -> list[Spec]:
         if isinstance(made, PerunError):
             raise made
         # The checkpoint over the entry exists only once the whole group was written.
-        return made.model_copy(update={"checkpoint": used[0].note})
+        return await _witnessed(services, held.agreement, made.model_copy(update={"checkpoint": used[0].note}))
 
     return [
         Spec("POST", "/v1/runs/{run}/challenge", Access.MACHINE, challenge),
@@ -161,9 +165,22 @@ def _check_session(request: ReleaseRequest) -> None:
         raise refuse(MALFORMED, "not an endpoint", expected=f"https://host:port, at most {MAX_ENDPOINT} characters")
 
 
-def _again(services: Services, run: str, machine: str, asked: str) -> ReleaseAnswer | None:
+async def _witnessed(services: Services, agreement: Agreement, answer: ReleaseAnswer) -> ReleaseAnswer:
+    """The answer, once its entry is in a ledger that the agreement's witnesses cosigned. Until then it is withheld, and a lease
+    that ends so counts for nothing. Raises `Unreachable` (witnesses_unreachable): the same request may be sent again;
+    `SuspendedError` (lease_ended)."""
+    if not agreement.needs_quorum:
+        return answer
+    services.witnessed.withhold(answer.lease)
+    await services.witnessed.demand(agreement, size=answer.entry + 1)
+    if not services.witnessed.let_go(answer.lease):
+        raise lease_over()
+    return answer
+
+
+def _again(services: Services, run: str, machine: str, asked: str) -> tuple[Agreement, ReleaseAnswer] | None:
     """The same answer to the very same request, while its lease holds: a lost answer must not cost a run (C15: it opens for
-    the same session key only)."""
+    the same session key only). And the agreement that it was released under."""
     with services.database.read() as connection:
         row = connection.run(_AGAIN, {"run": run, "asked": asked, "machine": machine}).first()
         if row is None:
@@ -173,8 +190,9 @@ def _again(services: Services, run: str, machine: str, asked: str) -> ReleaseAns
         if seconds <= 0:
             return None
         note = journal.state(connection).note
+        agreement = services.library.held(connection, lease.agreement).agreement
     answer = json.loads(lease.answer)
-    return ReleaseAnswer(
+    return agreement, ReleaseAnswer(
         sealed=unb64(answer["sealed"]),
         certificate=answer["certificate"],
         lease=lease.lease,
@@ -182,7 +200,7 @@ def _again(services: Services, run: str, machine: str, asked: str) -> ReleaseAns
         next_nonce=lease.nonce,
         entry=answer["entry"],
         checkpoint=note,
-    )
+    )  # fmt: skip
 
 
 def _release(
@@ -203,11 +221,11 @@ def _release(
     wanted = Run(run.agreement, run.job, run.run, run.parameters, run.pinned, "release", bound, machine.operator)
     decided = decide(
         held.agreement,
-        state=state.state_of(services, connection, held, now),
+        state=state.state_of(services, connection, held, now, run.job),
         run=wanted,
         appraisal=appraisal,
         usage=state.usage_of(connection, held, resumes=run.released, other=other, other_shares=machine.boot_shared),
-        now=now,
+        now=services.witnessed.floor(held.agreement, now),
     )
     if isinstance(decided, Refusal):
         return _refuse(transaction, run, machine.id, decided.reasons, now)

@@ -135,17 +135,21 @@ async def _judge(
 ) -> Shown:
     bundle = Bundle.from_json(evidence)
 
-    def read(connection: Connection) -> tuple[Lease, StoredRun, Question]:
+    def read(connection: Connection) -> tuple[Lease, StoredRun, Held, Question]:
         lease = leases.of_run(services, connection, call.caller.lease, call.params["run"])
         run = state.run(connection, lease.run)
         held = state.newest(services, connection, run.line, run.agreement)
         machine = machines.load(connection, lease.machine)
         if run.job not in held.agreement.jobs:
             # The newest version has no such job: nothing to judge by, and the decision says so.
-            return lease, run, Question(machine, (), None, 0, held.agreement.digest, services.clock.now())
-        return lease, run, verdicts.ask(services, connection, held, run.job, machine, bundle, lease.clock, lease.log)
+            return lease, run, held, Question(machine, (), None, 0, held.agreement.digest, services.clock.now())
+        return lease, run, held, verdicts.ask(
+            services, connection, held, run.job, machine, bundle, lease.clock, lease.log
+        )  # fmt: skip
 
-    lease, run, question = await verdicts.read(services, read)
+    lease, run, held, question = await verdicts.read(services, read)
+    # Witnesses who cannot be reached end no lease: it runs out, unless they come back before and the host asks again.
+    await services.witnessed.demand(held.agreement, within=state.lease_of(held.agreement, run.job))
     wrong = _nonce(services, lease, nonce)
     if wrong is not None:
         await services.writer.submit(lambda tx: _note(tx, lease, wrong, services.clock.now(), purpose))
@@ -185,13 +189,13 @@ def _decide(services: Services, transaction: Transaction, shown: Shown, now: int
     machine = machines.load(connection, lease.machine)
     decided = decide(
         held.agreement,
-        state=state.state_of(services, connection, held, now),
+        state=state.state_of(services, connection, held, now, run.job),
         run=Run(
             held.agreement.digest, run.job, run.run, run.parameters, {}, shown.purpose, shown.bound, machine.operator
         ),
         appraisal=shown.judged.appraisal,
         usage=state.usage_of(connection, held, resumes=max(0, run.released - 1), started=lease.started),
-        now=now,
+        now=services.witnessed.floor(held.agreement, now),
     )
     if isinstance(decided, Refusal):
         return _refuse(transaction, lease, decided.reasons, now, shown.purpose)

@@ -159,7 +159,7 @@ def _submit(
     run = Run(agreement.digest, body["job"], body["id"], body["parameters"], body["assets"])
     reasons = decide_submission(
         agreement,
-        state=state.state_of(services, connection, held, now),
+        state=state.state_of(services, connection, held, now, body["job"]),
         run=run,
         usage=state.usage_of(connection, held),
         now=now,

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from perunml.agreements.schema import Agreement
 from perunml.manager.codes import RUN_NOT_OPEN
 from perunml.manager.context import Services
 from perunml.manager.http import outside
@@ -20,6 +21,8 @@ from perunml.wire.errors import refuse
 _RUN = "SELECT * FROM runs WHERE run = :run"
 _USAGE = "SELECT job, runs FROM usage WHERE line = :line"
 _NEWEST = "SELECT digest FROM agreements WHERE line = :line AND state = 'in_force'"
+_TAKE_BACK = "UPDATE runs SET state = 'queued', ended = 0, reasons = '[]', released = released - 1 WHERE run = :run"
+_UNCOUNT_RUN = "UPDATE usage SET runs = runs - 1 WHERE line = :line AND job = :job"
 _usage = upsert(t.usage)
 _COUNT_RUN = Statement(_usage.on_conflict_do_update(index_elements=["line", "job"], set_={"runs": t.usage.c.runs + 1}))
 
@@ -95,11 +98,20 @@ def newest(services: Services, connection: Connection, line: str, fallback: str)
     return services.library.held(connection, str(digest or fallback))
 
 
-def state_of(services: Services, connection: Connection, held: Held, now: int) -> State:
-    """Whether the agreement is in force, and which of its assets are suspended."""
+def lease_of(agreement: Agreement, job: str) -> float:
+    """Seconds for which a job's keys may be held, and how old its witnesses' word may be; 0 for an unknown job."""
+    found = agreement.jobs.get(job)
+    return float(found.lease) if found else 0.0
+
+
+def state_of(services: Services, connection: Connection, held: Held, now: int, job: str) -> State:
+    """Whether the agreement is in force, which of its assets are suspended, and which witnesses have not cosigned the ledger
+    within a lease of `job`."""
     standing = services.library.standing(connection, held, now)
     in_force = standing.in_force and held.state == "in_force"
-    return State(in_force, standing.missing, services.library.suspended(connection, held.agreement))
+    absent = services.witnessed.absent(held.agreement, within=lease_of(held.agreement, job))
+    suspended = services.library.suspended(connection, held.agreement)
+    return State(in_force, standing.missing, suspended, not absent, absent)
 
 
 def usage_of(
@@ -120,3 +132,10 @@ def usage_of(
 def count_run(connection: Connection, line: str, job: str) -> None:
     """One more run whose keys were released."""
     _COUNT_RUN.run(connection, line=line, job=job, runs=1, window=0, requests=0)
+
+
+def take_back(connection: Connection, run: StoredRun) -> None:
+    """A release whose keys never left the manager is none: the run waits again, and is counted as before it."""
+    connection.run(_TAKE_BACK, {"run": run.run})
+    if run.kind == "train" and run.released == 1:
+        connection.run(_UNCOUNT_RUN, {"line": run.line, "job": run.job})

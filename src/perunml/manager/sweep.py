@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 
-from perunml.manager import leases, state
+from perunml.manager import leases, state, witnesses
 from perunml.manager.codes import LEASE_ENDED
 from perunml.manager.context import Services
 from perunml.manager.writer import Transaction
@@ -28,6 +28,8 @@ async def sweep_forever(services: Services) -> None:
         await asyncio.sleep(INTERVAL)
         try:
             await end_leases(services)
+            if services.witnessed.has_lines:
+                await services.writer.submit(functools.partial(witnesses.keep, services))
             if services.clock.steady() >= nonces_at:
                 nonces_at = services.clock.steady() + NONCES_EVERY
                 await services.writer.submit(functools.partial(_forget_nonces, services.clock.now()))
@@ -52,7 +54,12 @@ def _end(services: Services, lease_id: str, transaction: Transaction) -> None:
         return
     run = state.run(connection, lease.run)
     reason = Reason(LEASE_ENDED, "the host did not renew its lease in time", "a renewal", "none")
-    leases.end(transaction, lease, "lost", (reason,), services.clock.now())
+    withheld = services.witnessed.let_go(lease_id)
+    leases.end(transaction, lease, "lost", (reason,), services.clock.now(), withheld=withheld)
+    if withheld:
+        # Its keys never left: no quorum saw the release in time, so it counts for nothing.
+        state.take_back(connection, run)
+        return
     held = state.newest(services, connection, run.line, run.agreement)
     job = held.agreement.training(run.job)
     # A run that may be resumed waits for a host again; it was released once for its start, once for each resume.

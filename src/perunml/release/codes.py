@@ -13,7 +13,7 @@ WITNESS_QUORUM_MISSING = rule(
     Kind.PENDING,
     "The agreement demands that witnesses cosign the ledger before anything is released, and their cosignatures are not "
     "there.",
-    "The witnesses that the agreement names cosign the newest checkpoint.",
+    "The witnesses that the agreement names cosign the newest checkpoint: `perunml witness run`.",
 )
 AGREEMENT_MISMATCH = rule(
     "agreement_mismatch",

@@ -10,7 +10,7 @@ from typing import Any
 
 from perunml.agreements import flows
 from perunml.agreements.jobs import AnyJob, Fixed, TrainingJob
-from perunml.agreements.schema import Agreement
+from perunml.agreements.schema import Agreement, Quorum
 from perunml.release import codes
 from perunml.release.types import Run, State, Usage
 from perunml.wire.rules import Reason
@@ -30,12 +30,14 @@ def in_force(agreement: Agreement, state: State) -> Iterator[Reason]:
 
 
 def cosigned(agreement: Agreement, state: State) -> Iterator[Reason]:
-    if agreement.needs_quorum and not state.cosigned:
+    witnesses = agreement.witnesses
+    if isinstance(witnesses, Quorum) and not state.cosigned:
         yield Reason(
             codes.WITNESS_QUORUM_MISSING,
             "the agreement's witnesses have not cosigned the ledger",
-            "their quorum",
-            "none",
+            f"{witnesses.at_least} of {', '.join(witnesses.of)}",
+            f"missing {'; '.join(state.absent)}" if state.absent else "none",
+            "perunml witness run",
         )
 
 

@@ -1,0 +1,148 @@
+"""`Client`: runs, what they put out, and services."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perunml.client.codes import NO_OUTPUT, NOT_FOUND
+from perunml.client.connection import WouldSend
+from perunml.client.party import PathLike
+from perunml.client.party_agreements import Agreements
+from perunml.wire.canonical import canonical
+from perunml.wire.errors import AgreementRefusal, Unreachable, refuse
+
+if TYPE_CHECKING:
+    from perunml.api.hosts import HostView
+    from perunml.api.inference import ReceiptFile
+    from perunml.api.runs import OutputView, RunView
+    from perunml.client.assets import Progress
+    from perunml.client.outputs import Pulled
+
+
+class Runs(Agreements):
+    """Submit, watch, pull, ask."""
+
+    def submit(
+        self,
+        agreement: str,
+        job: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        assets: Mapping[str, str] | None = None,
+    ) -> RunView:
+        """Ask for one run of a job; `assets` pins digests by name."""
+        from perunml.client import agreements, runs
+
+        digest = agreements.resolve(self.connection, agreement)
+        return runs.submit(self.connection, self.identity, digest, job, parameters or {}, assets=assets)
+
+    def run(self, run: str) -> RunView:
+        """A run: its state, where it ran, why it was refused, what came out, its receipt."""
+        from perunml.client import runs
+
+        return runs.show(self.connection, run)
+
+    def runs(self, agreement: str = "") -> list[RunView]:
+        """The runs that this party may see, of one agreement or of all."""
+        from perunml.client import agreements, runs
+
+        return runs.listed(self.connection, agreements.resolve(self.connection, agreement) if agreement else "")
+
+    def explain(self, host: str) -> list[HostView]:
+        """Why a host was refused last, under each agreement of this party: by its operator's name for it, or by its
+        machine's id. `evidence.mend.mends` says what would admit it. Raises `AgreementRefusal` (not_entitled): unknown, or
+        neither this party's own nor refused under an agreement of its."""
+        from urllib.parse import quote
+
+        from perunml.api.hosts import HostList
+
+        return self.connection.call("GET", f"/v1/hosts/{quote(host, safe='')}", HostList).hosts
+
+    def wait(
+        self, run: str, *, timeout: float | None = None, watch: Callable[[RunView], None] | None = None
+    ) -> RunView:
+        """The run once it ended, or once it is a service that answers. `client.runs.failure` says what went wrong. While it
+        waits, this party witnesses the ledger."""
+        from perunml.client import runs
+
+        connection = self.connection
+
+        def pause(seconds: float) -> None:
+            self._glance(connection)
+            time.sleep(seconds)
+
+        return runs.wait(connection, run, timeout=timeout, watch=watch, sleep=pause)
+
+    def outputs(self, agreement: str = "") -> list[tuple[RunView, OutputView]]:
+        """Outputs of the runs that this party may see, of one agreement or of all, each with its run."""
+        return [(view, output) for view in self.runs(agreement) for output in view.outputs]
+
+    def approve_output(self, run: str, output: str) -> OutputView:
+        """Sign that an output may leave as the agreement says."""
+        from perunml.client import agreements, outputs
+
+        view = self.run(run)
+        _, document = agreements.show(self.connection, view.agreement)
+        return outputs.approve(self.connection, self.identity, view.run, output, self.party_in(document))
+
+    def pull(self, run: str, output: str, target: PathLike, *, progress: Progress | None = None) -> Pulled:
+        """Unpack an output into a new folder, after checking that receipt, manifest and bytes belong together."""
+        from perunml.client import outputs
+
+        return outputs.pull(self.connection, self.home, self.identity, run, output, Path(target), progress=progress)
+
+    def infer(self, run: str, inputs: dict[str, Any], *, endpoint: str = "") -> tuple[dict[str, Any], ReceiptFile]:
+        """Ask the service of `run`; the answer, and a receipt that anybody can check offline.
+
+        With `endpoint` the manager need not answer, nor know this party: the service's certificate is its word, and the
+        service itself says whether this party may ask. The party is then called what its identity is called. A dry run
+        shows where the sealed inputs would go, and the inputs.
+        """
+        from perunml.client.infer import infer
+
+        if self._dry_run:
+            raise WouldSend("POST", f"{endpoint or self._endpoint(run)}/v1/infer", canonical(inputs))
+        view, party = self._service(run, endpoint)
+        return infer(self.identity, self.pin, view, inputs, endpoint=endpoint, party=party)
+
+    def _endpoint(self, run: str) -> str:
+        where = self.run(run).endpoint
+        if not where:
+            raise refuse(NOT_FOUND, "this run has no endpoint", expected="a running service", seen=run)
+        return where
+
+    def _service(self, run: str, endpoint: str) -> tuple[RunView, str]:
+        try:
+            view = self.run(run)
+            party = self.agreement(view.agreement)[1].party_of(self.identity.signing.public.text)
+        except (AgreementRefusal, Unreachable):
+            if not endpoint:
+                raise
+            view, party = _unknown(run, endpoint), None
+        if view.state != "running" and not endpoint:
+            raise refuse(NO_OUTPUT, "this service does not run", expected="a running service", seen=view.state)
+        return view, party or self.identity.name
+
+
+def _unknown(run: str, endpoint: str) -> RunView:
+    """A run of which nothing is known but its id: what it is, its certificate must say."""
+    from perunml.api.runs import RunView
+
+    return RunView(
+        run=run,
+        agreement="",
+        job="",
+        state="running",
+        requested_by="",
+        parameters={},
+        host="",
+        simulated=False,
+        reasons=[],
+        outputs=[],
+        receipt=None,
+        endpoint=endpoint,
+        lease_until="",
+    )
