@@ -228,9 +228,12 @@ class Road:
         return self.party[by].call("POST", path, AgreementView, message)
 
     def in_force(self, agreement: Agreement) -> AgreementView:
+        """Every party approves; of a later version some may suffice."""
         self.propose(agreement)
         views = [self.approve(agreement, name) for name in PARTIES]
-        assert [view.state for view in views] == ["proposed"] * 3 + ["in_force"]
+        first = agreement.metadata.predecessor is None
+        assert [view.state for view in views][:3].count("in_force") == 0 or not first
+        assert views[-1].state == "in_force"
         return views[-1]
 
     def suspend(self, asset: str, by: str, *, lift: bool = False) -> SuspensionView:

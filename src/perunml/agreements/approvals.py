@@ -2,9 +2,8 @@
 
 An approval is a DSSE document of kind "Approval" that names manager, agreement by digest, the agreement's predecessor and the
 party, so it counts nowhere else and never later (P5, P8). Each key of a board may sign an approval of its own, or several
-one together; all that have not expired are counted. An agreement is in force when the board of every party agrees to it;
-a later version also needs every board of its predecessor: stricter than DESIGN section 5 asks (only whom the change
-touches), until changes are ordered into narrowing and widening.
+one together; all that have not expired are counted. The first version is in force when the board of every party agrees to it; a
+later one when those agree whom its changes touch (`needed`).
 """
 
 from __future__ import annotations
@@ -118,8 +117,7 @@ def standing(
             others = sorted(touched)
             for name in others:
                 missing.setdefault(name, f"{_lacking(agreement.parties[name], set())} (one of {', '.join(others)})")
-    names = set(agreement.parties) | set(predecessor.parties if predecessor else ())
-    return Standing(not missing, frozenset(names - set(missing)), missing, tuple(ignored))
+    return Standing(not missing, frozenset(agreed - set(missing)), missing, tuple(ignored))
 
 
 def check_successor(fresh: Agreement, newest: Agreement) -> None:

@@ -1,11 +1,19 @@
-"""Who must approve a version: what `approvals.standing` counts by."""
+"""Who must approve a version: what `approvals.standing` counts by.
+
+The first version needs every party. A later one needs whom its changes touch (`diff`): of what widens everybody whom it
+reaches, of what narrows one of those who may, of a party's own affair its old board and its new one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
+from perunml.agreements.diff import Effect, diff
 from perunml.agreements.schema import Agreement, Party
+
+OLD = "the board of the version before: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +28,38 @@ class Side:
 class Need:
     """every   by party's name: all of these boards must agree
     one_of  of each of these sets of parties at least one must agree, by its board in the new version: a narrowing needs a
-            party that it touches, not all of them"""
+            party that may do it, not all of them"""
 
     every: Mapping[str, tuple[Side, ...]]
     one_of: tuple[frozenset[str], ...] = ()
 
 
+@lru_cache(maxsize=256)
 def needed(agreement: Agreement, predecessor: Agreement | None) -> Need:
-    """Every party's board; of a later version also every board of its predecessor."""
-    every: dict[str, tuple[Side, ...]] = {name: (Side("", party),) for name, party in agreement.parties.items()}
-    for name, party in predecessor.parties.items() if predecessor else ():
-        every[name] = (*every.get(name, ()), Side("the board of the version before: ", party))
-    return Need(every)
+    """What must be approved by whom. Who is named by nothing else approves nothing: a version that changes nothing still wants
+    one party."""
+    if predecessor is None:
+        return Need({name: (Side("", party),) for name, party in agreement.parties.items()})
+    every: dict[str, tuple[Side, ...]] = {}
+    one_of: list[frozenset[str]] = []
+    for change in diff(predecessor, agreement):
+        if change.effect is Effect.NARROWS:
+            one_of.append(change.parties & frozenset(agreement.parties))
+            continue
+        for name in change.parties:
+            every[name] = _sides(name, agreement, predecessor)
+    # Whose board approves all of it has approved its narrowings too.
+    left = tuple(dict.fromkeys(parties for parties in one_of if not parties & set(every)))
+    if not every and not left:
+        left = (frozenset(agreement.parties),)
+    return Need(every, left)
+
+
+def _sides(name: str, agreement: Agreement, predecessor: Agreement) -> tuple[Side, ...]:
+    """The party's board; the old one too where it is another."""
+    new, old = agreement.parties.get(name), predecessor.parties.get(name)
+    if new is None or old is None:
+        return (Side("", new),) if new else (Side(OLD, old),) if old else ()
+    if (new.keys, new.board) == (old.keys, old.board):
+        return (Side("", new),)
+    return Side("", new), Side(OLD, old)

@@ -18,7 +18,7 @@ from perunml.api.agreements import (
     SuspendAsset,
     SuspensionView,
 )
-from perunml.manager import rights
+from perunml.manager import machines, rights
 from perunml.manager.context import Services
 from perunml.manager.http import Access, Call, outside
 from perunml.manager.library import Held
@@ -183,7 +183,10 @@ def _approve(
         if before:
             connection.run(_SET_STATE, {"state": "superseded", "digest": before})
             transaction.journal.append("superseded", now, before, before, {"by": wanted})
-    return _view(services, connection, services.library.held(connection, wanted), now)
+    after = services.library.held(connection, wanted)
+    if before and after.state == "in_force":
+        machines.settle_void(connection, before, held.agreement, standing.approved)
+    return _view(services, connection, after, now)
 
 
 def _suspend(services: Services, transaction: Transaction, key: str, envelope: Envelope, now: int) -> SuspensionView:

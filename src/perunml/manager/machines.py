@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import insert
 
-from perunml.agreements.profiles import AnyProfile, alternatives
+from perunml.agreements import flows
+from perunml.agreements.profiles import AnyOf, AnyProfile, alternatives
 from perunml.agreements.schema import Agreement
 from perunml.evidence.policy import Machine
 from perunml.evidence.types import Appraisal
@@ -18,9 +20,12 @@ from perunml.manager.library import Library
 from perunml.manager.store import tables as t
 from perunml.manager.store.connection import Connection, Statement
 from perunml.release.hosts import machines_of
+from perunml.wire.canonical import canonical
 from perunml.wire.errors import refuse
 
 _MACHINE = "SELECT * FROM machines WHERE id = :machine"
+_VOID = "SELECT id, void FROM machines WHERE void LIKE :before"
+_SET_VOID = "UPDATE machines SET void = :void WHERE id = :id"
 _LOG = "SELECT start, data FROM logs WHERE machine = :machine AND boot = :boot ORDER BY start"
 _PIECES = (
     "SELECT start, data FROM logs WHERE machine = :machine AND boot = :boot AND start >= :start AND start < :size "
@@ -32,6 +37,8 @@ _SET = (
     "UPDATE machines SET clock = :clock, boot = :boot, log_size = :size, boot_line = :line, boot_agreement = :agreement, "
     "boot_shared = :shared WHERE id = :machine"
 )
+INHERITED = "after "
+"""Before the digest of a version that follows one which the machine's clearing made void."""
 Clock = tuple[int, int, int]
 
 
@@ -65,7 +72,20 @@ class StoredMachine:
 
     def approved_under(self, agreement: str) -> bool:
         """Whether the agreement (its digest) was not approved before the machine's TPM was cleared (K18)."""
-        return self.void == "[]" or agreement not in json.loads(self.void)
+        return self.void == "[]" or not {agreement, INHERITED + agreement} & set(json.loads(self.void))
+
+
+def settle_void(connection: Connection, before: str, after: Agreement, approved: Collection[str]) -> None:
+    """The version `after` is in force after `before`, of which machines were cleared since it was approved (K18): each stays out until
+    the owners of all that may reach it have approved the new version themselves, whoever else sufficed for it to come into force."""
+    for row in connection.run(_VOID, {"before": f"%{before}%"}).all():
+        void, mark = set(json.loads(row[1])), INHERITED + after.digest
+        roles = {name for name, role in after.hosts.items() if _names(role, row[0])}
+        reached = {job for job, found in after.jobs.items() if found.hosts in roles}
+        owners = {owner for job in reached for owner in flows.owners(after, job)}
+        settled = void - {mark} if owners <= set(approved) else void | {mark}
+        if settled != void:
+            connection.run(_SET_VOID, {"void": canonical(sorted(settled)).decode(), "id": row[0]})
 
 
 def load(connection: Connection, machine: str) -> StoredMachine:
@@ -96,14 +116,17 @@ def naming(library: Library, connection: Connection, machine: str) -> list[str]:
     return [
         digest
         for digest in digests
-        if any(
-            machine in named.split("+")
-            for role in library.held(connection, digest).agreement.hosts.values()
-            for profile in alternatives(role)
-            for listed in machines_of(profile)
-            for named in listed
-        )
+        if any(_names(role, machine) for role in library.held(connection, digest).agreement.hosts.values())
     ]
+
+
+def _names(role: AnyProfile | AnyOf, machine: str) -> bool:
+    return any(
+        machine in named.split("+")
+        for profile in alternatives(role)
+        for listed in machines_of(profile)
+        for named in listed
+    )
 
 
 def may_take(machine: StoredMachine, agreement: Agreement, job_name: str) -> bool:

@@ -1,0 +1,182 @@
+"""What narrows: the closed list of fields that have an order, and in which direction less is allowed.
+
+A field that is not listed here widens whatever changes in it. `tests/agreements/test_diff.py` holds the list to its promise: what
+`release.decide` allows under a version that only narrows, it allows under the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from perunml.agreements.jobs import AnyJob, Choice, Fixed, Output, Range, ServiceLimits, TrainingLimits
+from perunml.agreements.profiles import AnyOf, AnyProfile, alternatives
+from perunml.wire.quantities import format_size
+from perunml.wire.timestamps import format_time
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field that differs: where, what it was and is in words, and whether less is allowed than before."""
+
+    path: str
+    before: str
+    after: str
+    narrows: bool
+
+
+Compare = Callable[[str, Any, Any], Iterator[Field]]
+NONE = "nothing"
+
+
+def seconds(value: int) -> str:
+    """A span as people write it."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if value and value % size == 0:
+            return f"{value // size}{unit}"
+    return f"{value}s"
+
+
+def _less(words: Callable[[Any], str] = str) -> Compare:
+    """A number, size, span or time of which less is narrower."""
+
+    def compare(path: str, before: Any, after: Any) -> Iterator[Field]:
+        yield Field(path, words(before), words(after), after < before)
+
+    return compare
+
+
+def _requests(path: str, before: tuple[int, int], after: tuple[int, int]) -> Iterator[Field]:
+    """Fewer in the same window; another window is another limit."""
+    same = before[1] == after[1]
+    words = [f"{count} in {seconds(window)}" for count, window in (before, after)]
+    yield Field(path, words[0], words[1], same and after[0] < before[0])
+
+
+def _tenancy(path: str, before: str, after: str) -> Iterator[Field]:
+    yield Field(path, before, after, (before, after) == ("shared", "exclusive"))
+
+
+def _within(before: Range | Choice | Fixed, after: Range | Choice | Fixed) -> bool:
+    """Whether every value that `after` allows was allowed."""
+    if isinstance(after, Fixed):
+        return before.allows(after.value)
+    if isinstance(after, Choice):
+        return all(before.allows(value) for value in after.one_of)
+    if not isinstance(before, Range) or (before.whole and not after.whole):
+        return False
+    low = before.min is None or (after.min is not None and after.min >= before.min)
+    return low and (before.max is None or (after.max is not None and after.max <= before.max))
+
+
+def _parameters(path: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Field]:
+    """A parameter that is new, or gone, is another contract with the code."""
+    for name in sorted({*before, *after}):
+        old, new = before.get(name), after.get(name)
+        if old == new:
+            continue
+        narrows = old is not None and new is not None and _within(old, new)
+        yield Field(f"{path}.{name}", old.in_words() if old else NONE, new.in_words() if new else NONE, narrows)
+
+
+def _approvers(path: str, before: Any, after: Any) -> Iterator[Field]:
+    """One more who must approve narrows; one fewer takes a vote from somebody."""
+    old, new = (set(rule.approve) if rule else set() for rule in (before, after))
+    yield Field(path, ", ".join(sorted(old)) or "nobody", ", ".join(sorted(new)) or "nobody", old < new)
+
+
+def _outputs(path: str, before: Mapping[str, Output], after: Mapping[str, Output]) -> Iterator[Field]:
+    for name in sorted({*before, *after}):
+        old, new = before.get(name), after.get(name)
+        if old is None or new is None:
+            yield Field(f"{path}.{name}", "declared" if old else NONE, "declared" if new else NONE, False)
+        else:
+            yield from compared(f"{path}.{name}", old, new, _OUTPUT)
+
+
+def _limits(path: str, before: Any, after: Any) -> Iterator[Field]:
+    if type(before) is not type(after):
+        yield Field(path, "a training's", "a service's", False)
+    else:
+        yield from compared(path, before, after, _LIMITS)
+
+
+def compared(path: str, before: Any, after: Any, ordered: Mapping[str, Compare]) -> Iterator[Field]:
+    """Every field in which two values of one type differ; those that are not `ordered` widen."""
+    for name in type(before).model_fields:
+        old, new = getattr(before, name), getattr(after, name)
+        if old == new:
+            continue
+        if name in ordered:
+            yield from ordered[name](f"{path}.{name}", old, new)
+        else:
+            yield Field(f"{path}.{name}", written(old), written(new), False)
+
+
+def written(value: Any) -> str:
+    """A value in a line."""
+    if value is None or value == () or value == {}:
+        return NONE
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} -> {written(item)}" for key, item in value.items())
+    if isinstance(value, (tuple, list)):
+        return ", ".join(map(written, value))
+    return str(value)
+
+
+_LIMITS: Mapping[str, Compare] = {
+    "runs": _less(),
+    "until": _less(format_time),
+    "wall": _less(seconds),
+    "resumes": _less(),
+    "requests": _requests,
+}
+_OUTPUT: Mapping[str, Compare] = {"max_size": _less(format_size), "release": _approvers}
+_JOB: Mapping[str, Compare] = {
+    "parameters": _parameters,
+    "limits": _limits,
+    "lease": _less(seconds),
+    "tenancy": _tenancy,
+    "outputs": _outputs,
+}
+"""The ordered fields of jobs, trainings and services."""
+ORDERED = (TrainingLimits, ServiceLimits, Output)
+"""Types whose ordered fields stand above, for whoever documents the list."""
+
+
+def job_fields(path: str, before: AnyJob, after: AnyJob) -> Iterator[Field]:
+    """In what a job differs."""
+    if type(before) is not type(after):
+        yield Field(path, "a training", "a service", False)
+    else:
+        yield from compared(path, before, after, _JOB)
+
+
+def role_fields(path: str, before: AnyProfile | AnyOf, after: AnyProfile | AnyOf) -> Iterator[Field]:
+    """In what a host's role differs: fewer alternatives narrow, and of a profile fewer machines and a newer driver."""
+    old, new = alternatives(before), alternatives(after)
+    if all(item in old for item in new) and len(new) < len(old):
+        yield Field(path, f"{len(old)} alternatives", f"{len(new)} of them", True)
+    elif len(old) == len(new) == 1 and type(old[0]) is type(new[0]):
+        yield from compared(path, old[0], new[0], {"machines": _machines, "min_driver": _driver})
+    else:
+        yield Field(path, _profiles(old), _profiles(new), False)
+
+
+def _machines(path: str, before: tuple[str, ...], after: tuple[str, ...]) -> Iterator[Field]:
+    """Fewer of those that were named; or some, where any would do."""
+    narrows = bool(after) and (not before or set(after) < set(before))
+    yield Field(path, ", ".join(before) or "any", ", ".join(after) or "any", narrows)
+
+
+def _driver(path: str, before: str | None, after: str | None) -> Iterator[Field]:
+    def number(text: str) -> tuple[int, ...]:
+        return tuple(map(int, text.split(".")))
+
+    narrows = after is not None and (before is None or number(after) > number(before))
+    yield Field(path, before or "any", after or "any", narrows)
+
+
+def _profiles(found: tuple[AnyProfile, ...]) -> str:
+    return " or ".join(profile.profile for profile in found)
