@@ -11,10 +11,11 @@ from agreements.sample import document, key, sha
 from perunml.agreements.diff import Effect, diff
 from perunml.agreements.document import agreement_from_json
 from perunml.agreements.needed import needed
-from perunml.agreements.schema import Agreement
+from perunml.agreements.schema import Agreement, Metadata
 
 EVERYBODY = {"st-vitus", "acme", "gpu-cloud", "clinic"}
-MAY = {"st-vitus", "acme", "gpu-cloud"}
+OWNERS = {"st-vitus", "acme"}
+MAY = {*OWNERS, "gpu-cloud"}
 Spoil = Callable[[dict[str, Any]], Any]
 
 
@@ -47,7 +48,6 @@ NARROWS: dict[str, Spoil] = {
     "jobs.serve.limits.requests": lambda d: job(d, "serve")["limits"].update(requests="9999/day"),
     "hosts.inference": lambda d: d["hosts"]["inference"]["any_of"].pop(),
     "hosts.trainer.min_driver": lambda d: d["hosts"]["trainer"].update(min_driver="550.1"),
-    "witnesses": lambda d: d["witnesses"].update(at_least=2),
 }
 WIDENS: dict[str, tuple[Spoil, set[str]]] = {
     "jobs.train.limits.runs": (lambda d: job(d)["limits"].update(runs=4), EVERYBODY),
@@ -62,7 +62,7 @@ WIDENS: dict[str, tuple[Spoil, set[str]]] = {
         lambda d: d["hosts"]["trainer"].update(machines=[*d["hosts"]["trainer"]["machines"], "ek:" + sha("f")]),
         EVERYBODY,
     ),
-    "witnesses": (lambda d: d["witnesses"].update(of=["st-vitus", "acme", "clinic"]), EVERYBODY),
+    "witnesses": (lambda d: d["witnesses"].update(at_least=2), EVERYBODY),
     "parties.nova": (
         lambda d: d["parties"].update(nova={"keys": {"n": key("nova").public.text}}),
         {*EVERYBODY, "nova"},
@@ -72,11 +72,11 @@ WIDENS: dict[str, tuple[Spoil, set[str]]] = {
 
 @pytest.mark.parametrize("path", sorted(NARROWS))
 def test_less_is_narrower_and_one_who_could_stop_it_may(path: str) -> None:
-    """One change, that narrows, by any owner of what flows in or the operator; the way back widens."""
+    """One change, that narrows, by any owner of what flows in, or the operator where it is about hosting; the way back widens."""
     before, after = versions(NARROWS[path])
     (found,) = diff(before, after)
     assert (found.path, found.effect) == (path, Effect.NARROWS)
-    wanted = EVERYBODY if path == "witnesses" else MAY
+    wanted = OWNERS if ".outputs." in path or path.endswith("until") else MAY
     assert found.parties == wanted
     need = needed(after, before)
     assert (dict(need.every), need.one_of) == ({}, (frozenset(wanted),))
@@ -116,11 +116,12 @@ def test_a_job_that_reads_anothers_asset_asks_its_owner() -> None:
     assert {"st-vitus", "acme", "gpu-cloud", "lab"} <= set(needed(after, before).every)
 
 
-def test_nothing_changed_still_wants_somebody() -> None:
-    """A version that says the same is nobody's by default."""
+def test_nothing_changed_asks_everybody() -> None:
+    """It would void what was approved under the version before, and that is nobody's to do alone."""
     before, after = versions(lambda d: None)
     assert diff(before, after) == []
-    assert needed(after, before).one_of == (frozenset(EVERYBODY),)
+    need = needed(after, before)
+    assert (set(need.every), need.one_of) == (EVERYBODY, ())
 
 
 def test_every_sentence_says_what_and_who() -> None:
@@ -129,3 +130,97 @@ def test_every_sentence_says_what_and_who() -> None:
     assert diff(before, after)[0].sentence == (
         "jobs.train.limits.runs: 3 becomes 2. It narrows: one of acme, gpu-cloud, st-vitus may do so alone."
     )
+
+
+def test_the_end_of_all_jobs_is_the_end_of_every_output() -> None:
+    """Outputs leave until the last `until`: a later one, of a job that has none itself, asks the owners of the outputs; an earlier one
+    is for an owner of all of them, not for the operator."""
+    later = versions(lambda d: job(d, "serve")["limits"].update(until="2028-01-01T00:00:00Z"))
+    assert [(c.path, c.effect) for c in diff(*later)] == [
+        ("jobs.serve.limits.until", Effect.WIDENS),
+        ("ends", Effect.WIDENS),
+    ]
+    found = diff(*reversed(later))
+    assert [(c.path, c.effect, c.parties) for c in found][-1] == ("ends", Effect.NARROWS, OWNERS)
+
+
+def test_true_is_not_one() -> None:
+    """Python takes them for equal; the code that gets the parameter does not."""
+    before, after = versions(
+        lambda d: job(d)["parameters"].update(seed={"value": True}),
+        lambda d: job(d)["parameters"].update(seed={"value": 1}),
+    )
+    assert [(c.path, c.effect) for c in diff(before, after)] == [("jobs.train.parameters.seed", Effect.WIDENS)]
+    rules = versions(
+        lambda d: d["hosts"]["inference"]["any_of"][0]["tdx"].update(strict=True),
+        lambda d: d["hosts"]["inference"]["any_of"][0]["tdx"].update(strict=1),
+    )
+    assert [c.effect for c in diff(*rules)] == [Effect.WIDENS]
+
+
+def test_who_is_in_one_job_of_a_role_narrows_it_in_no_other() -> None:
+    """A role that two groups use is narrowed by who could stop both, and by nobody alone where there is none."""
+
+    def alone(d: dict[str, Any]) -> None:
+        d["parties"]["lab"] = {"keys": {"k": key("lab").public.text}}
+        d["assets"]["tool"] = {"kind": "code", "owner": "lab", "digest": sha("2"), "entry": "tool.py"}
+        d["jobs"]["own"] = {**job(d), "code": "tool", "inputs": {}, "operator": "lab", "outputs": {}, "parameters": {}}
+
+    before, after = versions(NARROWS["hosts.trainer.min_driver"], alone)
+    (found,) = diff(before, after)
+    assert (found.effect, found.parties) == (Effect.WIDENS, {*EVERYBODY, "lab"})
+
+
+def test_p20_simulated_asks_every_owner() -> None:
+    """P20: a profile that proves nothing, added to a role, is for everybody whom its jobs touch, by their whole boards."""
+
+    def loosen(d: dict[str, Any]) -> None:
+        d["hosts"]["trainer"] = {"any_of": [d["hosts"]["trainer"], {"profile": "simulated"}]}
+
+    before, after = versions(loosen)
+    need = needed(after, before)
+    assert set(need.every) == EVERYBODY
+    assert [side.party for side in need.every["st-vitus"]] == [after.parties["st-vitus"]]
+
+
+def test_p20_a_simulated_manager_asks_everybody() -> None:
+    """P20: what the manager must prove is of concern to all."""
+    strict = document()
+    strict["manager"]["profile"] = {"profile": "tee", "tdx": {"mr_td": ["00" * 48]}}
+    first = agreement_from_json(strict)
+    loose = document()
+    loose["metadata"] = {**loose["metadata"], "version": 2, "predecessor": first.digest}
+    (found,) = diff(first, agreement_from_json(loose))
+    assert (found.path, found.effect, found.parties) == ("manager", Effect.WIDENS, EVERYBODY)
+
+
+def test_p10_the_last_owner_goes_only_with_its_asset_and_everybodys_word() -> None:
+    """P10: an owner that is no party is refused when read; one that goes together with all it brought is missed by all, and asked itself."""
+
+    def gone(d: dict[str, Any]) -> None:
+        del d["parties"]["clinic"]
+        del d["jobs"]["serve"]
+        job(d)["outputs"]["model"].pop("use")
+
+    before, after = versions(gone)
+    need = needed(after, before)
+    assert set(need.every) == EVERYBODY
+    assert [side.label for side in need.every["clinic"]] == ["the board of the version before: "]
+
+
+def test_every_place_of_the_document_is_looked_at() -> None:
+    """A field that is added to the schema is compared: by its own rule, or as one that widens."""
+    assert set(Metadata.model_fields) == {"name", "version", "predecessor"}, "the line itself; the rest would go unseen"
+    looked = {"apiVersion", "kind", "metadata", "parties", "assets", "hosts", "jobs"}
+    assert looked <= set(Agreement.model_fields)
+    for name in set(Agreement.model_fields) - looked:
+        assert any(c.path == name for c in diff(*_with_other(name))), name
+
+
+def _with_other(name: str) -> tuple[Agreement, Agreement]:
+    other: dict[str, Any] = {
+        "manager": {"key": key("manager").public.text, "profile": {"profile": "simulated", "imitates": "tee"}},
+        "witnesses": {"at_least": 2, "of": ["st-vitus", "acme"]},
+        "recovery": {"at_least": 1},
+    }
+    return versions(lambda d: d.update({name: other[name]}))

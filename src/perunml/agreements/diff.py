@@ -6,14 +6,25 @@ Whatever is not known to narrow widens, and whatever is not known to touch certa
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from perunml.agreements import flows
-from perunml.agreements.boards import in_words
+from perunml.agreements.boards import Board, in_words
 from perunml.agreements.jobs import Output, TrainingJob
-from perunml.agreements.narrowing import NONE, Field, job_fields, role_fields, written
-from perunml.agreements.schema import Agreement, Asset, Party, Quorum
+from perunml.agreements.narrowing import (
+    NONE,
+    Compare,
+    Field,
+    alike,
+    compared,
+    job_fields,
+    role_fields,
+    written,
+)
+from perunml.agreements.schema import Agreement, Asset, Quorum
+from perunml.wire.digests import digest
+from perunml.wire.timestamps import format_time
 
 
 class Effect(enum.Enum):
@@ -86,13 +97,14 @@ class _Both:
             if old is None or new is None:
                 words = ("takes part" if side else NONE for side in (old, new))
                 yield Change(path, Effect.WIDENS, self._all, *words)
-            elif old != new:
-                yield Change(path, Effect.OWN, frozenset({name}), _party(old), _party(new))
+                continue
+            for field in compared(path, old, new, _PARTY):
+                yield Change(field.path, Effect.OWN, frozenset({name}), field.before, field.after)
 
     def assets(self) -> Iterator[Change]:
         for name in sorted({*self._before.assets, *self._after.assets}):
             old, new = self._before.assets.get(name), self._after.assets.get(name)
-            if old == new:
+            if alike(old, new):
                 continue
             parties = frozenset(asset.owner for asset in (old, new) if asset) | self._readers(name)
             yield Change(f"assets.{name}", Effect.WIDENS, parties, _asset(old), _asset(new))
@@ -100,7 +112,7 @@ class _Both:
     def hosts(self) -> Iterator[Change]:
         for name in sorted({*self._before.hosts, *self._after.hosts}):
             old, new = self._before.hosts.get(name), self._after.hosts.get(name)
-            if old == new:
+            if alike(old, new):
                 continue
             users = {job for a in (self._before, self._after) for job in a.jobs if a.jobs[job].hosts == name}
             path = f"hosts.{name}"
@@ -113,7 +125,7 @@ class _Both:
     def jobs(self) -> Iterator[Change]:
         for name in sorted({*self._before.jobs, *self._after.jobs}):
             old, new = self._before.jobs.get(name), self._after.jobs.get(name)
-            if old == new:
+            if alike(old, new):
                 continue
             path = f"jobs.{name}"
             if old is None or new is None:
@@ -127,22 +139,35 @@ class _Both:
         known = {"metadata", "parties", "assets", "hosts", "jobs", "apiVersion", "kind"}
         for name in Agreement.model_fields:
             old, new = getattr(self._before, name), getattr(self._after, name)
-            if name in known or old == new:
+            if name in known or alike(old, new):
                 continue
-            effect = Effect.NARROWS if name == "witnesses" and _more_witnesses(old, new) else Effect.WIDENS
-            yield Change(name, effect, self._all, _top(old), _top(new))
+            yield Change(name, Effect.WIDENS, self._all, _top(old), _top(new))
+        yield from self._end()
+
+    def _end(self) -> Iterator[Change]:
+        """Outputs of every training leave until the last `until` of all jobs."""
+        old, new = self._before.ends, self._after.ends
+        made = {job for a in (self._before, self._after) for job, _, _ in flows.outputs_of(a)}
+        if old != new and made:
+            yield from self._of([Field("ends", format_time(old), format_time(new), new < old, hosting=False)], made)
 
     def _of(self, fields: Iterable[Field], jobs: set[str]) -> Iterator[Change]:
-        """Changes of fields that concern these jobs. Who could stop a job anyway may narrow it: the owners of what flows in, and
-        its operator."""
+        """Changes of fields that concern these jobs. Who could stop each of the jobs anyway may narrow it: an owner of what flows
+        into all of them, who can suspend; and where it is about hosting, their operator. Where nobody can, all are asked."""
         versions = [(a, job) for a in (self._before, self._after) for job in jobs if job in a.jobs]
         reached = frozenset().union(*(touched(a, job) for a, job in versions)) or self._all
-        may = frozenset().union(*(flows.owners(a, job) | {a.jobs[job].operator} for a, job in versions)) or self._all
         for field in fields:
-            effect = Effect.NARROWS if field.narrows else Effect.WIDENS
-            # Who narrows must be there to approve: a party that the new version drops is asked for that by name.
-            parties = may & frozenset(self._after.parties) if field.narrows else reached
-            yield Change(field.path, effect, parties or self._all, field.before, field.after)
+            may = self._stoppers(jobs, field.hosting) if field.narrows else frozenset()
+            effect = Effect.NARROWS if may else Effect.WIDENS
+            yield Change(field.path, effect, may or reached, field.before, field.after)
+
+    def _stoppers(self, jobs: set[str], hosting: bool) -> frozenset[str]:
+        """Parties of both versions each of whom could have stopped every one of these jobs."""
+        found = frozenset(self._before.parties) & frozenset(self._after.parties)
+        for job in jobs & set(self._before.jobs):
+            could = flows.owners(self._before, job)
+            found &= could | {self._before.jobs[job].operator} if hosting else could
+        return found
 
     def _readers(self, asset: str) -> frozenset[str]:
         """Whom the jobs that an asset flows into touch, in either version."""
@@ -160,18 +185,28 @@ def _output(agreement: Agreement, job: str, name: str) -> Output | None:
     return found.outputs.get(name) if isinstance(found, TrainingJob) else None
 
 
-def _more_witnesses(before: object, after: object) -> bool:
-    """More of the same witnesses; or some, where they were waived."""
-    if not isinstance(after, Quorum):
-        return False
-    if not isinstance(before, Quorum):
-        return True
-    return (before.of, before.keys) == (after.of, after.keys) and after.at_least > before.at_least
+def _keys(path: str, before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[Field]:
+    """Those that differ alone."""
+    old, new = (
+        ", ".join(f"{name} {text}" for name, text in sorted(set(one.items()) - set(other.items()))) or NONE
+        for one, other in ((before, after), (after, before))
+    )
+    yield Field(path, old, new, False)
 
 
-def _party(party: Party) -> str:
-    keys = ", ".join(f"{name} {text[:24]}…" for name, text in party.keys.items())
-    return f"[{in_words(party.board)} decides; keys {keys}; {'receives' if party.receive else 'receives nothing'}]"
+def _board(path: str, before: Board | None, after: Board | None) -> Iterator[Field]:
+    old, new = (in_words(board) if board else "the only key" for board in (before, after))
+    yield Field(path, old, new, False)
+
+
+def _receive(path: str, before: str | None, after: str | None) -> Iterator[Field]:
+    """These keys are longer than a line."""
+    old, new = (f"the key {digest(text.encode())}" if text else NONE for text in (before, after))
+    yield Field(path, old, new, False)
+
+
+_PARTY: Mapping[str, Compare] = {"keys": _keys, "approve": _board, "receive": _receive}
+"""How a party's own affairs are told."""
 
 
 def _asset(asset: Asset | None) -> str:

@@ -7,10 +7,11 @@ A field that is not listed here widens whatever changes in it. `tests/agreements
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from perunml.agreements.jobs import AnyJob, Choice, Fixed, Output, Range, ServiceLimits, TrainingLimits
+from perunml.agreements.forms import Part, same
+from perunml.agreements.jobs import AnyJob, Choice, Fixed, Output, Range
 from perunml.agreements.profiles import AnyOf, AnyProfile, alternatives
 from perunml.wire.quantities import format_size
 from perunml.wire.timestamps import format_time
@@ -18,16 +19,32 @@ from perunml.wire.timestamps import format_time
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field that differs: where, what it was and is in words, and whether less is allowed than before."""
+    """One field that differs: where, what it was and is in words, and whether less is allowed than before. `hosting`: less of it
+    only keeps runs from starting or going on, as a job's operator can by switching its machines off; what was made before leaves as
+    it did."""
 
     path: str
     before: str
     after: str
     narrows: bool
+    hosting: bool = True
 
 
 Compare = Callable[[str, Any, Any], Iterator[Field]]
 NONE = "nothing"
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Equal as JSON is: for Python true is 1, for code that gets a parameter it is not."""
+    if isinstance(one, Part):
+        return type(one) is type(other) and all(
+            alike(getattr(one, name), getattr(other, name)) for name in type(one).model_fields
+        )
+    if isinstance(one, Mapping):
+        return isinstance(other, Mapping) and set(one) == set(other) and all(alike(one[key], other[key]) for key in one)
+    if isinstance(one, tuple):
+        return isinstance(other, tuple) and len(one) == len(other) and all(map(alike, one, other))
+    return same(one, other)
 
 
 def seconds(value: int) -> str:
@@ -45,6 +62,11 @@ def _less(words: Callable[[Any], str] = str) -> Compare:
         yield Field(path, words(before), words(after), after < before)
 
     return compare
+
+
+def _until(path: str, before: int, after: int) -> Iterator[Field]:
+    """Outputs leave until the last `until`: not for an operator to shorten."""
+    yield Field(path, format_time(before), format_time(after), after < before, hosting=False)
 
 
 def _requests(path: str, before: tuple[int, int], after: tuple[int, int]) -> Iterator[Field]:
@@ -74,9 +96,10 @@ def _parameters(path: str, before: Mapping[str, Any], after: Mapping[str, Any]) 
     """A parameter that is new, or gone, is another contract with the code."""
     for name in sorted({*before, *after}):
         old, new = before.get(name), after.get(name)
-        if old == new:
+        if alike(old, new):
             continue
-        narrows = old is not None and new is not None and _within(old, new)
+        # The same values in another form are another contract: a run may leave out a fixed one.
+        narrows = old is not None and new is not None and _within(old, new) and not _within(new, old)
         yield Field(f"{path}.{name}", old.in_words() if old else NONE, new.in_words() if new else NONE, narrows)
 
 
@@ -92,7 +115,7 @@ def _outputs(path: str, before: Mapping[str, Output], after: Mapping[str, Output
         if old is None or new is None:
             yield Field(f"{path}.{name}", "declared" if old else NONE, "declared" if new else NONE, False)
         else:
-            yield from compared(f"{path}.{name}", old, new, _OUTPUT)
+            yield from (replace(found, hosting=False) for found in compared(f"{path}.{name}", old, new, _OUTPUT))
 
 
 def _limits(path: str, before: Any, after: Any) -> Iterator[Field]:
@@ -106,7 +129,7 @@ def compared(path: str, before: Any, after: Any, ordered: Mapping[str, Compare])
     """Every field in which two values of one type differ; those that are not `ordered` widen."""
     for name in type(before).model_fields:
         old, new = getattr(before, name), getattr(after, name)
-        if old == new:
+        if alike(old, new):
             continue
         if name in ordered:
             yield from ordered[name](f"{path}.{name}", old, new)
@@ -127,7 +150,7 @@ def written(value: Any) -> str:
 
 _LIMITS: Mapping[str, Compare] = {
     "runs": _less(),
-    "until": _less(format_time),
+    "until": _until,
     "wall": _less(seconds),
     "resumes": _less(),
     "requests": _requests,
@@ -141,8 +164,6 @@ _JOB: Mapping[str, Compare] = {
     "outputs": _outputs,
 }
 """The ordered fields of jobs, trainings and services."""
-ORDERED = (TrainingLimits, ServiceLimits, Output)
-"""Types whose ordered fields stand above, for whoever documents the list."""
 
 
 def job_fields(path: str, before: AnyJob, after: AnyJob) -> Iterator[Field]:
@@ -156,10 +177,12 @@ def job_fields(path: str, before: AnyJob, after: AnyJob) -> Iterator[Field]:
 def role_fields(path: str, before: AnyProfile | AnyOf, after: AnyProfile | AnyOf) -> Iterator[Field]:
     """In what a host's role differs: fewer alternatives narrow, and of a profile fewer machines and a newer driver."""
     old, new = alternatives(before), alternatives(after)
-    if all(item in old for item in new) and len(new) < len(old):
+    if all(any(alike(item, known) for known in old) for item in new) and len(new) < len(old):
         yield Field(path, f"{len(old)} alternatives", f"{len(new)} of them", True)
-    elif len(old) == len(new) == 1 and type(old[0]) is type(new[0]):
-        yield from compared(path, old[0], new[0], {"machines": _machines, "min_driver": _driver})
+    elif len(old) == len(new) and all(type(one) is type(other) for one, other in zip(old, new, strict=True)):
+        for place, (one, other) in enumerate(zip(old, new, strict=True)):
+            where = f"{path}.any_of.{place}" if isinstance(after, AnyOf) else path
+            yield from compared(where, one, other, _PROFILE)
     else:
         yield Field(path, _profiles(old), _profiles(new), False)
 
@@ -176,6 +199,9 @@ def _driver(path: str, before: str | None, after: str | None) -> Iterator[Field]
 
     narrows = after is not None and (before is None or number(after) > number(before))
     yield Field(path, before or "any", after or "any", narrows)
+
+
+_PROFILE: Mapping[str, Compare] = {"machines": _machines, "min_driver": _driver}
 
 
 def _profiles(found: tuple[AnyProfile, ...]) -> str:

@@ -36,22 +36,21 @@ class Need:
 
 @lru_cache(maxsize=256)
 def needed(agreement: Agreement, predecessor: Agreement | None) -> Need:
-    """What must be approved by whom. Who is named by nothing else approves nothing: a version that changes nothing still wants
-    one party."""
-    if predecessor is None:
+    """What must be approved by whom. A version that changes nothing is asked of every party as the first one is: it voids what was
+    approved under the one before, and that is nobody's to do alone."""
+    changes = diff(predecessor, agreement) if predecessor else []
+    if predecessor is None or not changes:
         return Need({name: (Side("", party),) for name, party in agreement.parties.items()})
     every: dict[str, tuple[Side, ...]] = {}
     one_of: list[frozenset[str]] = []
-    for change in diff(predecessor, agreement):
+    for change in changes:
         if change.effect is Effect.NARROWS:
-            one_of.append(change.parties & frozenset(agreement.parties))
+            one_of.append(change.parties)
             continue
         for name in change.parties:
             every[name] = _sides(name, agreement, predecessor)
     # Whose board approves all of it has approved its narrowings too.
     left = tuple(dict.fromkeys(parties for parties in one_of if not parties & set(every)))
-    if not every and not left:
-        left = (frozenset(agreement.parties),)
     return Need(every, left)
 
 
