@@ -165,12 +165,16 @@ def _agreed(do: Doer, world: World, here: Path) -> None:
     do("job wait", acme, run, "--timeout", "30")
     do("job show", acme, run)
     do("job list", acme)
+    assert do("why", acme, "every/train")["state"] in ("clear", "refused")
     do("output list", acme)
     do("output approve", owner, run, "model")
     receipt = do("output pull", acme, run, "model", "--to", here / "model")["receipt"]
     do("receipt verify", acme, receipt)
     do("ledger verify", acme)
     do("witness once", acme)
+    do("condition add", owner, "scans", "june", "--until", "2099-01-01T00:00:00Z", "--agreement", "every")
+    assert len(do("condition list", owner, "scans", "--agreement", "every")["conditions"]) == 1
+    do("condition drop", owner, "scans", "june", "--agreement", "every")
     do("asset suspend", owner, "scans", "--agreement", "every")
     do("asset lift", owner, "scans", "--agreement", "every")
 

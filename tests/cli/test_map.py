@@ -36,6 +36,7 @@ _BASELINE = {
     **dict.fromkeys(("older", "until"), "perunml.client.baselines.assemble"),
     "out": "answer",
 }
+_CONDITION = ("until", "runs", "wall", "lease", "jobs", "machines", "profiles", "operators", "recipients", "clients")
 RENAMED: dict[str, dict[str, str]] = {
     "id create": {},
     "trust": {"dry_run": "Client.open"},
@@ -47,12 +48,14 @@ RENAMED: dict[str, dict[str, str]] = {
     "agreement approve": {"agreement": "digest"},
     "agreement show": {"agreement": "wanted"},
     "asset show": {"asset": "name"},
+    "condition add": dict.fromkeys((*_CONDITION, "file"), "condition"),
     "job submit": {"waits": "Client.wait", "timeout": "Client.wait"},
     "job show": {"receipt": "answer"},
     "output approve": {"name": "output"},
     "output pull": {"name": "output"},
     "infer": {"source": "inputs", "receipt": "answer"},
     "receipt verify": {"file": "data", "pin_file": "perunml.client.audit.verify_receipt_file"},
+    "why": {"job": "what"},
     "witness run": {"manager": "connection"},
     "manager run": {},
     "host enrol": {"pin_file": "pin"},

@@ -20,7 +20,7 @@ from perunml.release.decide import decide_submission
 from perunml.release.types import InputGrant, OutputGrant, Refusal, Release, Usage, mint_release
 from perunml.wire.errors import AgreementRefusal, ApprovalPending
 from perunml.wire.rules import Reason, Rule
-from release.world import AGREEMENT, BINDING, IN_FORCE, NOW, OPERATOR, PARAMETERS, World
+from release.world import AGREEMENT, BINDING, IN_FORCE, NOW, OPERATOR, PARAMETERS, World, on
 
 HONEST = World()
 TRAIN_UNTIL = AGREEMENT.jobs["train"].limits.until
@@ -31,6 +31,7 @@ BROKEN: list[tuple[str, str, dict[str, Any]]] = [
     ("not in force", "agreement_not_in_force", {"state": {"in_force": False, "missing": {"acme": "ml"}}}),
     ("superseded", "agreement_not_in_force", {"state": {"in_force": False}}),
     ("no witnesses", "witness_quorum_missing", {"state": {"cosigned": False}}),
+    ("an owner's condition", "owner_condition", {"state": {"conditions": on("scans", jobs=["serve"])}}),
     ("another agreement's run", "agreement_mismatch", {"run": {"agreement_digest": sha("0")}}),
     ("the last second is over", "agreement_expired", {"now": TRAIN_UNTIL}),
     ("a fourth run of three", "runs_exhausted", {"usage": {"runs": {"train": 3}}}),

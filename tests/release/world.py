@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agreements.sample import MACHINE, document, key, sha
+from perunml.agreements.conditions import Condition, form_from_json
 from perunml.agreements.document import agreement_from_json
 from perunml.agreements.schema import Agreement
 from perunml.evidence.types import Appraisal
@@ -84,3 +85,8 @@ class World:
         found = self.decide()
         assert isinstance(found, Refusal), found
         return list(dict.fromkeys(reason.code for reason in found.reasons))
+
+
+def on(asset: str, **form: Any) -> dict[str, tuple[Condition, ...]]:
+    """One condition on an asset, for `State.conditions`."""
+    return {asset: (Condition("c", "owner", form_from_json(form), sha("7")),)}

@@ -47,3 +47,9 @@ CHANGE_OUT_OF_ORDER = rule(
     "A suspension or its lifting does not follow the newest change of that asset: it is old, or was made for another time.",
     "The signer signs a change that names the newest state as `previous`, as `perunml asset suspend` and `perunml asset lift` do.",
 )
+TOO_MANY_CONDITIONS = rule(
+    "too_many_conditions",
+    Kind.LIMIT,
+    "An asset has as many conditions as can be looked at in every decision.",
+    "The owner's board drops some: `perunml condition drop`.",
+)

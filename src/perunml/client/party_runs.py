@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from perunml.api.hosts import HostView
     from perunml.api.inference import ReceiptFile
     from perunml.api.runs import OutputView, RunView
+    from perunml.api.why import Why
     from perunml.client.assets import Progress
     from perunml.client.outputs import Pulled
 
@@ -44,6 +45,13 @@ class Runs(Agreements):
         from perunml.client import runs
 
         return runs.show(self.connection, run)
+
+    def why(self, what: str) -> Why:
+        """Everything that stands in the way of a run (its id) or of a job (``agreement/job``), at once: whose approval is missing,
+        what is suspended, which limits, conditions, witnesses or hosts; for the agreement's parties."""
+        from perunml.client import why
+
+        return why.why(self.connection, what)
 
     def runs(self, agreement: str = "") -> list[RunView]:
         """The runs that this party may see, of one agreement or of all."""

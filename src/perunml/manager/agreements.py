@@ -6,7 +6,7 @@ from sqlalchemy import insert
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from perunml.agreements.approvals import check_approval, check_successor
-from perunml.agreements.changes import NEVER_CHANGED, Change, SuspensionState, fold, open_change
+from perunml.agreements.changes import NEVER_CHANGED, SuspensionState, fold, open_change
 from perunml.agreements.codes import VERSION_ROLLBACK
 from perunml.agreements.document import open_agreement
 from perunml.agreements.schema import Agreement, Quorum
@@ -18,7 +18,7 @@ from perunml.api.agreements import (
     SuspendAsset,
     SuspensionView,
 )
-from perunml.manager import machines, rights
+from perunml.manager import authority, machines, rights
 from perunml.manager.context import Services
 from perunml.manager.http import Access, Call, outside
 from perunml.manager.library import Held
@@ -30,7 +30,7 @@ from perunml.release.policy import check_rules
 from perunml.wire.codes import MALFORMED
 from perunml.wire.digests import digest
 from perunml.wire.dsse import Envelope
-from perunml.wire.errors import PerunError, refuse
+from perunml.wire.errors import refuse
 
 _ADD = Statement(insert(t.agreements))
 _ADD_KEY = Statement(insert(t.agreement_keys))
@@ -47,7 +47,6 @@ _SET_SUSPENSION = Statement(
 _EXISTS = "SELECT 1 FROM agreements WHERE digest = :digest"
 _SET_STATE = "UPDATE agreements SET state = :state WHERE digest = :digest"
 _SUSPENSION = "SELECT suspended, digest FROM suspensions WHERE subject = :subject"
-_SEALER = "SELECT owner FROM assets WHERE digest = :subject AND run = ''"
 _CHANGES = "SELECT count(*) FROM changes WHERE subject = :subject"
 
 
@@ -193,18 +192,12 @@ def _suspend(services: Services, transaction: Transaction, key: str, envelope: E
     """At once: the next renewal, registration, release or delivery of anything derived from it is refused."""
     connection = transaction.connection
     subject = str(envelope.unverified("Suspension").get("subject", ""))
-    sealer = connection.run(_SEALER, {"subject": subject}).scalar()
-    # The boards that count are those that the key which sealed the asset agreed to, of versions in force.
-    seen = [
-        item
-        for item in rights.agreements(services, connection, str(sealer or ""))
-        if item.held.state == "in_force"
-        and any(asset.digest == subject for asset in item.held.agreement.assets.values())
-        and services.library.agreed(connection, item.held, str(sealer))
-    ]
-    if not any(item.held.agreement.party_of(key) for item in seen):
-        raise outside()
-    change = _opened([item.held.agreement for item in seen], envelope)
+    seen = authority.of_asset(services, connection, subject, key)
+    change = authority.opened(
+        [item.held.agreement for item in seen],
+        lambda agreement: open_change(agreement, envelope),
+        lambda made: made.action == "suspend",
+    )
     state = fold([change], _suspension_state(connection, subject))
     position = connection.run(_CHANGES, {"subject": subject}).scalar()
     _ADD_CHANGE.run(connection, digest=change.digest, subject=subject, position=position, envelope=envelope.encode())
@@ -213,21 +206,6 @@ def _suspend(services: Services, transaction: Transaction, key: str, envelope: E
     for item in seen:
         transaction.journal.append("suspension", now, item.held.agreement.digest, subject, body)
     return SuspensionView(subject=subject, suspended=state.suspended, digest=state.head)
-
-
-def _opened(agreements: list[Agreement], envelope: Envelope) -> Change:
-    """A suspension that any one of these agreements' boards may make; a lift that all of them do, for what the owner let one
-    board stop another must not let go. Raises what the last of them that refuses it raises."""
-    made: list[Change] = []
-    refused: PerunError | None = None
-    for agreement in agreements:
-        try:
-            made.append(open_change(agreement, envelope))
-        except PerunError as exc:
-            refused = exc
-    if refused is not None and not (made and made[0].action == "suspend"):
-        raise refused
-    return made[0]
 
 
 def _suspension_state(connection: Connection, subject: str) -> SuspensionState:

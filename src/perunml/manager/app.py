@@ -9,6 +9,7 @@ from perunml.manager import (
     agreements,
     assets,
     attestation,
+    conditions,
     documents,
     enrolment,
     hosts,
@@ -18,6 +19,7 @@ from perunml.manager import (
     release,
     renewal,
     runs,
+    why,
     witnesses,
 )
 from perunml.manager.auth import identify
@@ -31,7 +33,7 @@ _PARAMETER = re.compile(r"\{([a-z]+)(:path)?\}")
 def specs(services: Services) -> list[Spec]:
     """All routes, those that hosts ask for most first: they are looked through in order."""
     parts = (
-        release, renewal, quota, assets, runs, enrolment, attestation, documents, agreements, outputs, ledger, hosts, witnesses,
+        release, renewal, quota, assets, runs, enrolment, attestation, documents, agreements, outputs, ledger, hosts, witnesses, conditions, why,
     )  # fmt: skip
     return [spec for part in parts for spec in part.routes(services)]
 

@@ -214,3 +214,9 @@ WITNESS_CLOCK = rule(
     "A cosignature says a time that is more than a minute from the manager's.",
     "The witness's operator, or the manager's, sets the clock right: `perunml witness run`.",
 )
+NO_HOST_YET = rule(
+    "no_host_yet",
+    Kind.PENDING,
+    "A run waits, and nothing stands in its way but that no host has taken it.",
+    "The operator that the agreement names runs a host that may take it: `perunml host run`; `perunml host explain` says why one was refused.",
+)

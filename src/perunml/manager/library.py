@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from perunml.agreements.approvals import Standing, check_approval, standing
+from perunml.agreements.conditions import Condition, ConditionChange, fold_conditions, read_change
 from perunml.agreements.document import agreement_from_json
 from perunml.agreements.schema import Agreement
 from perunml.evidence.baseline import Baseline
@@ -107,11 +108,13 @@ class Library:
         self._manifests: _Kept[Envelope] = _Kept()
         self._agreed: _Kept[bool] = _Kept()
         self._signed: _Kept[bool] = _Kept()
+        self._conditions: _Kept[dict[str, tuple[Condition, ...]]] = _Kept(2)
 
     def forget(self) -> None:
         """What was read in a transaction that failed is read anew."""
         for kept in (self._agreements, self._baselines, self._standings, self._manifests, self._agreed, self._signed):
             kept.clear()
+        self._conditions.clear()
 
     def held(self, connection: Connection, digest: str) -> Held:
         """Raises `AgreementRefusal` (not_entitled): there is none."""
@@ -187,6 +190,21 @@ class Library:
             return frozenset()
         subjects = {row[0] for row in rows}
         return frozenset(name for name, asset in agreement.assets.items() if asset.digest in subjects)
+
+    def conditions(self, connection: Connection, agreement: Agreement) -> dict[str, tuple[Condition, ...]]:
+        """Owners' conditions in force on the agreement's assets, by asset name. Changes are only added, so what they amount to is kept
+        with how many there were."""
+        count = int(connection.run("SELECT count(*) FROM conditions").scalar() or 0)
+        if not count:
+            return {}
+        kept = self._conditions.get(str(count))
+        if kept is None:
+            changes: dict[str, list[ConditionChange]] = {}
+            for row in connection.run("SELECT subject, envelope FROM conditions ORDER BY subject, position"):
+                changes.setdefault(row[0], []).append(read_change(stored(row[1])))
+            folded = {subject: tuple(fold_conditions(found).now.values()) for subject, found in changes.items()}
+            kept = self._conditions.put(str(count), folded)
+        return {name: found for name, asset in agreement.assets.items() if (found := kept.get(asset.digest))}
 
     def baselines(self, connection: Connection, digests: set[str]) -> dict[str, Baseline]:
         """Those of the baselines that are at hand. Raises `Unread`."""

@@ -89,7 +89,7 @@ def _register(
         held.agreement,
         state=state.state_of(services, connection, held, now, run.job),
         run=Run(held.agreement.digest, run.job, run.run, run.parameters, {}, "renew"),
-        usage=state.usage_of(connection, held, started=lease.started),
+        usage=state.usage_of(services, connection, held, started=lease.started),
         now=now,
     )
     if reasons:

@@ -224,7 +224,9 @@ def _release(
         state=state.state_of(services, connection, held, now, run.job),
         run=wanted,
         appraisal=appraisal,
-        usage=state.usage_of(connection, held, resumes=run.released, other=other, other_shares=machine.boot_shared),
+        usage=state.usage_of(
+            services, connection, held, resumes=run.released, other=other, other_shares=machine.boot_shared
+        ),
         now=services.witnessed.floor(held.agreement, now),
     )
     if isinstance(decided, Refusal):
@@ -240,7 +242,7 @@ def _release(
     )  # fmt: skip
     verdicts.keep(services, connection, before, machine, question, judged)
     if run.kind == "train" and run.released == 0:
-        state.count_run(connection, held.line, run.job)
+        state.count_run(services, connection, held, run.job)
     lease = secrets.token_hex(16)
     verdict = {
         "profile": appraisal.profile,

@@ -194,7 +194,7 @@ def _decide(services: Services, transaction: Transaction, shown: Shown, now: int
             held.agreement.digest, run.job, run.run, run.parameters, {}, shown.purpose, shown.bound, machine.operator
         ),
         appraisal=shown.judged.appraisal,
-        usage=state.usage_of(connection, held, resumes=max(0, run.released - 1), started=lease.started),
+        usage=state.usage_of(services, connection, held, resumes=max(0, run.released - 1), started=lease.started),
         now=services.witnessed.floor(held.agreement, now),
     )
     if isinstance(decided, Refusal):

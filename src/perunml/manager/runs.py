@@ -161,7 +161,7 @@ def _submit(
         agreement,
         state=state.state_of(services, connection, held, now, body["job"]),
         run=run,
-        usage=state.usage_of(connection, held),
+        usage=state.usage_of(services, connection, held),
         now=now,
     )
     reasons = reasons or _no_model(connection, held, body["job"])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from perunml.agreements import flows
+from perunml.agreements.conditions import Condition
 from perunml.agreements.schema import Agreement
 from perunml.manager.codes import RUN_NOT_OPEN
 from perunml.manager.context import Services
@@ -23,6 +26,12 @@ _USAGE = "SELECT job, runs FROM usage WHERE line = :line"
 _NEWEST = "SELECT digest FROM agreements WHERE line = :line AND state = 'in_force'"
 _TAKE_BACK = "UPDATE runs SET state = 'queued', ended = 0, reasons = '[]', released = released - 1 WHERE run = :run"
 _UNCOUNT_RUN = "UPDATE usage SET runs = runs - 1 WHERE line = :line AND job = :job"
+_CONDITION_RUNS = "SELECT runs FROM condition_usage WHERE condition = :condition"
+_UNCOUNT_CONDITION = "UPDATE condition_usage SET runs = runs - 1 WHERE condition = :condition"
+_condition = upsert(t.condition_usage)
+_COUNT_CONDITION = Statement(
+    _condition.on_conflict_do_update(index_elements=["condition"], set_={"runs": t.condition_usage.c.runs + 1})
+)
 _usage = upsert(t.usage)
 _COUNT_RUN = Statement(_usage.on_conflict_do_update(index_elements=["line", "job"], set_={"runs": t.usage.c.runs + 1}))
 
@@ -111,10 +120,12 @@ def state_of(services: Services, connection: Connection, held: Held, now: int, j
     in_force = standing.in_force and held.state == "in_force"
     absent = services.witnessed.absent(held.agreement, within=lease_of(held.agreement, job))
     suspended = services.library.suspended(connection, held.agreement)
-    return State(in_force, standing.missing, suspended, not absent, absent)
+    conditions = services.library.conditions(connection, held.agreement)
+    return State(in_force, standing.missing, suspended, not absent, absent, conditions)
 
 
 def usage_of(
+    services: Services,
     connection: Connection,
     held: Held,
     *,
@@ -126,16 +137,44 @@ def usage_of(
     """What was used up under the agreement, over all its versions."""
     counted = {row[0]: int(row[1]) for row in connection.run(_USAGE, {"line": held.line})}
     runs = {name: counted.get(name, 0) for name in held.agreement.jobs if held.agreement.training(name)}
-    return Usage(runs, resumes, started, other, other_shares)
+    by_condition = counts(connection, services.library.conditions(connection, held.agreement))
+    return Usage(runs, resumes, started, other, other_shares, by_condition)
 
 
-def count_run(connection: Connection, line: str, job: str) -> None:
+def count_run(services: Services, connection: Connection, held: Held, job: str) -> None:
     """One more run whose keys were released."""
-    _COUNT_RUN.run(connection, line=line, job=job, runs=1, window=0, requests=0)
+    _COUNT_RUN.run(connection, line=held.line, job=job, runs=1, window=0, requests=0)
+    conditions = services.library.conditions(connection, held.agreement)
+    for condition in counting(held.agreement, job, conditions):
+        _COUNT_CONDITION.run(connection, condition=condition, runs=1)
 
 
-def take_back(connection: Connection, run: StoredRun) -> None:
+def take_back(services: Services, connection: Connection, run: StoredRun) -> None:
     """A release whose keys never left the manager is none: the run waits again, and is counted as before it."""
     connection.run(_TAKE_BACK, {"run": run.run})
     if run.kind == "train" and run.released == 1:
         connection.run(_UNCOUNT_RUN, {"line": run.line, "job": run.job})
+        agreement = services.library.held(connection, run.agreement).agreement
+        for condition in counting(agreement, run.job, services.library.conditions(connection, agreement)):
+            connection.run(_UNCOUNT_CONDITION, {"condition": condition})
+
+
+def counts(connection: Connection, live: Mapping[str, tuple[Condition, ...]]) -> dict[str, int]:
+    """By a condition's digest the runs since it was added, of those that count."""
+    return {
+        condition.digest: condition_runs(connection, condition.digest)
+        for found in live.values()
+        for condition in found
+        if condition.form.runs is not None
+    }
+
+
+def condition_runs(connection: Connection, condition: str) -> int:
+    """The runs that a condition (its digest) has counted."""
+    return int(connection.run(_CONDITION_RUNS, {"condition": condition}).scalar() or 0)
+
+
+def counting(agreement: Agreement, job: str, live: Mapping[str, tuple[Condition, ...]]) -> list[str]:
+    """The conditions, by digest, that count a run of `job`."""
+    names = flows.ancestors(agreement, job) & set(live) if live else set()
+    return [condition.digest for name in sorted(names) for condition in live[name] if condition.form.runs is not None]

@@ -135,3 +135,9 @@ OUTPUT_HELD = rule(
     "An output waits for the approval of a party that the agreement names.",
     "The parties named approve it: `perunml output approve`.",
 )
+OWNER_CONDITION = rule(
+    "owner_condition",
+    Kind.AGREEMENT,
+    "An owner's condition on its asset is not met; what it says is told to that owner alone.",
+    "The asset's owner looks at it and may drop it: `perunml why`, `perunml condition list`.",
+)

@@ -12,7 +12,7 @@ from typing import Any
 from perunml.agreements.boards import lacking, members, satisfied
 from perunml.agreements.codes import APPROVAL_MISMATCH
 from perunml.agreements.schema import Agreement
-from perunml.release import codes, rules
+from perunml.release import codes, conditions, rules
 from perunml.release.types import OutputRelease, Refusal, RegisteredOutput, State, mint_output_release
 from perunml.wire.codes import MALFORMED
 from perunml.wire.dsse import Envelope
@@ -92,6 +92,8 @@ def decide_output(
                 recipient,
             )
         )
+    case = conditions.Case(output.job, None, now, recipient=recipient)
+    reasons += conditions.unmet(agreement, f"{output.job}.outputs.{output.name}", state, case)
     reasons += _approved(agreement, output, declared.approvers, approvals)
     if reasons:
         return Refusal(tuple(reasons))

@@ -93,17 +93,18 @@ def within_runs(run: Run, job: AnyJob, usage: Usage) -> Iterator[Reason]:
         )
 
 
-def within_wall(run: Run, job: AnyJob, usage: Usage, now: int) -> Iterator[Reason]:
-    """At `finish` one lease more, so that a run which its host stopped in time can still say so."""
+def within_wall(run: Run, job: AnyJob, usage: Usage, now: int, most: int) -> Iterator[Reason]:
+    """`most` seconds since the start, which an owner's condition may have shortened; at `finish` one lease more, so that a run which
+    its host stopped in time can still say so."""
     if not isinstance(job, TrainingJob) or run.purpose == "release":
         return
     if usage.started is None:
         yield Reason(codes.USAGE_UNKNOWN, f"when the run {run.run} started is not known", "a time", "none")
-    elif now >= usage.started + job.limits.wall + (job.lease if run.purpose == "finish" else 0):
+    elif now >= usage.started + most + (job.lease if run.purpose == "finish" else 0):
         yield Reason(
             codes.WALL_EXCEEDED,
             f"the run {run.run} takes too long",
-            f"at most {job.limits.wall} s",
+            f"at most {most} s",
             f"{now - usage.started} s",
         )
 

@@ -7,9 +7,10 @@ A `Release` and an `OutputRelease` are made by `decide` and `decide_output` only
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, field
 from typing import Any, Literal
 
+from perunml.agreements.conditions import Condition
 from perunml.agreements.schema import Agreement
 from perunml.wire.errors import PerunError, error
 from perunml.wire.rules import Reason
@@ -52,6 +53,8 @@ class Usage:
     started        when the keys of this session were released (seconds since 1970); None before that. `wall` counts from it
     other_agreement_this_boot  digest of another agreement that this machine served since it booted, or None
     other_agreement_shares     that agreement's job says ``tenancy: shared``
+    conditions     by a condition's digest: runs of its asset since it was added, without this one. A missing count of one that
+                   counts is refused
     """
 
     runs: Mapping[str, int]
@@ -59,6 +62,7 @@ class Usage:
     started: int | None = None
     other_agreement_this_boot: str | None = None
     other_agreement_shares: bool = False
+    conditions: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def none(cls, agreement: Agreement) -> Usage:
@@ -74,6 +78,7 @@ class State:
     missing    party -> what is missing, in words
     suspended  names of this agreement's assets that are suspended
     cosigned   the witness quorum's cosignatures cover what they must (DESIGN section 6, Release, 3 and 4)
+    conditions owners' conditions in force, by asset name; an asset without any has no entry
     absent     the witnesses that are missing for that, in words, one by one
     """
 
@@ -82,6 +87,7 @@ class State:
     suspended: frozenset[str]
     cosigned: bool = False
     absent: tuple[str, ...] = ()
+    conditions: Mapping[str, tuple[Condition, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

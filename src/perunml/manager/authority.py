@@ -1,0 +1,52 @@
+"""Who may change what an asset may be used for: the boards that the key which sealed it has agreed to itself.
+
+Anybody can write a digest into an agreement of his own, with boards of his own; what the sealing key never agreed to counts
+for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from perunml.agreements.schema import Agreement
+from perunml.manager import rights
+from perunml.manager.context import Services
+from perunml.manager.http import outside
+from perunml.manager.rights import Seen
+from perunml.manager.store.connection import Connection
+from perunml.wire.errors import PerunError
+
+T = TypeVar("T")
+_SEALER = "SELECT owner FROM assets WHERE digest = :subject AND run = ''"
+
+
+def of_asset(services: Services, connection: Connection, subject: str, key: str) -> list[Seen]:
+    """The agreements in force whose boards decide for the asset `subject` (a digest), as the key that sealed it sees them. Raises
+    `AgreementRefusal` (not_entitled) unless one of them names `key`."""
+    sealer = str(connection.run(_SEALER, {"subject": subject}).scalar() or "")
+    seen = [
+        item
+        for item in rights.agreements(services, connection, sealer)
+        if item.held.state == "in_force"
+        and any(asset.digest == subject for asset in item.held.agreement.assets.values())
+        and services.library.agreed(connection, item.held, sealer)
+    ]
+    if not any(item.held.agreement.party_of(key) for item in seen):
+        raise outside()
+    return seen
+
+
+def opened(agreements: list[Agreement], open_one: Callable[[Agreement], T], forbids: Callable[[T], bool]) -> T:
+    """A change that forbids, which any one of these agreements' boards may make; one that lets go, which all of them must, for
+    what the owner let one board stop another must not let go. Raises what the last of them that refuses it raises."""
+    made: list[T] = []
+    refused: PerunError | None = None
+    for agreement in agreements:
+        try:
+            made.append(open_one(agreement))
+        except PerunError as exc:
+            refused = exc
+    if refused is not None and not (made and forbids(made[0])):
+        raise refused
+    return made[0]
