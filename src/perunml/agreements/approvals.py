@@ -3,7 +3,8 @@
 An approval is a DSSE document of kind "Approval" that names manager, agreement by digest, the agreement's predecessor and the
 party, so it counts nowhere else and never later (P5, P8). Each key of a board may sign an approval of its own, or several
 one together; all that have not expired are counted. The first version is in force when the board of every party agrees to it; a
-later one when those agree whom its changes touch (`needed`).
+later one when those agree whom its changes touch (`needed`), and for so long as the others' approvals of the version before
+count.
 """
 
 from __future__ import annotations
@@ -39,12 +40,13 @@ class Vote:
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How far an agreement is. `missing` says in words, party by party, who has still to sign; `ignored` why approvals
-    were not counted."""
+    were not counted. `open`: of each of these sets of parties one is missing."""
 
     in_force: bool
     approved: frozenset[str]
     missing: Mapping[str, str]
     ignored: tuple[Reason, ...] = ()
+    open: tuple[frozenset[str], ...] = ()
 
 
 def approval(agreement: Agreement, party: str, expires: int) -> dict[str, Any]:
@@ -89,10 +91,17 @@ def check_approval(agreement: Agreement, envelope: Envelope, now: int, *, predec
 
 
 def standing(
-    agreement: Agreement, approvals: Iterable[Envelope], now: int, *, predecessor: Agreement | None = None
+    agreement: Agreement,
+    approvals: Iterable[Envelope],
+    now: int,
+    *,
+    predecessor: Agreement | None = None,
+    before: Standing | None = None,
 ) -> Standing:
     """Whether the agreement is in force at `now` (seconds since 1970). An approval that does not count is ignored, with
-    its reason. Raises `AgreementRefusal` (version_rollback) when `predecessor` is not the one that the agreement names."""
+    its reason. `before` is how the predecessor stands at `now`: a version asks those only whom it touches, so the others' word is the
+    one that they gave to the version before, and ends when that ends; without it, nobody's word is taken for given. Raises
+    `AgreementRefusal` (version_rollback) when `predecessor` is not the one that the agreement names."""
     _check_predecessor(agreement, predecessor)
     votes: dict[str, set[str]] = {}
     ignored: list[Reason] = []
@@ -105,19 +114,41 @@ def standing(
             votes.setdefault(vote.party, set()).update(vote.keys)
     need = needed(agreement, predecessor)
     missing: dict[str, str] = {}
+    open_: list[frozenset[str]] = []
     for name, sides in need.every.items():
         for side in sides:
             if words := _lacking(side.party, votes.get(name, set())):
                 missing.setdefault(name, f"{side.label}{words}")
-    agreed = {
+                open_.append(frozenset({name}))
+    agreed = frozenset(
         name for name, party in agreement.parties.items() if name in votes and not _lacking(party, votes[name])
-    }  # fmt: skip
-    for touched in need.one_of:
-        if not touched & agreed:
-            others = sorted(touched)
-            for name in others:
-                missing.setdefault(name, f"{_lacking(agreement.parties[name], set())} (one of {', '.join(others)})")
-    return Standing(not missing, frozenset(agreed - set(missing)), missing, tuple(ignored))
+    )
+    inherited = [] if predecessor is None else _open(predecessor, before)
+    for asked in (*need.one_of, *inherited):
+        left = asked & frozenset(agreement.parties)  # who is dropped was asked about that, by its old board
+        if left and not left & agreed:
+            open_.append(left)
+            one_of = f" (one of {', '.join(sorted(left))})" if len(left) > 1 else ""
+            for name in left:
+                missing.setdefault(name, f"{_lacking(agreement.parties[name], set())}{one_of}")
+    return Standing(not missing, agreed - set(missing), missing, tuple(ignored), tuple(dict.fromkeys(open_)))
+
+
+def standing_of_line(versions: Iterable[tuple[Agreement, Iterable[Envelope]]], now: int) -> Standing:
+    """How the last of these versions stands at `now`; they follow each other from the first one on, each with its approvals. Raises
+    as `standing` does, `ValueError` for none."""
+    found: Standing | None = None
+    last: Agreement | None = None
+    for agreement, approvals in versions:
+        found = standing(agreement, approvals, now, predecessor=last, before=found)
+        last = agreement
+    if found is None:
+        raise ValueError("a line has a first version")
+    return found
+
+
+def _open(predecessor: Agreement, before: Standing | None) -> list[frozenset[str]]:
+    return [frozenset({name}) for name in predecessor.parties] if before is None else list(before.open)
 
 
 def check_successor(fresh: Agreement, newest: Agreement) -> None:

@@ -112,9 +112,12 @@ def approve(
     expires: int | None = None,
 ) -> AgreementView:
     """Sign for this party that exactly this document may be in force until `expires` (seconds since 1970; default: as
-    long as any of its jobs may run)."""
+    long as any of its jobs may run). A key that the document no longer names signs as the version before calls it."""
     _check_manager(connection, agreement)
-    party = party_of(agreement, identity)
+    named = agreement
+    if agreement.party_of(identity.signing.public.text) is None and (before := agreement.metadata.predecessor):
+        named = show(connection, before)[1]
+    party = party_of(named, identity)
     body = approval(agreement, party, agreement.ends if expires is None else expires)
     message = ApproveAgreement(approval=signed("Approval", body, identity.signing))
     view = connection.call("POST", f"/v1/agreements/{quote(agreement.digest)}/approvals", AgreementView, message)

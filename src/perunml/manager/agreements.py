@@ -62,13 +62,13 @@ def routes(services: Services) -> list[Spec]:
     async def listed(call: Call) -> AgreementList:
         now = services.clock.now()
         with services.database.read() as connection:
-            seen = rights.agreements(services, connection, call.caller.key)
+            seen = rights.votables(services, connection, call.caller.key)
             return AgreementList(agreements=[_view(services, connection, item.held, now) for item in seen])
 
     async def show(call: Call) -> AgreementView:
         now = services.clock.now()
         with services.database.read() as connection:
-            seen = rights.agreement(services, connection, call.params["digest"], call.caller.key)
+            seen = rights.votable(services, connection, call.params["digest"], call.caller.key)
             return _view(services, connection, seen.held, now)
 
     async def approve(call: Call) -> AgreementView:
@@ -161,7 +161,7 @@ def _approve(
     services: Services, transaction: Transaction, wanted: str, key: str, envelope: Envelope, now: int
 ) -> AgreementView:
     connection = transaction.connection
-    held = rights.agreement(services, connection, wanted, key).held
+    held = rights.votable(services, connection, wanted, key).held
     predecessor = None
     if before := held.agreement.metadata.predecessor:
         previous = services.library.held(connection, before)

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from perunml.agreements.approvals import Standing, check_approval, standing
+from perunml.agreements.approvals import Standing, check_approval, standing_of_line
 from perunml.agreements.conditions import Condition, ConditionChange, fold_conditions, read_change
 from perunml.agreements.document import agreement_from_json
 from perunml.agreements.schema import Agreement
@@ -35,6 +35,7 @@ INLINE = 256 * 1024
 COMPILED, COMPILED_KIND = "compiled:", "CompiledBaseline"
 """A long baseline's compiled form lies beside its document, under the document's digest after this word."""
 _BASELINE = "SELECT envelope FROM documents WHERE digest = :digest AND kind = 'Baseline'"
+_APPROVED = "SELECT count(*) FROM approvals WHERE agreement IN (SELECT digest FROM agreements WHERE line = :line)"
 _COMPILED = "SELECT envelope FROM documents WHERE digest = :digest AND kind = 'CompiledBaseline'"
 T = TypeVar("T")
 
@@ -128,25 +129,32 @@ class Library:
         return Held(kept[0], kept[1], row[0], row[1])
 
     def standing(self, connection: Connection, held: Held, now: int) -> Standing:
-        """How far the agreement's approvals are at `now`."""
+        """How far the agreement's approvals are at `now`, and those of the versions before it that it builds on."""
         digest = held.agreement.digest
-        found = connection.run("SELECT count(*) FROM approvals WHERE agreement = :digest", {"digest": digest}).scalar()
-        count = int(found or 0)
+        count = int(connection.run(_APPROVED, {"line": held.line}).scalar() or 0)
         kept = self._standings.get(digest)
         if kept and kept.count == count and now < kept.until:
             return kept.standing
-        envelopes = self.approvals(connection, digest)
-        before = held.agreement.metadata.predecessor
-        predecessor = self.held(connection, before).agreement if before else None
-        made = standing(held.agreement, envelopes, now, predecessor=predecessor)
+        line = self._line(connection, held)
+        versions = [(found, self.approvals(connection, found.digest)) for found in line]
+        made = standing_of_line(versions, now)
         ends = []
-        for envelope in envelopes:
-            try:
-                ends.append(check_approval(held.agreement, envelope, now, predecessor=predecessor).expires)
-            except PerunError:
-                continue  # it does not count, so its end changes nothing
+        for place, (found, envelopes) in enumerate(versions):
+            predecessor = line[place - 1] if place else None
+            for envelope in envelopes:
+                try:
+                    ends.append(check_approval(found, envelope, now, predecessor=predecessor).expires)
+                except PerunError:
+                    continue  # it does not count, so its end changes nothing
         self._standings.put(digest, _Stood(count, min(ends, default=float("inf")), made))
         return made
+
+    def _line(self, connection: Connection, held: Held) -> list[Agreement]:
+        """The versions from the first one to this."""
+        line = [held.agreement]
+        while before := line[-1].metadata.predecessor:
+            line.append(self.held(connection, before).agreement)
+        return line[::-1]
 
     def approvals(self, connection: Connection, digest: str) -> list[Envelope]:
         rows = connection.run(
@@ -165,22 +173,23 @@ class Library:
         return kept
 
     def agreed(self, connection: Connection, held: Held, key: str) -> bool:
-        """Whether `key` itself signed an approval of this version or of one before it. An agreement may list any key as a
-        party's, next to a board that this key never heard of; what the key owns is bound by its own word only. Later versions
-        need the board that the key agreed to."""
+        """Whether `key` itself signed an approval of this version or of one before it, for the party whose key it is in this one. An
+        agreement may list any key as a party's, next to a board that this key never heard of; what the key owns is bound by its own
+        word only, and by that not to a party that lists the key later, when its own has let it go. Later versions need the board
+        that the key agreed to."""
         name = f"{held.agreement.digest} {key}"
         if self._agreed.get(name):
             return True
-        digest: str | None = held.agreement.digest
-        while digest:
-            for envelope in self.approvals(connection, digest):
+        party = held.agreement.party_of(key)
+        for found in reversed(self._line(connection, held)):
+            for envelope in self.approvals(connection, found.digest):
                 try:
                     envelope.verify("Approval", [PublicKey(key)])
                 except PerunError:
                     continue  # others signed this one
-                if envelope.unverified("Approval").get("agreement") == digest:
+                body = envelope.unverified("Approval")
+                if body.get("agreement") == found.digest and body.get("party") == party:
                     return self._agreed.put(name, True)  # approvals are never taken away
-            digest = self.held(connection, digest).agreement.metadata.predecessor
         return False
 
     def suspended(self, connection: Connection, agreement: Agreement) -> frozenset[str]:

@@ -15,6 +15,14 @@ _MINE = (
     "SELECT k.agreement FROM agreement_keys k JOIN agreements a ON a.digest = k.agreement WHERE k.key = :key "
     "ORDER BY a.rowid"
 )
+_FOLLOWS = (
+    "SELECT k.party FROM agreement_keys k JOIN agreements a ON a.predecessor = k.agreement "
+    "WHERE a.digest = :agreement AND a.state = 'proposed' AND k.key = :key"
+)
+_FOLLOWING = (
+    "SELECT a.digest FROM agreement_keys k JOIN agreements a ON a.predecessor = k.agreement WHERE k.key = :key "
+    "AND a.state = 'proposed' ORDER BY a.rowid"
+)
 _SEALER = "SELECT owner FROM assets WHERE digest = :asset AND run = ''"
 _PARTY = "SELECT party FROM agreement_keys WHERE key = :key AND agreement = :agreement"
 
@@ -38,6 +46,23 @@ def agreement(services: Services, connection: Connection, digest: str, key: str)
 def agreements(services: Services, connection: Connection, key: str) -> list[Seen]:
     """All agreements that name the key, oldest first."""
     return [agreement(services, connection, row[0], key) for row in connection.run(_MINE, {"key": key}).all()]
+
+
+def votable(services: Services, connection: Connection, digest: str, key: str) -> Seen:
+    """As `agreement`; a proposal also for a key that only the version before it names, for that board is asked as well. Raises
+    `AgreementRefusal` (not_entitled)."""
+    where = {"key": key, "agreement": digest}
+    party = connection.run(_PARTY, where).scalar() or connection.run(_FOLLOWS, where).scalar()
+    if party is None:
+        raise outside()
+    return Seen(services.library.held(connection, digest), str(party))
+
+
+def votables(services: Services, connection: Connection, key: str) -> list[Seen]:
+    """`agreements`, and the proposals that would replace one of them."""
+    own = [row[0] for row in connection.run(_MINE, {"key": key}).all()]
+    following = [row[0] for row in connection.run(_FOLLOWING, {"key": key}).all()]
+    return [votable(services, connection, digest, key) for digest in dict.fromkeys((*own, *following))]
 
 
 def names_asset(services: Services, connection: Connection, key: str, asset: str) -> bool:
