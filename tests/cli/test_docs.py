@@ -47,6 +47,7 @@ FILES = (
     "policy.json",
     "profile.yaml",
     "agreement.yaml",
+    "condition.yaml",
     "baseline.json",
     "development-root.pem",
     "baseline.yaml",
