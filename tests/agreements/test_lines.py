@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agreements.sample import document, edit, key
-from perunml.agreements.approvals import approval, check_successor, standing, standing_of_line
+from perunml.agreements.approvals import Version, approval, check_successor, standing, standing_of_line
 from perunml.agreements.document import agreement_from_json
 from perunml.agreements.schema import Agreement
 from perunml.wire.dsse import Envelope, signed
@@ -39,34 +39,38 @@ THIRD = after(SECOND, runs=1)
 
 def test_one_party_narrows_alone() -> None:
     """Of the version before everybody approved; of one that only narrows, one who may."""
-    versions = [(FIRST, approve(FIRST, *ENOUGH)), (SECOND, approve(SECOND, "acme/ml"))]
+    versions = [Version(FIRST, approve(FIRST, *ENOUGH)), Version(SECOND, approve(SECOND, "acme/ml"))]
     found = standing_of_line(versions, NOW)
     assert (found.in_force, found.approved, found.missing) == (True, {"acme"}, {})
-    bystander = standing_of_line([versions[0], (SECOND, approve(SECOND, "clinic/desk"))], NOW)
+    bystander = standing_of_line([versions[0], Version(SECOND, approve(SECOND, "clinic/desk"))], NOW)
     assert set(bystander.missing) == {"st-vitus", "acme", "gpu-cloud"}
-    half = standing_of_line([versions[0], (SECOND, approve(SECOND, "st-vitus/dpo"))], NOW)
+    half = standing_of_line([versions[0], Version(SECOND, approve(SECOND, "st-vitus/dpo"))], NOW)
     assert not half.in_force
 
 
 def test_a_narrowing_does_not_outlive_the_word_of_who_was_not_asked() -> None:
     """P12: the clinic agreed until then and no longer; a version by others does not draw that out, nor does the next."""
     until = approve(FIRST, *ENOUGH[:-1]) + approve(FIRST, ENOUGH[-1], expires=SOON)
-    versions = [(FIRST, until), (SECOND, approve(SECOND, "acme/ml")), (THIRD, approve(THIRD, "gpu-cloud/ops"))]
+    versions = [
+        Version(FIRST, until),
+        Version(SECOND, approve(SECOND, "acme/ml")),
+        Version(THIRD, approve(THIRD, "gpu-cloud/ops")),
+    ]
     for count in (1, 2, 3):
         assert standing_of_line(versions[:count], SOON - 1).in_force
         ended = standing_of_line(versions[:count], SOON)
         assert (ended.in_force, set(ended.missing)) == (False, {"clinic"})
-    again = [*versions[:2], (THIRD, [*versions[2][1], *approve(THIRD, "clinic/desk")])]
+    again = [*versions[:2], Version(THIRD, [*versions[2].approvals, *approve(THIRD, "clinic/desk")])]
     assert standing_of_line(again, SOON).in_force
 
 
 def test_a_narrowing_ends_with_the_word_of_who_narrowed() -> None:
     """The next one does not stand on a version that counts no more, unless who may narrow says so again."""
     narrowed = approve(SECOND, "acme/ml", expires=SOON)
-    start = [(FIRST, approve(FIRST, *ENOUGH)), (SECOND, narrowed)]
+    start = [Version(FIRST, approve(FIRST, *ENOUGH)), Version(SECOND, narrowed)]
     assert set(standing_of_line(start, SOON).missing) == {"acme", "st-vitus", "gpu-cloud"}
-    assert standing_of_line([*start, (THIRD, approve(THIRD, "gpu-cloud/ops"))], SOON).in_force
-    clinic = [*start, (THIRD, approve(THIRD, "clinic/desk"))]
+    assert standing_of_line([*start, Version(THIRD, approve(THIRD, "gpu-cloud/ops"))], SOON).in_force
+    clinic = [*start, Version(THIRD, approve(THIRD, "clinic/desk"))]
     assert not standing_of_line(clinic, NOW).in_force
 
 
@@ -78,12 +82,14 @@ def test_nobodys_word_is_taken_for_given() -> None:
     with pytest.raises(ValueError, match="first version"):
         standing_of_line([], NOW)
     with pytest.raises(PerunError, match="version_rollback"):
-        standing_of_line([(SECOND, [])], NOW)
+        standing_of_line([Version(SECOND, [])], NOW)
 
 
 def test_a_pending_version_before_is_no_ground() -> None:
     """Votes that the version before lacks, the next one lacks."""
-    found = standing_of_line([(FIRST, approve(FIRST, *ENOUGH[1:])), (SECOND, approve(SECOND, "acme/ml"))], NOW)
+    found = standing_of_line(
+        [Version(FIRST, approve(FIRST, *ENOUGH[1:])), Version(SECOND, approve(SECOND, "acme/ml"))], NOW
+    )
     assert set(found.missing) == {"st-vitus"}
 
 
@@ -91,7 +97,7 @@ def test_p8_votes_belong_to_the_document_that_was_voted_on() -> None:
     """P8: a proposal that changes while votes are collected starts without any."""
     votes = approve(SECOND, "acme/ml")
     changed = after(FIRST, runs=2, wall="7h")
-    found = standing_of_line([(FIRST, approve(FIRST, *ENOUGH)), (changed, votes)], NOW)
+    found = standing_of_line([Version(FIRST, approve(FIRST, *ENOUGH)), Version(changed, votes)], NOW)
     assert not found.in_force
     assert [reason.code for reason in found.ignored] == ["approval_mismatch"]
 

@@ -21,7 +21,22 @@ FOLDER = "<a folder>"
 CASES = [
     ("agr", {"agreement"}),
     ("agreement ap", {"approve"}),
-    ("agreement ", {"check", "schema", "review", "propose", "approve", "show", "list"}),
+    (
+        "agreement ",
+        {
+            "check",
+            "schema",
+            "review",
+            "propose",
+            "approve",
+            "message",
+            "attach",
+            "withdraw",
+            "rotate-key",
+            "show",
+            "list",
+        },
+    ),
     ("model pu", {"pull"}),
     ("--home here job su", {"submit"}),
     ("host enrol --si", {"--simulated-machine"}),

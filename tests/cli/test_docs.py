@@ -48,6 +48,8 @@ FILES = (
     "profile.yaml",
     "agreement.yaml",
     "condition.yaml",
+    "approval.json",
+    "approval.sig",
     "baseline.json",
     "development-root.pem",
     "baseline.yaml",

@@ -33,6 +33,7 @@ from perunml.testing.nvidia import ForgedNvidia
 from perunml.testing.service import RUN, Client, pin_of
 from perunml.testing.service import World as Service
 from perunml.testing.snp import ForgedChip
+from perunml.wire.identity import SigningKey
 from perunml.wire.timestamps import format_time
 
 ELSEWHERE = {"quickstart": "tests/e2e/test_story.py", "host measure-key": "tests/cli/test_host.py"}
@@ -160,6 +161,7 @@ def _agreed(do: Doer, world: World, here: Path) -> None:
             party.ok("agreement", "approve", digest, "--digest", digest)
     assert do("agreement show", acme, "every")["state"] == "in_force"
     do("agreement list", acme)
+    _signed(do, world, here, digest)
     run = do("job submit", acme, "every", "train", "-p", "epochs=3")["run"]
     world.machine.take(run, digest, lambda _: {"model": b'{"w":1}', "metrics": b'{"epoch":[1],"loss":[1]}'})
     do("job wait", acme, run, "--timeout", "30")
@@ -177,6 +179,18 @@ def _agreed(do: Doer, world: World, here: Path) -> None:
     do("condition drop", owner, "scans", "june", "--agreement", "every")
     do("asset suspend", owner, "scans", "--agreement", "every")
     do("asset lift", owner, "scans", "--agreement", "every")
+
+
+def _signed(do: Doer, world: World, here: Path, digest: str) -> None:
+    """The clinic's key shall be another one; the cloud agrees to it, and then does not."""
+    acme, cloud, message = world["acme"], world["gpu-cloud"], here / "approval.json"
+    fresh = SigningKey.generate().public.text
+    made = do("agreement rotate-key", acme, "every", "--party", "clinic", "--member", "main", "--new-key", fresh)
+    assert made["kind"] == "Agreement"
+    assert do("agreement message", cloud, made["digest"], "--out", message)["file"] == str(message)
+    assert do("agreement attach", cloud, message)["kind"] == "Approval"
+    assert do("agreement withdraw", cloud, made["digest"])["approved"] == []
+    assert acme.ok("agreement", "show", digest)["state"] == "in_force"
 
 
 def _served(do: Doer, here: Path) -> None:

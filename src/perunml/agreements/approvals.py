@@ -9,7 +9,7 @@ count.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from perunml.agreements.boards import lacking, members
 from perunml.agreements.codes import APPROVAL_EXPIRED, APPROVAL_MISMATCH, NOT_ON_BOARD, VERSION_ROLLBACK
 from perunml.agreements.needed import needed
 from perunml.agreements.schema import Agreement, Party
+from perunml.agreements.withdrawals import check_withdrawal
 from perunml.wire.codes import MALFORMED
 from perunml.wire.dsse import Envelope
 from perunml.wire.errors import PerunError, refuse
@@ -47,6 +48,15 @@ class Standing:
     missing: Mapping[str, str]
     ignored: tuple[Reason, ...] = ()
     open: tuple[frozenset[str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of an agreement, with what was signed for it."""
+
+    agreement: Agreement
+    approvals: Sequence[Envelope]
+    withdrawals: Sequence[Envelope] = ()
 
 
 def approval(agreement: Agreement, party: str, expires: int) -> dict[str, Any]:
@@ -97,21 +107,32 @@ def standing(
     *,
     predecessor: Agreement | None = None,
     before: Standing | None = None,
+    withdrawn: Iterable[Envelope] = (),
 ) -> Standing:
     """Whether the agreement is in force at `now` (seconds since 1970). An approval that does not count is ignored, with
-    its reason. `before` is how the predecessor stands at `now`: a version asks those only whom it touches, so the others' word is the
-    one that they gave to the version before, and ends when that ends; without it, nobody's word is taken for given. Raises
-    `AgreementRefusal` (version_rollback) when `predecessor` is not the one that the agreement names."""
+    its reason; one that was `withdrawn` counts for the keys that did not take it back. `before` is how the predecessor stands at
+    `now`: a version asks those only whom it touches, so the others' word is the one that they gave to the version before, and ends
+    when that ends; without it, nobody's word is taken for given. Raises `AgreementRefusal` (version_rollback) when `predecessor` is
+    not the one that the agreement names."""
     _check_predecessor(agreement, predecessor)
     votes: dict[str, set[str]] = {}
     ignored: list[Reason] = []
+    taken_back: set[tuple[str, str]] = set()
+    for envelope in withdrawn:
+        try:
+            found = check_withdrawal(agreement, envelope, predecessor=predecessor)
+        except PerunError as exc:
+            ignored.extend(exc.reasons)
+        else:
+            taken_back.update((key, name) for key in found.keys for name in found.approvals)
     for envelope in approvals:
         try:
             vote = check_approval(agreement, envelope, now, predecessor=predecessor)
         except PerunError as exc:
             ignored.extend(exc.reasons)
         else:
-            votes.setdefault(vote.party, set()).update(vote.keys)
+            left = {key for key in vote.keys if (key, envelope.digest) not in taken_back}
+            votes.setdefault(vote.party, set()).update(left)
     need = needed(agreement, predecessor)
     missing: dict[str, str] = {}
     open_: list[frozenset[str]] = []
@@ -125,23 +146,25 @@ def standing(
     )
     inherited = [] if predecessor is None else _open(predecessor, before)
     for asked in (*need.one_of, *inherited):
-        left = asked & frozenset(agreement.parties)  # who is dropped was asked about that, by its old board
-        if left and not left & agreed:
-            open_.append(left)
-            one_of = f" (one of {', '.join(sorted(left))})" if len(left) > 1 else ""
-            for name in left:
+        asked_now = asked & frozenset(agreement.parties)  # who is dropped was asked about that, by its old board
+        if asked_now and not asked_now & agreed:
+            open_.append(asked_now)
+            one_of = f" (one of {', '.join(sorted(asked_now))})" if len(asked_now) > 1 else ""
+            for name in asked_now:
                 missing.setdefault(name, f"{_lacking(agreement.parties[name], set())}{one_of}")
     return Standing(not missing, agreed - set(missing), missing, tuple(ignored), tuple(dict.fromkeys(open_)))
 
 
-def standing_of_line(versions: Iterable[tuple[Agreement, Iterable[Envelope]]], now: int) -> Standing:
-    """How the last of these versions stands at `now`; they follow each other from the first one on, each with its approvals. Raises
-    as `standing` does, `ValueError` for none."""
+def standing_of_line(versions: Iterable[Version], now: int) -> Standing:
+    """How the last of these versions stands at `now`; they follow each other from the first one on. Raises as `standing` does,
+    `ValueError` for none."""
     found: Standing | None = None
     last: Agreement | None = None
-    for agreement, approvals in versions:
-        found = standing(agreement, approvals, now, predecessor=last, before=found)
-        last = agreement
+    for version in versions:
+        found = standing(
+            version.agreement, version.approvals, now, predecessor=last, before=found, withdrawn=version.withdrawals
+        )
+        last = version.agreement
     if found is None:
         raise ValueError("a line has a first version")
     return found

@@ -53,3 +53,21 @@ TOO_MANY_CONDITIONS = rule(
     "An asset has as many conditions as can be looked at in every decision.",
     "The owner's board drops some: `perunml condition drop`.",
 )
+SIGNATURE_FORM = rule(
+    "signature_form",
+    Kind.USAGE,
+    "A signature that was made elsewhere is not of its key's form.",
+    "The signer signs the very bytes that `perunml agreement message` wrote: Ed25519 as they are, P-384 with SHA-384.",
+)
+ALREADY_IN_FORCE = rule(
+    "already_in_force",
+    Kind.AGREEMENT,
+    "An approval can be taken back only while its agreement is not in force.",
+    "The party proposes a version that narrows, puts a condition on its asset or suspends it: `perunml asset suspend`.",
+)
+NOTHING_TO_WITHDRAW = rule(
+    "nothing_to_withdraw",
+    Kind.USAGE,
+    "This key has no approval of the agreement that counts.",
+    "The party looks at who has approved: `perunml agreement show`.",
+)

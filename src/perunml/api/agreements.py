@@ -1,5 +1,5 @@
 """Agreements, approvals, suspensions: POST /v1/agreements, GET /v1/agreements[/{digest}],
-POST /v1/agreements/{digest}/approvals, POST /v1/suspensions."""
+POST /v1/agreements/{digest}/approvals|withdrawals, POST /v1/suspensions."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ class ApproveAgreement(Message):
     """DSSE kind "Approval" (agreements.approvals)."""
 
     approval: Signed
+
+
+class WithdrawApproval(Message):
+    """DSSE kind "Withdrawal" (agreements.withdrawals)."""
+
+    withdrawal: Signed
 
 
 class SuspendAsset(Message):
@@ -39,6 +45,7 @@ class AgreementView(Message):
     state: str  # proposed | in_force | superseded
     agreement: Signed
     approvals: list[Signed]
+    withdrawals: list[Signed]
     approved: list[str]
     missing: dict[str, str]  # party -> what is missing, in words
     suspended: list[str]  # asset names

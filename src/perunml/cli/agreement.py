@@ -79,7 +79,7 @@ def propose(settings: Settings, file: Path, manager: str, dry_run: bool) -> None
     """Sign the agreement in FILE as its proposer and send it. This approves nothing yet."""
     with settings.client(manager=manager, dry_run=dry_run) as client:
         view = client.propose(file)
-    _show(settings, view)
+    show_view(settings, view)
 
 
 @command.command("approve")
@@ -109,7 +109,7 @@ def approve(settings: Settings, agreement: str, digest: str | None, manager: str
         elif digest != found.digest:
             raise refuse(NOT_CONFIRMED, "the agreement has another digest", expected=digest, seen=found.digest)
         view = client.approve(found.digest)
-    _show(settings, view)
+    show_view(settings, view)
 
 
 @command.command("show")
@@ -120,7 +120,7 @@ def show(settings: Settings, agreement: str, manager: str) -> None:
     """Show AGREEMENT (a digest or a name) as the manager holds it: its state, who approved, what is missing."""
     with settings.client(manager=manager) as client:
         view, _ = client.agreement(agreement)
-    _show(settings, view)
+    show_view(settings, view)
 
 
 @command.command("list")
@@ -136,10 +136,10 @@ def list_(settings: Settings, manager: str) -> None:
 
 
 def _brief(view: AgreementView) -> dict[str, object]:
-    return view.model_dump(mode="json", exclude={"agreement", "approvals"})
+    return view.model_dump(mode="json", exclude={"agreement", "approvals", "withdrawals"})
 
 
-def _show(settings: Settings, view: AgreementView) -> None:
+def show_view(settings: Settings, view: AgreementView) -> None:
     rows: list[tuple[str, object]] = [
         ("digest", view.digest),
         ("name", f"{view.name}, version {view.version}"),
@@ -200,3 +200,7 @@ def _show_review(
         "sections": [{"title": section.title, "sentences": list(section.sentences)} for section in sections],
     }
     settings.voice.answer(value, lines)
+
+
+# this module hangs its verbs on `command`
+from perunml.cli import agreement_sign  # noqa: E402, F401 - below what it uses of this module

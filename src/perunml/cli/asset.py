@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from perunml.cli.agreement_sign import out_option, written
 from perunml.cli.settings import Settings, dry_run_option, group, manager_option
 from perunml.cli.voice import columns, table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from perunml.api.agreements import SuspensionView
 
 command = group("Sealed assets: show them; suspend one at once, or lift that.")
@@ -66,12 +69,17 @@ def suspend(settings: Settings, asset: str, agreement: str, manager: str, dry_ru
 @command.command("lift")
 @click.argument("asset")
 @agreement_option
+@out_option
 @manager_option
 @dry_run_option
 @click.pass_obj
-def lift(settings: Settings, asset: str, agreement: str, manager: str, dry_run: bool) -> None:
-    """Allow the use of a suspended ASSET again. This takes the owner's board, where suspending takes one key."""
+def lift(settings: Settings, asset: str, agreement: str, out: Path | None, manager: str, dry_run: bool) -> None:
+    """Allow the use of a suspended ASSET again. This takes the owner's board, where suspending takes one key: where the board is more
+    than this key, write it with --out and let the others `agreement attach` theirs."""
     with settings.client(manager=manager, dry_run=dry_run) as client:
+        if out is not None:
+            written(settings, client.lift_message(asset, agreement=agreement), out)
+            return
         view = client.suspend(asset, agreement=agreement, lift=True)
     _show(settings, view)
 

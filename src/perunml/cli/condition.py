@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from perunml.cli.agreement_sign import out_option, written
 from perunml.cli.settings import Settings, dry_run_option, group, manager_option
 from perunml.cli.voice import table
 
@@ -75,12 +76,19 @@ def listed(settings: Settings, asset: str, agreement: str, manager: str) -> None
 @click.argument("asset")
 @click.argument("name")
 @agreement_option
+@out_option
 @dry_run_option
 @manager_option
 @click.pass_obj
-def drop(settings: Settings, asset: str, name: str, agreement: str, dry_run: bool, manager: str) -> None:
-    """Let go of the condition NAME on ASSET. This takes the owner's whole board."""
+def drop(
+    settings: Settings, /, asset: str, name: str, agreement: str, out: Path | None, dry_run: bool, manager: str
+) -> None:
+    """Let go of the condition NAME on ASSET. This takes the owner's board: where that is more than this key, write it with --out and
+    let the others `agreement attach` theirs."""
     with settings.client(manager=manager, dry_run=dry_run) as client:
+        if out is not None:
+            written(settings, client.drop_message(asset, name, agreement=agreement), out)
+            return
         _answer(settings, client.drop_condition(asset, name, agreement=agreement))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from perunml.agreements.approvals import approval
 from perunml.agreements.changes import suspension
 from perunml.agreements.document import agreement_envelope, load_agreement, open_agreement
 from perunml.agreements.schema import Agreement
@@ -20,6 +19,7 @@ from perunml.api.agreements import (
     SuspendAsset,
     SuspensionView,
 )
+from perunml.client import signing
 from perunml.client.codes import AMBIGUOUS, NO_KEY_OF_A_PARTY, NOT_FOUND, WRONG_DOCUMENT, WRONG_MANAGER
 from perunml.client.connection import Connection
 from perunml.client.home import Home, write_file
@@ -107,22 +107,28 @@ def approve(
     home: Home,
     identity: Identity,
     agreement: Agreement,
-    envelope: Envelope,
+    view: AgreementView,
     *,
     expires: int | None = None,
 ) -> AgreementView:
     """Sign for this party that exactly this document may be in force until `expires` (seconds since 1970; default: as
     long as any of its jobs may run). A key that the document no longer names signs as the version before calls it."""
     _check_manager(connection, agreement)
-    named = agreement
-    if agreement.party_of(identity.signing.public.text) is None and (before := agreement.metadata.predecessor):
-        named = show(connection, before)[1]
-    party = party_of(named, identity)
-    body = approval(agreement, party, agreement.ends if expires is None else expires)
-    message = ApproveAgreement(approval=signed("Approval", body, identity.signing))
+    party = party_in_line(connection, agreement, identity)
+    made = signing.signed_by(signing.approval_of(agreement, party, view, expires=expires), identity)
+    message = ApproveAgreement(approval=made)
     view = connection.call("POST", f"/v1/agreements/{quote(agreement.digest)}/approvals", AgreementView, message)
-    write_file(home.agreement_path(agreement.digest), envelope.encode())
+    write_file(home.agreement_path(agreement.digest), view.agreement.encode())
     return view
+
+
+def party_in_line(connection: Connection, agreement: Agreement, identity: Identity) -> str:
+    """What the agreement calls this identity's party, or, where it names the key no more, what the version before does: a key that
+    is replaced votes on that. Raises `AgreementRefusal` (no_key_of_a_party)."""
+    before = agreement.metadata.predecessor
+    if agreement.party_of(identity.signing.public.text) is None and before:
+        return party_of(show(connection, before)[1], identity)
+    return party_of(agreement, identity)
 
 
 def suspension_state(connection: Connection, asset: str) -> SuspensionView:
@@ -155,11 +161,19 @@ def suspend(
     connection: Connection, identity: Identity, asset: str, *, agreement: str = "", lift: bool = False
 ) -> SuspensionView:
     """Stop every use of an own asset and of all that was derived from it, at once; or lift that again."""
+    message = SuspendAsset(change=suspension_of(connection, identity, asset, agreement=agreement, lift=lift))
+    return connection.call("POST", "/v1/suspensions", SuspensionView, message)
+
+
+def suspension_of(
+    connection: Connection, identity: Identity, asset: str, *, agreement: str = "", lift: bool = False
+) -> Envelope:
+    """The change, signed by this identity; a board of several keys signs a lift together."""
     document, name = owned_asset(connection, identity, asset, agreement)
     state = suspension_state(connection, document.assets[name].digest)
-    body = suspension(document, name, "lift" if lift else "suspend", state.digest)
-    message = SuspendAsset(change=signed("Suspension", body, identity.signing))
-    return connection.call("POST", "/v1/suspensions", SuspensionView, message)
+    return signed(
+        "Suspension", suspension(document, name, "lift" if lift else "suspend", state.digest), identity.signing
+    )
 
 
 def _check_manager(connection: Connection, agreement: Agreement) -> None:

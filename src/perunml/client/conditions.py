@@ -9,7 +9,7 @@ from urllib.parse import quote
 from perunml.agreements.conditions import condition_change
 from perunml.api.conditions import ChangeCondition, ConditionList
 from perunml.client.agreements import owned_asset
-from perunml.wire.dsse import signed
+from perunml.wire.dsse import Envelope, signed
 
 if TYPE_CHECKING:
     from perunml.client.connection import Connection
@@ -32,12 +32,25 @@ def change(
     agreement: str = "",
 ) -> ConditionList:
     """Add a condition on an own asset (JSON, as docs/spec/conditions.md has it), or drop the one of this name (None)."""
+    message = ChangeCondition(change=change_of(connection, identity, asset, name, condition, agreement=agreement))
+    return connection.call("POST", "/v1/conditions", ConditionList, message)
+
+
+def change_of(
+    connection: Connection,
+    identity: Identity,
+    asset: str,
+    name: str,
+    condition: Mapping[str, Any] | None,
+    *,
+    agreement: str = "",
+) -> Envelope:
+    """The change, signed by this identity; a board of several keys signs a drop together."""
     document, named = owned_asset(connection, identity, asset, agreement)
     state = _of(connection, document.assets[named].digest)
     action = "drop" if condition is None else "add"
     body = condition_change(document, named, action, name, condition, state.head)
-    message = ChangeCondition(change=signed("Condition", body, identity.signing))
-    return connection.call("POST", "/v1/conditions", ConditionList, message)
+    return signed("Condition", body, identity.signing)
 
 
 def _of(connection: Connection, subject: str) -> ConditionList:

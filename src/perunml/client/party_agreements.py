@@ -70,7 +70,7 @@ class Agreements(Party):
         from perunml.client import agreements
 
         view, document = agreements.show(self.connection, digest)
-        return agreements.approve(self.connection, self.home, self.identity, document, view.agreement)
+        return agreements.approve(self.connection, self.home, self.identity, document, view)
 
     def party_in(self, agreement: Agreement) -> str:
         """What an agreement calls this party. Raises `AgreementRefusal` (no_key_of_a_party)."""

@@ -7,9 +7,10 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from perunml.agreements.approvals import check_approval, check_successor
 from perunml.agreements.changes import NEVER_CHANGED, SuspensionState, fold, open_change
-from perunml.agreements.codes import VERSION_ROLLBACK
+from perunml.agreements.codes import ALREADY_IN_FORCE, NOTHING_TO_WITHDRAW, VERSION_ROLLBACK
 from perunml.agreements.document import open_agreement
 from perunml.agreements.schema import Agreement, Quorum
+from perunml.agreements.withdrawals import check_withdrawal
 from perunml.api.agreements import (
     AgreementList,
     AgreementView,
@@ -17,6 +18,7 @@ from perunml.api.agreements import (
     ProposeAgreement,
     SuspendAsset,
     SuspensionView,
+    WithdrawApproval,
 )
 from perunml.manager import authority, machines, rights
 from perunml.manager.context import Services
@@ -36,6 +38,7 @@ _ADD = Statement(insert(t.agreements))
 _ADD_KEY = Statement(insert(t.agreement_keys))
 _ADD_WITNESS = Statement(insert(t.witness_keys))
 _ADD_APPROVAL = Statement(upsert(t.approvals).on_conflict_do_nothing())
+_ADD_WITHDRAWAL = Statement(upsert(t.withdrawals).on_conflict_do_nothing())
 _ADD_CHANGE = Statement(insert(t.changes))
 _suspension = upsert(t.suspensions)
 _SET_SUSPENSION = Statement(
@@ -43,6 +46,10 @@ _SET_SUSPENSION = Statement(
         index_elements=["subject"],
         set_={"suspended": _suspension.excluded.suspended, "digest": _suspension.excluded.digest},
     )
+)
+_OF_BEFORE = (
+    "SELECT 1 FROM agreement_keys k JOIN agreements a ON a.digest = k.agreement WHERE k.key = :key AND a.digest = :before "
+    "AND a.state = 'in_force'"
 )
 _EXISTS = "SELECT 1 FROM agreements WHERE digest = :digest"
 _SET_STATE = "UPDATE agreements SET state = :state WHERE digest = :digest"
@@ -54,7 +61,8 @@ def routes(services: Services) -> list[Spec]:
     async def propose(call: Call) -> AgreementView:
         envelope = ProposeAgreement.decode(call.body).agreement
         found = open_agreement(envelope)
-        _check_ours(services, found, call.caller.key)
+        with services.database.read() as connection:
+            _check_ours(services, connection, found, call.caller.key)
         check_rules(found)
         now = services.clock.now()
         return await services.writer.submit(lambda tx: _propose(services, tx, found, envelope, now))
@@ -76,6 +84,11 @@ def routes(services: Services) -> list[Spec]:
         wanted, key, now = call.params["digest"], call.caller.key, services.clock.now()
         return await services.writer.submit(lambda tx: _approve(services, tx, wanted, key, envelope, now))
 
+    async def withdraw(call: Call) -> AgreementView:
+        envelope = WithdrawApproval.decode(call.body).withdrawal
+        wanted, key, now = call.params["digest"], call.caller.key, services.clock.now()
+        return await services.writer.submit(lambda tx: _withdraw(services, tx, wanted, key, envelope, now))
+
     async def suspend(call: Call) -> SuspensionView:
         envelope = SuspendAsset.decode(call.body).change
         key, now = call.caller.key, services.clock.now()
@@ -94,18 +107,23 @@ def routes(services: Services) -> list[Spec]:
         Spec("GET", "/v1/agreements", Access.PARTY, listed),
         Spec("GET", "/v1/agreements/{digest}", Access.PARTY, show),
         Spec("POST", "/v1/agreements/{digest}/approvals", Access.PARTY, approve),
+        Spec("POST", "/v1/agreements/{digest}/withdrawals", Access.PARTY, withdraw),
         Spec("POST", "/v1/suspensions", Access.PARTY, suspend),
         Spec("GET", "/v1/suspensions", Access.PARTY, suspension),
     ]
 
 
-def _check_ours(services: Services, found: Agreement, key: str) -> None:
+def _check_ours(services: Services, connection: Connection, found: Agreement, key: str) -> None:
+    """For this manager, and sent by a party of it or of the version in force before it."""
     if found.manager.key != services.keys.identity.public.text:
         raise refuse(
             MALFORMED, "the agreement names another manager", expected=services.keys.identity.public.text,
             seen=found.manager.key,
         )  # fmt: skip
-    if found.party_of(key) is None:
+    before = found.metadata.predecessor
+    if found.party_of(key) is None and not (
+        before and connection.run(_OF_BEFORE, {"key": key, "before": before}).first()
+    ):
         raise outside()
 
 
@@ -188,13 +206,37 @@ def _approve(
     return _view(services, connection, after, now)
 
 
+def _withdraw(
+    services: Services, transaction: Transaction, wanted: str, key: str, envelope: Envelope, now: int
+) -> AgreementView:
+    connection = transaction.connection
+    held = rights.votable(services, connection, wanted, key).held
+    if held.state != "proposed":
+        raise refuse(ALREADY_IN_FORCE, "the agreement is in force, or was", expected="proposed", seen=held.state)
+    before = held.agreement.metadata.predecessor
+    predecessor = services.library.held(connection, before).agreement if before else None
+    found = check_withdrawal(held.agreement, envelope, predecessor=predecessor)
+    known = {approval.digest for approval in services.library.approvals(connection, wanted)}
+    if not found.approvals <= known:
+        raise refuse(
+            NOTHING_TO_WITHDRAW, "the withdrawal names approvals that are not here", expected="approvals of it"
+        )
+    added = _ADD_WITHDRAWAL.run(
+        connection, agreement=wanted, digest=digest(envelope.encode()), envelope=envelope.encode()
+    ).rowcount
+    if added:
+        body = {"party": found.party, "keys": sorted(found.keys), "withdrawal": envelope.digest}
+        transaction.journal.append("withdrawal", now, wanted, found.party, body)
+    return _view(services, connection, held, now)
+
+
 def _suspend(services: Services, transaction: Transaction, key: str, envelope: Envelope, now: int) -> SuspensionView:
     """At once: the next renewal, registration, release or delivery of anything derived from it is refused."""
     connection = transaction.connection
     subject = str(envelope.unverified("Suspension").get("subject", ""))
-    seen = authority.of_asset(services, connection, subject, key)
+    found = authority.of_asset(services, connection, subject, key)
     change = authority.opened(
-        [item.held.agreement for item in seen],
+        [held.agreement for held in found],
         lambda agreement: open_change(agreement, envelope),
         lambda made: made.action == "suspend",
     )
@@ -203,8 +245,8 @@ def _suspend(services: Services, transaction: Transaction, key: str, envelope: E
     _ADD_CHANGE.run(connection, digest=change.digest, subject=subject, position=position, envelope=envelope.encode())
     _SET_SUSPENSION.run(connection, subject=subject, suspended=int(state.suspended), digest=state.head)
     body = {"action": change.action, "party": change.party, "change": change.digest, "previous": change.previous}
-    for item in seen:
-        transaction.journal.append("suspension", now, item.held.agreement.digest, subject, body)
+    for held in found:
+        transaction.journal.append("suspension", now, held.agreement.digest, subject, body)
     return SuspensionView(subject=subject, suspended=state.suspended, digest=state.head)
 
 
@@ -223,6 +265,7 @@ def _view(services: Services, connection: Connection, held: Held, now: int) -> A
         state=held.state,
         agreement=held.envelope,
         approvals=services.library.approvals(connection, agreement.digest),
+        withdrawals=services.library.withdrawals(connection, agreement.digest),
         approved=sorted(standing.approved),
         missing=dict(standing.missing),
         suspended=sorted(services.library.suspended(connection, agreement)),

@@ -13,7 +13,7 @@ from perunml.agreements.schema import Agreement
 from perunml.manager import rights
 from perunml.manager.context import Services
 from perunml.manager.http import outside
-from perunml.manager.rights import Seen
+from perunml.manager.library import Held
 from perunml.manager.store.connection import Connection
 from perunml.wire.errors import PerunError
 
@@ -21,20 +21,21 @@ T = TypeVar("T")
 _SEALER = "SELECT owner FROM assets WHERE digest = :subject AND run = ''"
 
 
-def of_asset(services: Services, connection: Connection, subject: str, key: str) -> list[Seen]:
-    """The agreements in force whose boards decide for the asset `subject` (a digest), as the key that sealed it sees them. Raises
-    `AgreementRefusal` (not_entitled) unless one of them names `key`."""
+def of_asset(services: Services, connection: Connection, subject: str, key: str) -> list[Held]:
+    """The agreements in force whose boards decide for the asset `subject` (a digest): of each that the key which sealed it agreed to, the
+    version in force, which may name other keys by now. Raises `AgreementRefusal` (not_entitled) unless one of them names `key`."""
     sealer = str(connection.run(_SEALER, {"subject": subject}).scalar() or "")
-    seen = [
-        item
-        for item in rights.agreements(services, connection, sealer)
-        if item.held.state == "in_force"
-        and any(asset.digest == subject for asset in item.held.agreement.assets.values())
-        and services.library.agreed(connection, item.held, sealer)
+    lines = {item.held.line for item in rights.agreements(services, connection, sealer)}
+    found = [
+        held
+        for line in sorted(lines)
+        if (held := services.library.in_force(connection, line)) is not None
+        and any(asset.digest == subject for asset in held.agreement.assets.values())
+        and services.library.agreed(connection, held, sealer)
     ]
-    if not any(item.held.agreement.party_of(key) for item in seen):
+    if not any(held.agreement.party_of(key) for held in found):
         raise outside()
-    return seen
+    return found
 
 
 def opened(agreements: list[Agreement], open_one: Callable[[Agreement], T], forbids: Callable[[T], bool]) -> T:

@@ -49,9 +49,9 @@ def _change(services: Services, transaction: Transaction, key: str, envelope: En
     connection = transaction.connection
     subject = str(envelope.unverified(KIND).get("subject", ""))
     _check_owner(services, connection, subject, key)
-    seen = authority.of_asset(services, connection, subject, key)
+    found = authority.of_asset(services, connection, subject, key)
     change = authority.opened(
-        [item.held.agreement for item in seen],
+        [held.agreement for held in found],
         lambda agreement: open_condition(agreement, envelope),
         lambda made: made.action == "add",
     )
@@ -60,16 +60,16 @@ def _change(services: Services, transaction: Transaction, key: str, envelope: En
     _ADD.run(connection, digest=change.digest, subject=subject, position=position, envelope=envelope.encode())
     # What it says is its owner's; the ledger of the parties holds that there was a change, and which.
     body = {"action": change.action, "party": change.party, "change": change.digest, "previous": change.previous}
-    for item in seen:
-        transaction.journal.append("condition", now, item.held.agreement.digest, subject, body)
+    for held in found:
+        transaction.journal.append("condition", now, held.agreement.digest, subject, body)
     return _view(connection, subject)
 
 
 def _check_owner(services: Services, connection: Connection, subject: str, key: str) -> None:
     """Raises `AgreementRefusal` (not_entitled) unless the key is one of the asset's owner's."""
-    for item in authority.of_asset(services, connection, subject, key):
-        for asset in item.held.agreement.assets.values():
-            if asset.digest == subject and key in item.held.agreement.parties[asset.owner].keys.values():
+    for held in authority.of_asset(services, connection, subject, key):
+        for asset in held.agreement.assets.values():
+            if asset.digest == subject and key in held.agreement.parties[asset.owner].keys.values():
                 return
     raise outside()
 

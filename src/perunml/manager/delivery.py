@@ -118,7 +118,7 @@ def _input(services: Services, connection: Connection, held: Held, grant: InputG
             ASSET_INCOMPLETE, f"the {named.kind} {grant.asset} of {named.owner} is not here, or not whole",
             expected=grant.digest, command="perunml push NAME",
         )  # fmt: skip
-    owners = list(held.agreement.parties[named.owner].keys.values())
+    owners = services.library.keys_of(connection, held, named.owner)
     if row.owner not in owners:
         raise refuse(
             DIGEST_NOT_AGREED, f"{grant.asset} was not sealed by {named.owner}", expected=" or ".join(owners),

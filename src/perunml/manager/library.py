@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from perunml.agreements.approvals import Standing, check_approval, standing_of_line
+from perunml.agreements.approvals import Standing, Version, check_approval, standing_of_line
 from perunml.agreements.conditions import Condition, ConditionChange, fold_conditions, read_change
 from perunml.agreements.document import agreement_from_json
 from perunml.agreements.schema import Agreement
@@ -34,8 +34,12 @@ INLINE = 256 * 1024
 """Bytes of a baseline's envelope that are read on the event loop itself: some 2,000 files, 10 ms."""
 COMPILED, COMPILED_KIND = "compiled:", "CompiledBaseline"
 """A long baseline's compiled form lies beside its document, under the document's digest after this word."""
+_IN_FORCE = "SELECT digest FROM agreements WHERE line = :line AND state = 'in_force'"
+_VOTES = (
+    "SELECT (SELECT count(*) FROM approvals WHERE agreement IN (SELECT digest FROM agreements WHERE line = :line)) "
+    "+ (SELECT count(*) FROM withdrawals WHERE agreement IN (SELECT digest FROM agreements WHERE line = :line))"
+)
 _BASELINE = "SELECT envelope FROM documents WHERE digest = :digest AND kind = 'Baseline'"
-_APPROVED = "SELECT count(*) FROM approvals WHERE agreement IN (SELECT digest FROM agreements WHERE line = :line)"
 _COMPILED = "SELECT envelope FROM documents WHERE digest = :digest AND kind = 'CompiledBaseline'"
 T = TypeVar("T")
 
@@ -128,22 +132,50 @@ class Library:
             kept = self._agreements.put(digest, _read_agreement(digest, data))
         return Held(kept[0], kept[1], row[0], row[1])
 
+    def in_force(self, connection: Connection, line: str) -> Held | None:
+        """The version of an agreement (the digest of its first one) that is in force, if one is."""
+        digest = connection.run(_IN_FORCE, {"line": line}).scalar()
+        return self.held(connection, str(digest)) if digest else None
+
+    def keys_of(self, connection: Connection, held: Held, party: str) -> list[str]:
+        """All keys that a party has had in this version and those before it, newest first: what one of them sealed is still the
+        party's after it was replaced."""
+        found: dict[str, None] = {}
+        for agreement in reversed(self._line(connection, held)):
+            if party not in agreement.parties:
+                break
+            found |= dict.fromkeys(agreement.parties[party].keys.values())
+        return list(found)
+
+    def party_of(self, connection: Connection, held: Held, key: str) -> str | None:
+        """Whose key it is: as the newest version of the line says that lists it, if that party is still there. So a key that was
+        replaced stays its party's, and is no other's who lists it later."""
+        later: list[Agreement] = []
+        for agreement in reversed(self._line(connection, held)):
+            if party := agreement.party_of(key):
+                return party if all(party in one.parties for one in later) else None
+            later.append(agreement)
+        return None
+
     def standing(self, connection: Connection, held: Held, now: int) -> Standing:
         """How far the agreement's approvals are at `now`, and those of the versions before it that it builds on."""
         digest = held.agreement.digest
-        count = int(connection.run(_APPROVED, {"line": held.line}).scalar() or 0)
+        count = int(connection.run(_VOTES, {"line": held.line}).scalar() or 0)
         kept = self._standings.get(digest)
         if kept and kept.count == count and now < kept.until:
             return kept.standing
         line = self._line(connection, held)
-        versions = [(found, self.approvals(connection, found.digest)) for found in line]
+        versions = [
+            Version(found, self.approvals(connection, found.digest), self.withdrawals(connection, found.digest))
+            for found in line
+        ]
         made = standing_of_line(versions, now)
         ends = []
-        for place, (found, envelopes) in enumerate(versions):
+        for place, version in enumerate(versions):
             predecessor = line[place - 1] if place else None
-            for envelope in envelopes:
+            for envelope in version.approvals:
                 try:
-                    ends.append(check_approval(found, envelope, now, predecessor=predecessor).expires)
+                    ends.append(check_approval(version.agreement, envelope, now, predecessor=predecessor).expires)
                 except PerunError:
                     continue  # it does not count, so its end changes nothing
         self._standings.put(digest, _Stood(count, min(ends, default=float("inf")), made))
@@ -162,6 +194,12 @@ class Library:
         )
         return [stored(row[0]) for row in rows]
 
+    def withdrawals(self, connection: Connection, digest: str) -> list[Envelope]:
+        rows = connection.run(
+            "SELECT envelope FROM withdrawals WHERE agreement = :digest ORDER BY rowid", {"digest": digest}
+        )
+        return [stored(row[0]) for row in rows]
+
     def manifest(self, connection: Connection, asset: str) -> Envelope:
         """An asset's manifest. Raises `AgreementRefusal` (not_entitled): there is none."""
         kept = self._manifests.get(asset)
@@ -173,23 +211,27 @@ class Library:
         return kept
 
     def agreed(self, connection: Connection, held: Held, key: str) -> bool:
-        """Whether `key` itself signed an approval of this version or of one before it, for the party whose key it is in this one. An
-        agreement may list any key as a party's, next to a board that this key never heard of; what the key owns is bound by its own
+        """Whether `key` itself signed an approval of this version or of one before it, for the party whose key it is. An agreement may list any key as a party's, next to a board that this key never heard of; what the key owns is bound by its own
         word only, and by that not to a party that lists the key later, when its own has let it go. Later versions need the board
         that the key agreed to."""
         name = f"{held.agreement.digest} {key}"
         if self._agreed.get(name):
             return True
-        party = held.agreement.party_of(key)
+        party = self.party_of(connection, held, key)
         for found in reversed(self._line(connection, held)):
+            withdrawn = {
+                name
+                for envelope in self.withdrawals(connection, found.digest)
+                if _signed_by("Withdrawal", envelope, key)
+                for name in envelope.unverified("Withdrawal")["approvals"]
+            }
             for envelope in self.approvals(connection, found.digest):
-                try:
-                    envelope.verify("Approval", [PublicKey(key)])
-                except PerunError:
-                    continue  # others signed this one
+                if envelope.digest in withdrawn or not _signed_by("Approval", envelope, key):
+                    continue
                 body = envelope.unverified("Approval")
                 if body.get("agreement") == found.digest and body.get("party") == party:
-                    return self._agreed.put(name, True)  # approvals are never taken away
+                    # an approval of what was once in force is never taken away
+                    return held.state == "proposed" or self._agreed.put(name, True)
         return False
 
     def suspended(self, connection: Connection, agreement: Agreement) -> frozenset[str]:
@@ -270,3 +312,11 @@ def _read_agreement(digest: str, data: Any) -> tuple[Agreement, Envelope]:
     if agreement.digest != digest:
         raise refuse(STATE_DAMAGED, "a stored agreement is not the one it is stored as", expected=digest)
     return agreement, envelope
+
+
+def _signed_by(kind: str, envelope: Envelope, key: str) -> bool:
+    try:
+        envelope.verify(kind, [PublicKey(key)])
+    except PerunError:
+        return False  # others signed this one
+    return True

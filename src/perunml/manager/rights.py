@@ -24,6 +24,10 @@ _FOLLOWING = (
     "AND a.state = 'proposed' ORDER BY a.rowid"
 )
 _SEALER = "SELECT owner FROM assets WHERE digest = :asset AND run = ''"
+_PARTY_NOW = (
+    "SELECT k.party FROM agreements old JOIN agreements a ON a.line = old.line AND a.state = 'in_force' "
+    "JOIN agreement_keys k ON k.agreement = a.digest WHERE old.digest = :agreement AND k.key = :key"
+)
 _PARTY = "SELECT party FROM agreement_keys WHERE key = :key AND agreement = :agreement"
 
 
@@ -38,9 +42,14 @@ class Seen:
 def agreement(services: Services, connection: Connection, digest: str, key: str) -> Seen:
     """Raises `AgreementRefusal` (not_entitled): none, or none that names the key."""
     party = connection.run(_PARTY, {"key": key, "agreement": digest}).scalar()
-    if party is None:
+    if party is not None:
+        return Seen(services.library.held(connection, digest), str(party))
+    # A party's new key sees what the party did under its old one: earlier versions, their runs and outputs.
+    party = connection.run(_PARTY_NOW, {"key": key, "agreement": digest}).scalar()
+    held = services.library.held(connection, digest) if party is not None else None
+    if held is None or held.state != "superseded" or str(party) not in held.agreement.parties:
         raise outside()
-    return Seen(services.library.held(connection, digest), str(party))
+    return Seen(held, str(party))
 
 
 def agreements(services: Services, connection: Connection, key: str) -> list[Seen]:
@@ -52,10 +61,9 @@ def votable(services: Services, connection: Connection, digest: str, key: str) -
     """As `agreement`; a proposal also for a key that only the version before it names, for that board is asked as well. Raises
     `AgreementRefusal` (not_entitled)."""
     where = {"key": key, "agreement": digest}
-    party = connection.run(_PARTY, where).scalar() or connection.run(_FOLLOWS, where).scalar()
-    if party is None:
-        raise outside()
-    return Seen(services.library.held(connection, digest), str(party))
+    if not connection.run(_PARTY, where).scalar() and (party := connection.run(_FOLLOWS, where).scalar()):
+        return Seen(services.library.held(connection, digest), str(party))
+    return agreement(services, connection, digest, key)
 
 
 def votables(services: Services, connection: Connection, key: str) -> list[Seen]:
@@ -67,13 +75,20 @@ def votables(services: Services, connection: Connection, key: str) -> list[Seen]
 
 def names_asset(services: Services, connection: Connection, key: str, asset: str) -> bool:
     """Whether an agreement of the key's names the asset, and the key that sealed it gave its word to that agreement: anybody can
-    write a digest into an agreement of his own, and must not learn by it whose it is, or whether it is there."""
+    write a digest into an agreement of his own, and must not learn by it whose it is, or whether it is there. A key that was replaced
+    is shown no more."""
     sealer = connection.run(_SEALER, {"asset": asset}).scalar()
     return sealer is not None and any(
         any(found.digest == asset for found in seen.held.agreement.assets.values())
         and gave_word(services, connection, seen.held, str(sealer))
         for seen in agreements(services, connection, key)
+        if seen.held.state != "superseded" or _named_now(services, connection, seen.held, key)
     )
+
+
+def _named_now(services: Services, connection: Connection, held: Held, key: str) -> bool:
+    newest = services.library.in_force(connection, held.line)
+    return newest is not None and newest.agreement.party_of(key) is not None
 
 
 def gave_word(services: Services, connection: Connection, held: Held, key: str) -> bool:

@@ -1,0 +1,259 @@
+"""Boards at a real manager: several keys decide, withdraw, sign elsewhere, and are replaced."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+
+from manager.road import PARTIES, Road
+from manager.world import World, code_of
+from perunml.agreements.approvals import approval
+from perunml.agreements.changes import suspension
+from perunml.agreements.conditions import condition_change
+from perunml.agreements.document import agreement_from_json
+from perunml.agreements.offline import attach
+from perunml.agreements.schema import Agreement
+from perunml.agreements.withdrawals import withdrawal
+from perunml.api.agreements import AgreementView, ApproveAgreement, SuspendAsset, SuspensionView, WithdrawApproval
+from perunml.api.conditions import ChangeCondition, ConditionList
+from perunml.client.rotation import rotated
+from perunml.wire.dsse import Envelope, signed, unsigned
+from perunml.wire.encoding import b64
+from perunml.wire.identity import PublicKey, SigningKey
+
+SEATS = ("chair", "dpo", "it")
+
+
+class Board(Road):
+    """The hospital decides by its chair, or by two of three."""
+
+    def document(self) -> dict[str, Any]:
+        document = super().document()
+        self.seats = getattr(self, "seats", None) or {
+            "chair": self.keys["hospital"],
+            "dpo": SigningKey.generate(),
+            "it": SigningKey.generate(),
+        }
+        keys = {name: key.public.text for name, key in self.seats.items()}
+        document["parties"]["hospital"].update(keys=keys, approve={"at_least": 2, "of": list(SEATS)})
+        return document
+
+    def in_force(self, agreement: Agreement) -> AgreementView:
+        self.propose(agreement)
+        view = self.vote(agreement, "dpo")
+        for name in PARTIES:
+            view = self.approve(agreement, name)
+        assert view.state == "in_force"
+        return view
+
+    def vote(self, agreement: Agreement, *seats: str, end: int = 0, by: str = "hospital") -> AgreementView:
+        """An approval of the hospital's that these seats signed together."""
+        made = unsigned("Approval", approval(agreement, "hospital", end or agreement.ends))
+        return self.send(agreement, by_all(made, [self.seats[name] for name in seats]), by)
+
+    def send(self, agreement: Agreement, envelope: Envelope, by: str = "hospital") -> AgreementView:
+        path = f"/v1/agreements/{quote(agreement.digest)}/approvals"
+        return self.party[by].call("POST", path, AgreementView, ApproveAgreement(approval=envelope))
+
+    def withdraw(
+        self, agreement: Agreement, key: SigningKey, *approvals: str, party: str = "hospital"
+    ) -> AgreementView:
+        made = signed("Withdrawal", withdrawal(agreement, party, approvals), key)
+        path = f"/v1/agreements/{quote(agreement.digest)}/withdrawals"
+        return self.party["startup"].call("POST", path, AgreementView, WithdrawApproval(withdrawal=made))
+
+    def line(self) -> Agreement:
+        """A proposal of its own, which only the hospital has yet to agree to."""
+        document = self.document()
+        document["metadata"] = {"name": "line-" + os.urandom(4).hex()}
+        made = agreement_from_json(document)
+        self.propose(made)
+        for name in PARTIES[1:]:
+            self.approve(made, name)
+        return made
+
+
+def by_all(envelope: Envelope, keys: list[SigningKey]) -> Envelope:
+    for key in keys:
+        envelope = envelope.with_signature(key.public, key.sign(envelope.signing_bytes()))
+    return envelope
+
+
+@pytest.fixture(scope="module")
+def road(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    return Board(world, tmp_path_factory.mktemp("boards"))
+
+
+@pytest.fixture
+def own(own_world: World, tmp_path: Path) -> Board:
+    return Board(own_world, tmp_path / "own")
+
+
+def test_two_of_three_one_by_one_or_together(road: Board) -> None:
+    """Signatures gather on one document or on several; one seat twice is one."""
+    first = road.line()
+    assert road.vote(first, "dpo").state == "proposed"
+    assert road.vote(first, "dpo", end=first.ends - 1).state == "proposed"
+    assert road.vote(first, "it").state == "in_force"
+    assert road.vote(road.line(), "chair", "it").state == "in_force"
+
+
+def test_a_withdrawn_approval_counts_no_more_and_never_again(road: Board) -> None:
+    """Sent again, by whomever, it stays withdrawn; the same key agrees anew with another approval."""
+    made = road.line()
+    given = signed("Approval", approval(made, "hospital", made.ends), road.seats["dpo"])
+    road.send(made, given)
+    view = road.withdraw(made, road.seats["dpo"], given.digest)
+    assert (view.state, len(view.withdrawals)) == ("proposed", 1)
+    assert road.vote(made, "it").state == "proposed"
+    assert road.send(made, given, "startup").state == "proposed"
+    assert road.vote(made, "dpo", end=made.ends + 1).state == "in_force"
+
+
+def test_of_a_joint_approval_one_seat_is_withdrawn(road: Board) -> None:
+    """What the others signed on the same document still counts."""
+    made = road.line()
+    early = unsigned("Approval", approval(made, "hospital", made.ends - 5))
+    road.send(made, by_all(early, [road.seats["it"]]))
+    road.withdraw(made, road.seats["it"], early.digest)
+    assert road.send(made, by_all(early, [road.seats["it"], road.seats["dpo"]])).state == "proposed"
+    assert road.vote(made, "chair").state == "in_force"
+
+
+def test_nobody_takes_back_anothers_word(road: Board) -> None:
+    """By another seat it takes back nothing of this one's; by another party, for another agreement, or of what is not there it is
+    refused; in force there is nothing to take back."""
+    made, other = road.line(), road.line()
+    given = signed("Approval", approval(made, "hospital", made.ends), road.seats["dpo"])
+    road.send(made, given)
+    road.withdraw(made, road.seats["it"], given.digest)
+    assert code_of(lambda: road.withdraw(made, road.keys["cloud"], given.digest)) == "bad_signature"
+    assert code_of(lambda: road.withdraw(other, road.seats["dpo"], given.digest)) == "nothing_to_withdraw"
+    body = withdrawal(other, "hospital", [given.digest])
+    path = f"/v1/agreements/{quote(made.digest)}/withdrawals"
+    message = WithdrawApproval(withdrawal=signed("Withdrawal", body, road.seats["dpo"]))
+    assert code_of(lambda: road.party["startup"].call("POST", path, AgreementView, message)) == "approval_mismatch"
+    assert road.vote(made, "chair").state == "in_force"
+    assert code_of(lambda: road.withdraw(made, road.seats["dpo"], given.digest)) == "already_in_force"
+
+
+def test_a_stranger_withdraws_nothing_and_learns_nothing(road: Board) -> None:
+    """Of an agreement that exists as of one that does not."""
+    made, stranger = road.line(), SigningKey.generate()
+    party = road.world.party(stranger)
+    message = WithdrawApproval(withdrawal=signed("Withdrawal", withdrawal(made, "hospital", [made.digest]), stranger))
+    for digest in (made.digest, "sha256:" + "0" * 64):
+        path = f"/v1/agreements/{quote(digest)}/withdrawals"
+        assert code_of(lambda path=path: party.call("POST", path, AgreementView, message)) == "not_entitled"
+
+
+def test_signed_elsewhere_by_other_tools(road: Board, tmp_path: Path) -> None:
+    """The message's bytes go to openssl, Ed25519 and P-384 (as DER), and its signatures come back."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed here")
+
+    def run(*words: str | Path) -> bytes:
+        return subprocess.run([openssl, *map(str, words)], check=True, capture_output=True).stdout
+
+    keys, forms = {}, {"ed": ["ed25519"], "ec": ["EC", "-pkeyopt", "ec_paramgen_curve:P-384"]}
+    for name, form in forms.items():
+        run("genpkey", "-algorithm", *form, "-out", tmp_path / name)
+        der = run("pkey", "-in", tmp_path / name, "-pubout", "-outform", "DER")
+        keys[name] = _public(der)
+    document = road.document()
+    document["metadata"] = {"name": "elsewhere"}
+    document["parties"]["hospital"]["keys"].update({name: key.text for name, key in keys.items()})
+    document["parties"]["hospital"]["approve"] = {"all": ["ed", "ec"]}
+    made = agreement_from_json(document)
+    road.propose(made)
+    for name in PARTIES[1:]:
+        road.approve(made, name)
+    envelope = unsigned("Approval", approval(made, "hospital", made.ends))
+    (tmp_path / "tosign").write_bytes(envelope.signing_bytes())
+    raw = run("pkeyutl", "-sign", "-rawin", "-inkey", tmp_path / "ed", "-in", tmp_path / "tosign")
+    der = run("dgst", "-sha384", "-sign", tmp_path / "ec", tmp_path / "tosign")
+    assert code_of(lambda: attach(envelope, keys["ec"], raw)) == "signature_form"
+    assert code_of(lambda: attach(envelope, keys["ed"], bytes(64))) == "bad_signature"
+    one = attach(envelope, keys["ed"], raw)
+    assert road.send(made, one, "startup").missing.keys() == {"hospital"}
+    assert road.send(made, attach(one, keys["ec"], der), "startup").state == "in_force"
+
+
+def _public(der: bytes) -> PublicKey:
+    key = load_der_public_key(der)
+    if isinstance(key, EllipticCurvePublicKey):
+        return PublicKey("p384:" + b64(key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)))
+    assert isinstance(key, Ed25519PublicKey)
+    return PublicKey("ed25519:" + b64(key.public_bytes_raw()))
+
+
+def test_a_seat_is_replaced_by_the_boards_own_rule(own: Board) -> None:
+    """The old board and the new one, nobody else; one seat's thief does not; all goes on with what the old key sealed: releases,
+    outputs, suspensions and conditions; the old key is nobody's."""
+    _, sealed, _ = own.trained()
+    old, fresh = own.seats["chair"], SigningKey.generate()
+    made = rotated(own.agreement, "hospital", "chair", fresh.public.text)
+    own.propose(made)
+    assert own.vote(made, "chair").state == "proposed"  # one of the old board's two
+    view = own.vote(made, "it")
+    assert (view.state, set(view.missing)) == ("proposed", {"hospital"})  # the new board has one of two
+    own.seats = {**own.seats, "chair": fresh}
+    assert own.vote(made, "chair").state == "in_force"
+    own.agreement = made
+    former, own.party["hospital"] = own.world.party(old), own.world.party(fresh)
+    own.keys["hospital"] = fresh
+    own.started()
+    assert own.delivery(sealed.digest).party == "startup"
+    assert code_of(lambda: former.call("GET", f"/v1/agreements/{quote(made.digest)}", AgreementView)) == "not_entitled"
+    subject = own.agreement.assets["scans"].digest
+    where = f"/v1/suspensions?subject={subject}"
+    assert code_of(lambda: former.call("GET", where, SuspensionView)) == "not_entitled"
+    by_former = SuspendAsset(change=signed("Suspension", suspension(made, "scans", "suspend", ""), old))
+    assert code_of(lambda: former.call("POST", "/v1/suspensions", SuspensionView, by_former)) == "not_entitled"
+    assert code_of(lambda: own.party["startup"].call("POST", "/v1/suspensions", SuspensionView, by_former)) in (
+        "bad_signature",
+        "not_entitled",
+    )
+    assert own.suspend("scans", "hospital").suspended
+    assert code_of(own.submit) == "asset_suspended"
+
+
+def test_what_one_key_stops_the_board_lets_go_on(own: Board) -> None:
+    """A suspension and a condition by one seat; neither is lifted by one, both by two."""
+    subject = own.agreement.assets["scans"].digest
+    stopped = own.suspend("scans", "hospital")
+    body = suspension(own.agreement, "scans", "lift", stopped.digest)
+    lift = signed("Suspension", body, own.seats["dpo"])
+
+    def change(envelope: Envelope) -> SuspensionView:
+        return own.party["hospital"].call("POST", "/v1/suspensions", SuspensionView, SuspendAsset(change=envelope))
+
+    assert code_of(lambda: change(lift)) == "not_on_board"
+    assert not change(by_all(lift, [own.seats["it"]])).suspended
+
+    def condition(envelope: Envelope) -> ConditionList:
+        message = ChangeCondition(change=envelope)
+        return own.party["hospital"].call("POST", "/v1/conditions", ConditionList, message)
+
+    added = condition(
+        signed("Condition", condition_change(own.agreement, "scans", "add", "few", {"runs": 0}, ""), own.seats["it"])
+    )
+    assert code_of(own.submit) == "owner_condition"
+    drop = signed(
+        "Condition", condition_change(own.agreement, "scans", "drop", "few", None, added.head), own.seats["it"]
+    )
+    assert code_of(lambda: condition(drop)) == "not_on_board"
+    assert condition(by_all(drop, [own.seats["chair"]])).conditions == []
+    assert own.submit().state == "queued"
+    assert subject == stopped.subject
