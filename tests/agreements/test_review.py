@@ -12,6 +12,7 @@ from perunml.agreements.schema import Agreement
 from perunml.agreements.words import BESIDE, BINDERS, PROTECTION, REMAINS
 from perunml.wire.dsse import signed
 from perunml.wire.errors import PerunError
+from perunml.wire.hpke import HpkePrivateKey
 
 NOW = 1_800_000_000
 
@@ -138,3 +139,19 @@ def test_a_tee_with_a_tpm_is_said_as_one_machine(binder: str) -> None:
     assert not set(PROTECTION["measured"][1:]) & set(said)
     assert f"Its snp must show: measurement: {'7a' * 48}; smt: yes." in said
     assert any(sentence.startswith("Only on: ek:sha256:") for sentence in said)
+
+
+def test_a_version_says_what_changes_and_for_whom() -> None:
+    """What touches the reader comes first; without the version before, that it is missing; against another one it is refused."""
+    first = agreement_from_json(document())
+    made = edit(document(), "jobs/train/limits/wall", "1h")
+    made["parties"]["clinic"]["receive"] = HpkePrivateKey.generate().public.text
+    made["metadata"] |= {"version": 2, "predecessor": first.digest}
+    second = agreement_from_json(made)
+    assert "What changes: The version before is not here" in text(second)
+    (said,) = [found for found in review(second, "clinic", predecessor=first) if found.title == "What changes"]
+    assert said.sentences[0].startswith("parties.clinic.receive")
+    assert said.sentences[1].startswith("jobs.train.limits.wall: 6h becomes 1h. It narrows")
+    assert said.sentences[2] == "clinic must approve, by its board as it was and as it will be."
+    with pytest.raises(PerunError, match="version_rollback"):
+        review(second, "acme", predecessor=second)

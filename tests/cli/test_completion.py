@@ -28,6 +28,7 @@ CASES = [
             "schema",
             "review",
             "propose",
+            "diff",
             "approve",
             "message",
             "attach",

@@ -47,6 +47,7 @@ FILES = (
     "policy.json",
     "profile.yaml",
     "agreement.yaml",
+    "newer.yaml",
     "condition.yaml",
     "approval.json",
     "approval.sig",

@@ -187,6 +187,11 @@ def _signed(do: Doer, world: World, here: Path, digest: str) -> None:
     fresh = SigningKey.generate().public.text
     made = do("agreement rotate-key", acme, "every", "--party", "clinic", "--member", "main", "--new-key", fresh)
     assert made["kind"] == "Agreement"
+    said = do("agreement diff", cloud, made["digest"])
+    assert (said["needed"], [change["effect"] for change in said["changes"]]) == (
+        {"every": {"clinic": True}, "one_of": []},
+        ["own"],
+    )
     assert do("agreement message", cloud, made["digest"], "--out", message)["file"] == str(message)
     assert do("agreement attach", cloud, message)["kind"] == "Approval"
     assert do("agreement withdraw", cloud, made["digest"])["approved"] == []

@@ -25,6 +25,7 @@ SDK = {
     "agreement review": "Client.review",
     "agreement propose": "Client.propose",
     "agreement approve": "Client.approve",
+    "agreement diff": "Client.diff",
     "agreement message": "Client.approval_message",
     "agreement attach": "Client.attach",
     "agreement withdraw": "Client.withdraw",

@@ -54,6 +54,18 @@ def needed(agreement: Agreement, predecessor: Agreement | None) -> Need:
     return Need(every, left)
 
 
+def in_words(need: Need) -> tuple[str, ...]:
+    """Who must approve, a sentence for each."""
+    said = [
+        f"{name} must approve" + (", by its board as it was and as it will be." if len(sides) > 1 else ".")
+        for name, sides in sorted(need.every.items())
+    ]
+    for parties in need.one_of:
+        names = sorted(parties)
+        said.append(f"One of {', '.join(names)} must approve." if len(names) > 1 else f"{names[0]} must approve.")
+    return tuple(said)
+
+
 def _sides(name: str, agreement: Agreement, predecessor: Agreement) -> tuple[Side, ...]:
     """The party's board; the old one too where it is another."""
     new, old = agreement.parties.get(name), predecessor.parties.get(name)

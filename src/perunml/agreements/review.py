@@ -9,16 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perunml.agreements import flows
-from perunml.agreements.approvals import Standing
+from perunml.agreements.approvals import Standing, check_successor
 from perunml.agreements.boards import in_words
 from perunml.agreements.codes import INCONSISTENT
 from perunml.agreements.jobs import Output, ServiceJob, TrainingJob
 from perunml.agreements.profiles import allows_simulated
 from perunml.agreements.schema import Agreement, Quorum
+from perunml.agreements.versions import difference
 from perunml.agreements.words import REMAINS, about_role
 from perunml.wire.errors import refuse
 from perunml.wire.quantities import format_size
 from perunml.wire.timestamps import format_time
+
+NOT_HERE = "The version before is not here: `perunml agreement diff` asks the manager for it, and says what changes."
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +32,17 @@ class Section:
     sentences: tuple[str, ...]
 
 
-def review(agreement: Agreement, party: str, standing: Standing | None = None) -> list[Section]:
-    """What approving means for `party`. Raises `UsageError` (agreement_inconsistent) when it is none of the parties."""
+def review(
+    agreement: Agreement, party: str, standing: Standing | None = None, *, predecessor: Agreement | None = None
+) -> list[Section]:
+    """What approving means for `party`; of a later version, against its `predecessor`, what changes. Raises `UsageError`
+    (agreement_inconsistent) when it is none of the parties, `AgreementRefusal` (version_rollback) when it follows another version."""
     if party not in agreement.parties:
         raise refuse(INCONSISTENT, f"{party!r} is no party", expected=", ".join(agreement.parties), seen=party)
-    made = [_head(agreement), _part(agreement, party)]
+    made = [_head(agreement)]
+    if agreement.metadata.predecessor:
+        made.append(_changes(agreement, predecessor, party))
+    made.append(_part(agreement, party))
     for name, job in sorted(agreement.jobs.items(), key=lambda item: isinstance(item[1], ServiceJob)):
         made.append(_training(agreement, name, job) if isinstance(job, TrainingJob) else _service(name, job))
     made.append(Section("What may leave", _leaving(agreement)))
@@ -44,6 +53,13 @@ def review(agreement: Agreement, party: str, standing: Standing | None = None) -
     made.append(Section("What nothing here protects", REMAINS))
     made.append(Section("Who has still to approve", _approvals(agreement, standing)))
     return made
+
+
+def _changes(agreement: Agreement, predecessor: Agreement | None, party: str) -> Section:
+    if predecessor is None:
+        return Section("What changes", (NOT_HERE,))
+    check_successor(agreement, predecessor)
+    return Section("What changes", difference(predecessor, agreement).sentences(party))
 
 
 def bits_leaving(agreement: Agreement) -> dict[str, int]:

@@ -66,8 +66,7 @@ def schema(settings: Settings) -> None:
 def review(settings: Settings, agreement: str, party: str | None, manager: str) -> None:
     """Say in sentences what AGREEMENT (a file, a digest, or a name at the manager) means for this party, what its mode
     does not protect, what may leave, and what approving would sign."""
-    found, found_party, baselines = _read(settings, agreement, party, manager)
-    _show_review(settings, found, found_party, baselines)
+    _show_review(settings, *_read(settings, agreement, party, manager))
 
 
 @command.command("propose")
@@ -98,12 +97,12 @@ def approve(settings: Settings, agreement: str, digest: str | None, manager: str
 
     with settings.client(manager=manager, dry_run=dry_run) as client:
         _, found = client.agreement(agreement)
-        party = client.party_in(found)
+        party = client.voter_in(found)
         hint = f"perunml agreement approve {found.name} --digest {found.digest}"
         if digest is None and not sys.stdin.isatty():
             raise refuse(NOT_CONFIRMED, "there is no terminal to ask", expected="--digest", command=hint)
         if digest is None:
-            _show_review(settings, found, party, client.about_baselines(found), beside=True)
+            _show_review(settings, found, party, client.before(found), client.about_baselines(found), beside=True)
             if not click.confirm(f"Approve {found.digest} for {party}?", err=True):
                 raise refuse(NOT_CONFIRMED, "not approved", seen="no")
         elif digest != found.digest:
@@ -152,21 +151,25 @@ def show_view(settings: Settings, view: AgreementView) -> None:
     settings.voice.answer(_brief(view), table(rows))
 
 
-def _read(settings: Settings, agreement: str, party: str | None, manager: str) -> tuple[Agreement, str, Section | None]:
-    """The agreement from a file (offline) or from the manager, the party whose view is wanted, and what the manager holds of
-    its baselines."""
-    from perunml.client.agreements import read_agreement
+def _read(
+    settings: Settings, agreement: str, party: str | None, manager: str
+) -> tuple[Agreement, str, Agreement | None, Section | None]:
+    """The agreement from a file (offline) or from the manager, the party whose view is wanted, the version before, and what the
+    manager holds of its baselines."""
+    from perunml.client.agreements import predecessor_at_home, read_agreement
     from perunml.client.identity import PublicIdentity
 
     baselines = None
     if Path(agreement).is_file():
         found = read_agreement(Path(agreement).read_bytes())
+        before = predecessor_at_home(settings.home, found)
         key = "" if party else PublicIdentity.load(settings.home).identity
     else:
         with settings.client(manager=manager) as client:
             _, found = client.agreement(agreement)
             key = client.identity.signing.public.text
-            baselines = client.about_baselines(found)
+            baselines, before = client.about_baselines(found), client.before(found)
+            party = party or client.voter_in(found)
     party = party or found.party_of(key)
     if party is None or party not in found.parties:
         from perunml.client.codes import NO_KEY_OF_A_PARTY
@@ -174,16 +177,22 @@ def _read(settings: Settings, agreement: str, party: str | None, manager: str) -
 
         expected = ", ".join(found.parties)
         raise refuse(NO_KEY_OF_A_PARTY, "no party of this agreement", expected=expected, seen=party or key)
-    return found, party, baselines
+    return found, party, before, baselines
 
 
 def _show_review(
-    settings: Settings, agreement: Agreement, party: str, baselines: Section | None, *, beside: bool = False
+    settings: Settings,
+    agreement: Agreement,
+    party: str,
+    before: Agreement | None,
+    baselines: Section | None,
+    *,
+    beside: bool = False,
 ) -> None:
     """The review as the command's answer, or beside it (on stderr) before a question."""
     from perunml.agreements.review import review as review_for
 
-    sections = review_for(agreement, party) + ([baselines] if baselines is not None else [])
+    sections = review_for(agreement, party, predecessor=before) + ([baselines] if baselines is not None else [])
     lines = [f"{agreement.name}, version {agreement.metadata.version}, for {party}", ""]
     for section in sections:
         lines += [section.title, *(f"  {sentence}" for sentence in section.sentences), ""]
@@ -202,5 +211,5 @@ def _show_review(
     settings.voice.answer(value, lines)
 
 
-# this module hangs its verbs on `command`
-from perunml.cli import agreement_sign  # noqa: E402, F401 - below what it uses of this module
+# these modules hang their verbs on `command`
+from perunml.cli import agreement_diff, agreement_sign  # noqa: E402, F401 - below what it uses of this module

@@ -131,6 +131,18 @@ def party_in_line(connection: Connection, agreement: Agreement, identity: Identi
     return party_of(agreement, identity)
 
 
+def predecessor_at_home(home: Home, agreement: Agreement) -> Agreement | None:
+    """The version before, where this party approved it and so keeps it. Raises `IntegrityError` (wrong_document): the file is
+    another one."""
+    before = agreement.metadata.predecessor
+    if before is None or not (path := home.agreement_path(before)).is_file():
+        return None
+    found = read_agreement(path.read_bytes())
+    if found.digest != before:
+        raise refuse(WRONG_DOCUMENT, f"{path} holds another agreement", expected=before, seen=found.digest)
+    return found
+
+
 def suspension_state(connection: Connection, asset: str) -> SuspensionView:
     """Whether an asset (by digest) is suspended, and its newest change."""
     return connection.call("GET", f"/v1/suspensions?subject={quote(asset)}", SuspensionView)

@@ -10,6 +10,7 @@ from perunml.client.party import Party, PathLike
 if TYPE_CHECKING:
     from perunml.agreements.review import Section
     from perunml.agreements.schema import Agreement
+    from perunml.agreements.versions import Difference
     from perunml.api.agreements import AgreementView, SuspensionView
 
 
@@ -34,12 +35,40 @@ class Agreements(Party):
         return json_schema()
 
     def review(self, agreement: Agreement | bytes | PathLike, party: str = "") -> list[Section]:
-        """In sentences, what an agreement means for a party (default: this one), what its mode does not protect, and what
-        approving would sign. Asks nobody; what the manager holds is `client.agreement(name)[1]`."""
+        """In sentences, what an agreement means for a party (default: this one), what changes against the version before where this
+        home keeps that, what its mode does not protect, and what approving would sign. Asks nobody; what the manager holds is
+        `client.agreement(name)[1]`."""
         from perunml.agreements.review import review
+        from perunml.client.agreements import predecessor_at_home
 
         document = self.check(agreement)
-        return review(document, party or self.party_in(document))
+        before = predecessor_at_home(self.home, document)
+        return review(document, party or self.party_in(document), predecessor=before)
+
+    def diff(self, new: str, old: str = "") -> Difference:
+        """What changes from one version of an agreement (a file, digest or name; the one before it unless told) to another, and who must
+        approve that. What is a file, or kept in this home, is asked of nobody. Raises `UsageError` (not_found)."""
+        from perunml.agreements.versions import difference
+        from perunml.client.codes import NOT_FOUND
+        from perunml.wire.errors import refuse
+
+        after = self._document(new)
+        if not old and after.metadata.predecessor is None:
+            raise refuse(NOT_FOUND, f"{after.name} has no version before its first", seen=after.digest)
+        before = self._document(old) if old else self.before(after)
+        assert before is not None
+        return difference(before, after)
+
+    def before(self, agreement: Agreement) -> Agreement | None:
+        """The version before this one, from this home or the manager; of a first version none."""
+        from perunml.client.agreements import predecessor_at_home
+
+        if agreement.metadata.predecessor is None:
+            return None
+        return predecessor_at_home(self.home, agreement) or self.agreement(agreement.metadata.predecessor)[1]
+
+    def _document(self, wanted: str) -> Agreement:
+        return self.check(wanted) if Path(wanted).is_file() else self.agreement(wanted)[1]
 
     def about_baselines(self, agreement: Agreement) -> Section | None:
         """In sentences, the baselines that an agreement names, as the manager holds them, and who signed each."""
@@ -77,6 +106,12 @@ class Agreements(Party):
         from perunml.client import agreements
 
         return agreements.party_of(agreement, self.identity)
+
+    def voter_in(self, agreement: Agreement) -> str:
+        """As `party_in`; of a version that names this key no more, what the one before it, on which the key still votes, calls it."""
+        from perunml.client import agreements
+
+        return agreements.party_in_line(self.connection, agreement, self.identity)
 
     def suspend(self, asset: str, *, agreement: str = "", lift: bool = False) -> SuspensionView:
         """Stop every use of an own asset (a digest, or its name in an agreement) and of what was derived from it, at once;
