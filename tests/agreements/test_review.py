@@ -151,7 +151,7 @@ def test_a_version_says_what_changes_and_for_whom() -> None:
     assert "What changes: The version before is not here" in text(second)
     (said,) = [found for found in review(second, "clinic", predecessor=first) if found.title == "What changes"]
     assert said.sentences[0].startswith("parties.clinic.receive")
-    assert said.sentences[1].startswith("jobs.train.limits.wall: 6h becomes 1h. It narrows")
+    assert said.sentences[1].startswith("jobs.train.limits.wall: 8h becomes 1h. It narrows")
     assert said.sentences[2] == "clinic must approve, by its board as it was and as it will be."
     with pytest.raises(PerunError, match="version_rollback"):
         review(second, "acme", predecessor=second)
