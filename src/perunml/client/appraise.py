@@ -9,6 +9,7 @@ from perunml.api.trust import NEEDED_PCRS, RootCustody
 from perunml.client.codes import CUSTODY_WEAK
 from perunml.evidence.codes import WRONG_MACHINE
 from perunml.evidence.types import Appraisal
+from perunml.release.hosts import machines_of
 from perunml.wire.rules import Reason
 
 ADMITTED = {"simulated": ("passphrase", "tpm", "tee"), "measured": ("tpm", "tee"), "measured+tee": ("tpm", "tee")}
@@ -43,13 +44,14 @@ def more_reasons(
 
 def _machine(appraisal: Appraisal, profile: AnyProfile) -> Iterator[Reason]:
     proven = set(identities(appraisal))
-    if profile.machines and not any(proven >= set(name.split("+")) for name in profile.machines):
-        yield Reason(
-            WRONG_MACHINE,
-            "the manager runs on another machine than the profile names",
-            expected=" or ".join(profile.machines),
-            seen="+".join(sorted(proven)) or "none",
-        )
+    for listed in machines_of(profile):
+        if not any(proven >= set(name.split("+")) for name in listed):
+            yield Reason(
+                WRONG_MACHINE,
+                "the manager runs on another machine than the profile names",
+                expected=" or ".join(listed),
+                seen="+".join(sorted(proven)) or "none",
+            )
 
 
 def identities(appraisal: Appraisal) -> tuple[str, ...]:

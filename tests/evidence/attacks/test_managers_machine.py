@@ -1,0 +1,82 @@
+"""Attacks on which machine a manager proves to run on."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+import pytest
+
+from client.test_trust import URL, Manager
+from perunml.attesters.tee import TeeAttester
+from perunml.client.profile import ManagerProfile
+from perunml.client.trust import Given, Trusted, examine
+from perunml.evidence.bundle import Bundle
+from perunml.evidence.parts import SnpPart, TeePart
+from perunml.evidence.tpm.chain import Trust
+from perunml.testing.dcap import NOW
+from perunml.testing.forge import ForgedTpm, Quoting
+from perunml.testing.snp import AmdCa, ForgedChip
+from perunml.wire.errors import PerunError
+
+KEY = "ed25519:the-key-of-this-tee-alone"
+PCRS = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11)
+SNP = {"measurement": ["11" * 48], "products": ["Milan"], "min_tcb": {"bootloader": 4}}
+
+
+@cache
+def chip() -> ForgedChip:
+    return ForgedChip(AmdCa())
+
+
+class Both(ForgedTpm):
+    """A TPM and a TEE that shows its key in PCR 15."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extend(15, KEY.encode())
+
+    def collect(self, binding: bytes) -> Bundle:
+        quote = self.quote(binding, Quoting(banks=[("sha256", range(16))]))
+        tee = TeeAttester(Guest(), KEY).collect(binding)
+        return Bundle((quote, *tee.parts))
+
+
+class Guest:
+    """A `TeeSource`."""
+
+    kind: Any = "snp"
+
+    def report(self, report_data: bytes) -> TeePart:
+        return SnpPart(chip().report(report_data))
+
+
+@cache
+def both() -> Both:
+    return Both()
+
+
+def beside(machines: list[str], tee_machines: list[str] | None = None) -> ManagerProfile:
+    """`all_of` with the TPM named where a measured profile names it: in its own part."""
+    baseline = both().boot_baseline()
+    measured = {"profile": "measured", "baseline": baseline.digest, "machines": machines}
+    tee: dict[str, Any] = {"profile": "simulated", "imitates": "tee", "snp": SNP}
+    profile = {"all_of": [measured, tee], "binder": "pcr"}
+    document = {"apiVersion": "perunml/v1", "kind": "ManagerProfile", "profile": profile}
+    return ManagerProfile.load(json.dumps(document).encode(), baselines=[baseline])
+
+
+def shown(wanted: ManagerProfile) -> Trusted:
+    collateral = chip().endorsements().collateral.as_json()
+    manager = Manager(attester=both(), custody="tpm", pcrs=PCRS, lies={"collateral": collateral})
+    given = Given(Trust(vendor=(both().ca.root,)), simulated_roots=(chip().ca.root,))
+    return examine(URL, wanted, given=given, fetch=manager, activate=manager.activate, now=NOW)
+
+
+def test_t21_a_machine_that_is_named_inside_all_of() -> None:
+    """T21: the parties name the TPM in the measured part of `all_of`; a manager beside another TPM is not theirs."""
+    assert both().machine in shown(beside([both().machine])).identities
+    with pytest.raises(PerunError) as caught:
+        shown(beside(["ek:sha256:" + "0" * 64]))
+    assert {reason.code for reason in caught.value.reasons} == {"wrong_machine"}
