@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -144,7 +144,8 @@ def examine(
         judged_by=appraisal.baseline,
         custody=said.custody.kind,
         seen={
-            name: [min(one.number, MAX_NUMBER), one.issued] for name, one in {**(seen or {}), **judgement.seen}.items()
+            name: [min(one.number, MAX_NUMBER), one.issued]
+            for name, one in _newest((*(seen or {}).items(), *judgement.seen.items())).items()
         },
     )
     return Trusted(pin, said.custody, identities(appraisal), appraisal.claims)
@@ -210,12 +211,14 @@ def _changes(before: Pin, now: Pin) -> Iterator[Reason]:
 
 def seen_before(home: Home) -> dict[str, Seen]:
     """The newest collateral that any manager pinned here was judged by."""
+    return _newest((name, Seen(*values)) for pin in home.pins().values() for name, values in pin.seen.items())
+
+
+def _newest(told: Iterable[tuple[str, Seen]]) -> dict[str, Seen]:
+    """Of each name the newest: what was judged by may be a day older than what was seen, and is not to become the measure."""
     found: dict[str, Seen] = {}
-    for pin in home.pins().values():
-        for name, values in pin.seen.items():
-            newest = Seen(*values)
-            known = found.get(name, newest)
-            found[name] = max(known, newest, key=lambda one: (one.number, one.issued))
+    for name, one in told:
+        found[name] = max(found.get(name, one), one, key=lambda each: (each.number, each.issued))
     return found
 
 
