@@ -93,8 +93,8 @@ def judge_rtmrs(
         facts = read_rtmr_log(event_log, cmdline)
     except PerunError as exc:
         reasons = {
-            index: tuple(Reason(r.rule, f"RTMR{index}: {r.message}", r.expected, r.seen) for r in exc.reasons)
-            for index in judged
+            index: tuple(Reason(r.rule, f"{_where(index)}: {r.message}", r.expected, r.seen) for r in exc.reasons)
+            for index in judged or (WHOLE,)  # what the rules demand of the whole log does not go with its registers
         }
         return RtmrFindings(reasons, frozenset(), None)
     facts, proven = _proven(facts, rtmrs)
@@ -168,6 +168,10 @@ def _separators(index: int, events: Sequence[Fact]) -> Iterator[Reason]:
     if not 1 <= count <= most:
         what = f"RTMR{index} has not one separator for each PCR that it stands for"
         yield Reason(BOOT_SEPARATOR, what, expected=f"1 to {most}", seen=str(count))
+
+
+def _where(index: int) -> str:
+    return "the event log" if index == WHOLE else f"RTMR{index}"
 
 
 def _mismatch(index: int, quoted: bytes, facts: BootFacts) -> Reason:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterator, Mapping
 
-from perunml.evidence.codes import BINDING_MISMATCH
+from perunml.evidence.codes import BINDING_MISMATCH, EVENT_LOG_MISSING
 from perunml.evidence.dcap.codes import RTMR_MISMATCH, SEPT_VE, SERVICE_TD
 from perunml.evidence.dcap.parse import SEPT_VE_DISABLE, SgxBody, TdxBody
 from perunml.evidence.dcap.rules import REGISTERS, SgxRules, TdxRules
@@ -180,6 +180,8 @@ def _domain(body: TdxBody, rules: TdxRules) -> Iterator[Reason]:
 def _registers(body: TdxBody, rules: TdxRules, boot: BootReasons | None) -> Iterator[Reason]:
     if rules.boot is not None and boot is not None:
         yield from boot.get(WHOLE, ())
+    if rules.boot is not None and boot is None and not set(REGISTERS) - rules.rtmrs.keys() - rules.open:
+        yield Reason(EVENT_LOG_MISSING, "nothing shows what the rules ask of the event log", expected="an event log")
     for index in REGISTERS:
         seen = body.rtmrs[index].hex()
         if index in rules.rtmrs:
