@@ -174,6 +174,9 @@ def _agreed(do: Doer, world: World, here: Path) -> None:
     do("receipt verify", acme, receipt)
     do("ledger verify", acme)
     do("witness once", acme)
+    audit = here / "ledger.zip"
+    size = do("audit export", acme, audit)["size"]
+    assert do("audit verify", acme, audit)["size"] == size
     do("condition add", owner, "scans", "june", "--until", "2099-01-01T00:00:00Z", "--agreement", "every")
     assert len(do("condition list", owner, "scans", "--agreement", "every")["conditions"]) == 1
     do("condition drop", owner, "scans", "june", "--agreement", "every")

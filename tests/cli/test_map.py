@@ -58,6 +58,7 @@ RENAMED: dict[str, dict[str, str]] = {
     "agreement message": {"until": "expires", "out": "answer"},
     "agreement attach": {"file": "message", "out": "answer"},
     "agreement rotate-key": {"out": "answer"},
+    "audit verify": {"pin_file": "perunml.client.audit_verify.verify_export"},
     "asset lift": {"out": "answer"},
     "condition drop": {"out": "answer"},
     "why": {"job": "what"},

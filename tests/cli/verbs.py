@@ -49,6 +49,8 @@ SDK = {
     "output pull": "Client.pull",
     "infer": "Client.infer",
     "receipt verify": "Client.verify_receipt",
+    "audit export": "Client.export_audit",
+    "audit verify": "Client.verify_audit",
     "ledger verify": "Client.verify_ledger",
     "witness once": "Client.witness",
     "witness run": "perunml.client.witness.witness_until",

@@ -1,8 +1,11 @@
-"""Reading the ledger: GET /v1/ledger/checkpoint, /v1/ledger/tile/…, /v1/ledger/entries?agreement=, /v1/ledger/proof."""
+"""Reading the ledger: GET /v1/ledger/checkpoint, /v1/ledger/tile/…, /v1/ledger/entries?agreement=&after=&documents=1,
+/v1/ledger/proof, /v1/ledger/consistency, /v1/ledger/cosignatures."""
 
 from __future__ import annotations
 
-from perunml.api.base import B64, Document, Message
+from pydantic import Field
+
+from perunml.api.base import B64, Document, Message, Signed
 
 
 class EntryView(Message):
@@ -15,8 +18,25 @@ class EntryView(Message):
 
 
 class EntryList(Message):
+    """`documents`, when they were asked for: what the entries name by digest, and receipts, as far as the caller may read them."""
+
     checkpoint: str
     entries: list[EntryView]
+    documents: list[Signed] = Field(default_factory=list)
+
+
+class CosignatureView(Message):
+    """The newest cosignature of a witness: its `line` of the note over the ledger's first `size` entries."""
+
+    key: str
+    size: int
+    line: str
+
+
+class CosignatureList(Message):
+    """GET /v1/ledger/cosignatures?agreement=: of the agreement's witnesses."""
+
+    cosignatures: list[CosignatureView]
 
 
 class InclusionProof(Message):

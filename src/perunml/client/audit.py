@@ -55,9 +55,9 @@ def fresh_checkpoint(connection: Connection, home: Home) -> tuple[Checkpoint, in
     """The manager's newest checkpoint, proven to contain the one seen last, and kept; and that one's size. Raises
     `IntegrityError` (ledger_rollback, split_view, bad_consistency_proof, …)."""
     path, manager = home.checkpoint_path(connection.pin), PublicKey(connection.pin.identity)
+    seen = seen_checkpoint(home, connection.pin)
     note = connection.raw("GET", "/v1/ledger/checkpoint", limit=MAX_CHECKPOINT).decode("utf-8", "replace")
     fresh = open_checkpoint(note, manager)
-    seen = open_checkpoint(path.read_text(), manager) if path.exists() else None
     if seen is not None:
         proof: list[bytes] = []
         if 0 < seen.size < fresh.size:
@@ -66,6 +66,12 @@ def fresh_checkpoint(connection: Connection, home: Home) -> tuple[Checkpoint, in
         check_progress(seen, fresh, proof)
     write_file(path, note.encode())
     return fresh, None if seen is None else seen.size
+
+
+def seen_checkpoint(home: Home, pin: Pin) -> Checkpoint | None:
+    """The checkpoint of this manager that was seen last. Raises `IntegrityError` (bad_checkpoint, bad_signature)."""
+    path = home.checkpoint_path(pin)
+    return open_checkpoint(path.read_text(), PublicKey(pin.identity)) if path.exists() else None
 
 
 def verify_ledger(connection: Connection, home: Home, agreements: list[str]) -> Audit:
@@ -78,7 +84,7 @@ def verify_ledger(connection: Connection, home: Home, agreements: list[str]) -> 
     for agreement in agreements:
         known[agreement] = _follow(connection, checkpoint, agreement, known.get(agreement, Known()))
     _save(home, connection.pin, known)
-    receipts = list(_receipts(home, connection.pin))
+    receipts = list(kept_receipts(home, connection.pin))
     for receipt in receipts:
         verify_recorded(receipt, checkpoint, _proof(connection, checkpoint, receipt.entry_index))
     counts = {agreement: known[agreement].count for agreement in agreements}
@@ -101,7 +107,7 @@ def _follow(connection: Connection, checkpoint: Checkpoint, agreement: str, know
         known = Known(known.count + len(opened), opened[-1].index, last)
 
 
-def _receipts(home: Home, pin: Pin) -> Iterator[Receipt]:
+def kept_receipts(home: Home, pin: Pin) -> Iterator[Receipt]:
     """The receipts of runs that lie in the home folder and are this manager's."""
     for path in sorted(home.receipts.glob("*.json")):
         value = load_json(path.read_bytes())

@@ -15,6 +15,7 @@ from perunml.manager.store.connection import Connection, Statement
 from perunml.manager.store.envelopes import stored
 from perunml.manager.writer import Transaction
 from perunml.wire.dsse import Envelope
+from perunml.wire.errors import PerunError
 
 _ADD = Statement(insert(t.conditions))
 _OF = "SELECT envelope FROM conditions WHERE subject = :subject ORDER BY position"
@@ -63,6 +64,15 @@ def _change(services: Services, transaction: Transaction, key: str, envelope: En
     for held in found:
         transaction.journal.append("condition", now, held.agreement.digest, subject, body)
     return _view(connection, subject)
+
+
+def is_owner(services: Services, connection: Connection, subject: str, key: str) -> bool:
+    """Whether the key may read what the conditions on the asset `subject` say."""
+    try:
+        _check_owner(services, connection, subject, key)
+    except PerunError:
+        return False
+    return True
 
 
 def _check_owner(services: Services, connection: Connection, subject: str, key: str) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 
-from perunml.api.ledger import ConsistencyProof, EntryList, EntryView, InclusionProof
+from perunml.api.ledger import ConsistencyProof, CosignatureList, CosignatureView, EntryList, EntryView, InclusionProof
 from perunml.ledger.merkle import Tree
 from perunml.ledger.tiles import TILE_WIDTH, bundle, parse_path, tile, width_at
 from perunml.manager import journal, rights
 from perunml.manager.context import Services
 from perunml.manager.http import BYTES_TYPE, TEXT_TYPE, Access, Answer, Call, number, outside
 from perunml.manager.journal import Nodes
+from perunml.manager.records import named_by
 from perunml.manager.routing import Spec
 from perunml.manager.store.connection import Connection
 from perunml.wire.codes import MALFORMED
@@ -22,6 +23,7 @@ _ENTRIES = (
     "SELECT position, leaf, salt, entry FROM entries WHERE agreement = :agreement AND position > :after "
     "ORDER BY position LIMIT 1000"
 )
+_COSIGNATURES = "SELECT key, size, line FROM cosignatures ORDER BY key"
 _LEAVES = "SELECT leaf FROM entries WHERE position >= :first AND position < :last ORDER BY position"
 
 
@@ -46,13 +48,25 @@ def routes(services: Services) -> list[Spec]:
         wanted = call.query.get("agreement", "")
         after = number(call, "after") if "after" in call.query else -1
         with services.database.read() as connection:
-            rights.agreement(services, connection, wanted, call.caller.key)
+            held = rights.agreement(services, connection, wanted, call.caller.key)
             rows = connection.run(_ENTRIES, {"agreement": wanted, "after": after})
             shown = [
                 EntryView(index=row[0], leaf=bytes(row[1]), salt=bytes(row[2]), entry=json.loads(row[3]))
                 for row in rows
             ]
-            return EntryList(checkpoint=journal.state(connection).note, entries=shown)
+            named = []
+            if call.query.get("documents") == "1":
+                named = named_by(services, connection, held.held, call.caller.key, [item.entry for item in shown])
+            return EntryList(checkpoint=journal.state(connection).note, entries=shown, documents=named)
+
+    async def cosignatures(call: Call) -> CosignatureList:
+        with services.database.read() as connection:
+            seen = rights.agreement(services, connection, call.query.get("agreement", ""), call.caller.key)
+            found = connection.run(_COSIGNATURES).all()
+        keys = {key for known in seen.held.agreement.witness_keys.values() for key in known}
+        return CosignatureList(
+            cosignatures=[CosignatureView(key=row[0], size=row[1], line=row[2]) for row in found if row[0] in keys]
+        )
 
     async def proof(call: Call) -> InclusionProof:
         with services.database.read() as connection:
@@ -75,6 +89,7 @@ def routes(services: Services) -> list[Spec]:
     return [
         Spec("GET", "/v1/ledger/checkpoint", Access.PARTY, checkpoint),
         Spec("GET", "/v1/ledger/entries", Access.PARTY, entries),
+        Spec("GET", "/v1/ledger/cosignatures", Access.PARTY, cosignatures),
         Spec("GET", "/v1/ledger/proof", Access.PARTY, proof),
         Spec("GET", "/v1/ledger/consistency", Access.PARTY, consistency),
         Spec("GET", "/v1/ledger/tile/{path:path}", Access.PARTY, tiles),

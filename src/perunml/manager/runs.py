@@ -38,6 +38,7 @@ MAX_LISTED = 1000
 _ID = re.compile(r"[0-9a-f]{32}")
 _FIELDS = {"apiVersion", "kind", "manager", "agreement", "job", "parameters", "assets", "id"}
 _ADD = Statement(insert(t.runs))
+_ADD_REQUEST = Statement(insert(t.requests))
 _OF = "SELECT * FROM runs WHERE agreement = :agreement ORDER BY rowid DESC LIMIT 1000"
 _QUEUED = "SELECT * FROM runs WHERE state = 'queued' ORDER BY rowid LIMIT 1000"
 _COUNT = "SELECT count(*) FROM runs WHERE line = :line AND state = 'queued'"
@@ -193,6 +194,7 @@ def _submit(
         ended=0,
         receipt=b"",
     )
+    _ADD_REQUEST.run(connection, run=body["id"], envelope=envelope.encode())
     told = {"job": body["job"], "party": seen.party, "request": envelope.digest}
     transaction.journal.append("run", now, agreement.digest, body["id"], told)
     made = state.find_run(connection, body["id"])

@@ -141,3 +141,9 @@ OWNER_CONDITION = rule(
     "An owner's condition on its asset is not met; what it says is told to that owner alone.",
     "The asset's owner looks at it and may drop it: `perunml why`, `perunml condition list`.",
 )
+HISTORY_INCONSISTENT = rule(
+    "history_inconsistent",
+    Kind.INTEGRITY,
+    "An entry of the ledger records what the documents signed by the parties did not allow, or names a document that does not say so.",
+    "The party keeps the export, which the manager's key signed, and shows it to the others: `perunml audit verify` names the entry.",
+)

@@ -80,13 +80,16 @@ def machines_of(profile: AnyProfile) -> tuple[tuple[str, ...], ...]:
 def _meets(profile: AnyProfile, appraisal: Appraisal) -> bool:
     """What was achieved is what this profile names, under what the agreement names. `simulated` is met by a host that
     went through the checks it imitates, and by real hardware under the very same rules: never the other way round."""
-    if profile.judged_by != appraisal.baseline:
-        return False
+    return profile.judged_by == appraisal.baseline and achieved(profile, appraisal.profile, appraisal.imitates)
+
+
+def achieved(profile: AnyProfile, proven: str, imitates: str) -> bool:
+    """Whether what a host proved (`imitates`: and only pretended to be) is what this profile names, whatever it was judged by."""
     if profile.profile != "simulated":
-        return appraisal.profile == profile.profile and not appraisal.imitates
-    if appraisal.profile == "simulated":
-        return appraisal.imitates == (profile.imitated or "tee")  # as evidence.policy.Policy reads a bare `simulated`
-    return bool(profile.judged_by) and appraisal.profile == profile.imitated  # the rules were compared above
+        return proven == profile.profile and not imitates
+    if proven == "simulated":
+        return imitates == (profile.imitated or "tee")  # as evidence.policy.Policy reads a bare `simulated`
+    return bool(profile.judged_by) and proven == profile.imitated
 
 
 def _names(profile: AnyProfile, appraisal: Appraisal) -> bool:

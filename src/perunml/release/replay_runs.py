@@ -1,0 +1,311 @@
+"""Replaying a ledger, second part: runs, leases, receipts and outputs, each decided again by the very rules that decided it.
+
+What needs a host's evidence is not decided again: the ledger holds what the manager concluded, and claims, not the evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from perunml.agreements import flows
+from perunml.agreements.jobs import TrainingJob
+from perunml.agreements.profiles import alternatives
+from perunml.agreements.schema import Agreement
+from perunml.ledger.entries import OpenedEntry, entry_hash
+from perunml.ledger.receipts import KIND as RECEIPT
+from perunml.ledger.receipts import Receipt, open_receipt
+from perunml.release import conditions, rules
+from perunml.release.decide import decide_submission
+from perunml.release.hosts import achieved, machines_of
+from perunml.release.outputs import check_output_approval, decide_output
+from perunml.release.replay_agreements import Agreements, Handler, text, wrong
+from perunml.release.types import Purpose, Refusal, RegisteredOutput, Run, State, Usage
+from perunml.wire.dsse import Envelope
+from perunml.wire.errors import PerunError
+from perunml.wire.identity import PublicKey
+from perunml.wire.rules import Reason
+
+_REQUEST = {"apiVersion", "kind", "manager", "agreement", "job", "parameters", "assets", "id"}
+
+
+@dataclass(slots=True)
+class _Lease:
+    id: str
+    machine: str
+    assets: Mapping[str, Any]
+    verdict: Mapping[str, Any]
+    since: int
+    renewed: bool = False
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A run as its requester signed it, and what became of it."""
+
+    agreement: str
+    job: str
+    parameters: Mapping[str, Any]
+    assets: Mapping[str, str]
+    released: int = 0
+    lease: _Lease | None = None
+    over: str = ""
+    counted: list[str] = field(default_factory=list)
+
+
+class Runs:
+    """What ran. `counts` tells people how much of what was checked."""
+
+    def __init__(self, agreements: Agreements, receipts: Mapping[str, Envelope], manager: PublicKey) -> None:
+        self._agreements, self._receipts, self._manager = agreements, receipts, manager
+        self._runs: dict[str, _Asked] = {}
+        self._used: dict[tuple[str, str], int] = {}
+        self._outputs: dict[str, RegisteredOutput] = {}
+        self._approvals: dict[str, list[Envelope]] = {}
+        self.counts = {"runs": 0, "releases": 0, "renewals": 0, "receipts": 0, "outputs": 0}
+
+    def handlers(self) -> dict[str, Handler]:
+        """By an entry's type."""
+        return {
+            "run": self._asked,
+            "release": self._released,
+            "renewal": self._renewed,
+            "lease-end": self._ended,
+            "finished": self._finished,
+            "failed": self._finished,
+            "output-approval": self._output_approved,
+            "output-release": self._output_released,
+        }
+
+    def _asked(self, item: OpenedEntry) -> None:
+        entry, agreement = item.entry, self._agreements.of(item)
+        party = text(item, "party")
+        if entry.subject in self._runs or party not in agreement.parties:
+            raise wrong(item, "a second run of this id, or one of no party", seen=party)
+        keys = [PublicKey(key) for key in agreement.parties[party].keys.values()]
+        (envelope, *_) = self._agreements.found(item, "request", text(item, "request"))
+        body = envelope.open("RunRequest", keys)
+        wanted = {
+            "manager": self._manager.text,
+            "agreement": entry.agreement,
+            "id": entry.subject,
+            "job": text(item, "job"),
+        }
+        for name, value in wanted.items():
+            if body.get(name) != value:
+                raise wrong(item, f"the request is for another {name}", value, str(body.get(name)))
+        if set(body) != _REQUEST or not isinstance(body["parameters"], dict) or not isinstance(body["assets"], dict):
+            raise wrong(item, "not a run's request")
+        made = _Asked(entry.agreement, body["job"], body["parameters"], body["assets"])
+        self._runs[entry.subject] = made
+        self._allowed(item, made, agreement, "release")
+        self.counts["runs"] += 1
+
+    def _released(self, item: OpenedEntry) -> None:
+        run, agreement = self._run(item), self._agreements.of(item)
+        if run.lease is not None or run.over:
+            raise wrong(item, "keys went out twice at once, or after the end", seen=run.over or "another lease holds")
+        body, verdict = item.entry.body, item.entry.body.get("verdict")
+        if text(item, "job") != run.job or not isinstance(verdict, dict) or not isinstance(body.get("assets"), dict):
+            raise wrong(item, "not a release of this run")
+        state = self._allowed(item, run, agreement, "release")
+        self._host(item, agreement, run.job, verdict)
+        self._granted(item, agreement, run.job, body["assets"])
+        job = agreement.jobs[run.job]
+        if isinstance(job, TrainingJob) and run.released == 0:
+            self._count(agreement, run, state)
+        run.released += 1
+        run.lease = _Lease(text(item, "lease"), text(item, "machine"), body["assets"], verdict, item.entry.time)
+        self.counts["releases"] += 1
+
+    def _renewed(self, item: OpenedEntry) -> None:
+        run = self._run(item)
+        lease = self._lease(item, run, text(item, "lease"))
+        self._allowed(item, run, self._agreements.newest(run.agreement), "renew")
+        lease.renewed = True
+        self.counts["renewals"] += 1
+
+    def _ended(self, item: OpenedEntry) -> None:
+        run = self._runs.get(text(item, "run"))
+        if run is None:
+            raise wrong(item, "its run was not asked for")
+        lease = self._lease(item, run, item.entry.subject)
+        if item.entry.body.get("withheld"):
+            if lease.renewed:
+                raise wrong(item, "a release is called withheld whose keys were used")
+            run.released -= 1
+            if run.released == 0:
+                self._uncount(run)
+        run.lease = None
+
+    def _finished(self, item: OpenedEntry) -> None:
+        entry, run = item.entry, self._run(item)
+        lease = self._lease(item, run, text(item, "lease"))
+        agreement = self._agreements.newest(run.agreement)
+        self._allowed(item, run, agreement, "finish")
+        outputs = entry.body.get("outputs")
+        job = agreement.jobs[run.job]
+        declared = job.outputs if isinstance(job, TrainingJob) else {}
+        if not isinstance(outputs, dict) or not set(outputs) <= set(declared):
+            raise wrong(item, "outputs that the agreement does not declare", ", ".join(declared), str(outputs))
+        for name, asset in outputs.items():
+            self._outputs[asset] = RegisteredOutput(entry.subject, run.job, name, asset)
+        self._receipt(item, run, lease, outputs)
+        run.lease, run.over = None, entry.type
+        self.counts["outputs"] += len(outputs)
+
+    def _output_approved(self, item: OpenedEntry) -> None:
+        output = self._output(item)
+        for envelope in self._agreements.found(item, "output approval", text(item, "approval")):
+            party, names = check_output_approval(self._agreements.of(item), envelope, output)
+            if (party, sorted(names)) == (text(item, "party"), item.entry.body.get("keys")):
+                self._approvals.setdefault(output.asset, []).append(envelope)
+                return
+        raise wrong(item, "the approval is not signed by whom it says")
+
+    def _output_released(self, item: OpenedEntry) -> None:
+        output, agreement, now = self._output(item), self._agreements.of(item), item.entry.time
+        if (text(item, "run"), text(item, "output")) != (output.run, output.name):
+            raise wrong(item, "another run's output", f"{output.name} of {output.run}")
+        decided = decide_output(
+            agreement,
+            state=self._agreements.state(agreement, now),
+            output=output,
+            recipient=text(item, "party"),
+            approvals=self._approvals.get(output.asset, ()),
+            now=now,
+        )
+        if isinstance(decided, Refusal):
+            raise _refused(item, decided.reasons)
+
+    # Parts
+
+    def _run(self, item: OpenedEntry) -> _Asked:
+        found = self._runs.get(item.entry.subject)
+        if found is None or found.agreement != item.entry.agreement:
+            raise wrong(item, "its run was not asked for under this agreement")
+        return found
+
+    def _lease(self, item: OpenedEntry, run: _Asked, lease: str) -> _Lease:
+        if run.lease is None or run.lease.id != lease:
+            raise wrong(item, "the run does not hold this lease", run.lease.id if run.lease else "none", lease)
+        return run.lease
+
+    def _output(self, item: OpenedEntry) -> RegisteredOutput:
+        found = self._outputs.get(item.entry.subject)
+        if found is None:
+            raise wrong(item, "no finished run made this output")
+        return found
+
+    def _allowed(self, item: OpenedEntry, run: _Asked, agreement: Agreement, purpose: Purpose) -> State:
+        """Every rule that needs no host, as it stood then."""
+        now = item.entry.time
+        state = self._agreements.state(agreement, now)
+        line = self._agreements.line(agreement.digest)
+        used = {name: self._used.get((line, name), 0) for name in agreement.jobs if agreement.training(name)}
+        started = run.lease.since if run.lease else None
+        usage = Usage(used, run.released, started, conditions=self._agreements.added)
+        asked = Run(agreement.digest, run.job, item.entry.subject, run.parameters, run.assets, purpose)
+        if purpose != "release":
+            asked = Run(agreement.digest, run.job, item.entry.subject, run.parameters, {}, purpose)
+        reasons = list(decide_submission(agreement, state=state, run=asked, usage=usage, now=now))
+        job = agreement.jobs.get(run.job)
+        if isinstance(job, TrainingJob):
+            most = conditions.shortest(conditions.live(agreement, run.job, state), "wall", job.limits.wall)
+            reasons += rules.within_wall(asked, job, usage, now, most)
+        if reasons:
+            raise _refused(item, tuple(reasons))
+        return state
+
+    def _host(self, item: OpenedEntry, agreement: Agreement, job: str, verdict: Mapping[str, Any]) -> None:
+        """What the manager says that the host proved is what the role asks for, on a machine that it names."""
+        role, machine = agreement.hosts[agreement.jobs[job].hosts], text(item, "machine")
+        profile = str(verdict.get("profile"))
+        met = [found for found in alternatives(role) if achieved(found, profile, str(verdict.get("imitates")))]
+        if not met or verdict.get("simulated") is not (profile == "simulated"):
+            expected = " or ".join(found.profile for found in alternatives(role))
+            raise wrong(item, "the host proved another profile than was agreed", expected, profile)
+        named = [{part for listed in machines_of(found) for one in listed for part in one.split("+")} for found in met]
+        if not any(not one or machine in one for one in named):
+            raise wrong(
+                item, "the agreement does not name this machine", ", ".join(sorted(set().union(*named))), machine
+            )
+
+    def _granted(self, item: OpenedEntry, agreement: Agreement, job: str, assets: Mapping[str, Any]) -> None:
+        """The keys were those of the agreed assets, or of outputs of finished runs."""
+        for ref in flows.sources(agreement.jobs[job]):
+            found = assets.get(_input(agreement, job, ref))
+            split = flows.split_ref(ref)
+            if split is None and found != agreement.assets[ref].digest:
+                raise wrong(item, f"{ref} is not the one agreed", agreement.assets[ref].digest, str(found))
+            if split is not None:
+                made = self._outputs.get(str(found))
+                if made is None or (made.job, made.name) != split:
+                    raise wrong(item, f"{ref} is no output of a finished run", ref, str(found))
+        if len(assets) != len(list(flows.sources(agreement.jobs[job]))):
+            raise wrong(item, "keys of more assets than were agreed", seen=", ".join(assets))
+
+    def _count(self, agreement: Agreement, run: _Asked, state: State) -> None:
+        key = (self._agreements.line(agreement.digest), run.job)
+        self._used[key] = self._used.get(key, 0) + 1
+        reach = flows.ancestors(agreement, run.job) & set(state.conditions)
+        run.counted = [found.digest for name in sorted(reach) for found in state.conditions[name]]
+        for digest in run.counted:
+            self._agreements.added[digest] += 1
+
+    def _uncount(self, run: _Asked) -> None:
+        key = (self._agreements.line(run.agreement), run.job)
+        if key in self._used:
+            self._used[key] -= 1
+        for digest in run.counted:
+            self._agreements.added[digest] -= 1
+        run.counted = []
+
+    def _receipt(self, item: OpenedEntry, run: _Asked, lease: _Lease, outputs: Mapping[str, str]) -> None:
+        """The run's receipt is the manager's word on this very entry, and says what the release and the end say."""
+        envelope = self._receipts.get(item.entry.subject)
+        if envelope is None:
+            raise wrong(item, "the run's receipt is not in the export", expected=RECEIPT, seen="nothing")
+        found = open_receipt(envelope, self._manager)
+        inputs = {name: asset for name, asset in lease.assets.items() if name != "code"}
+        said: list[tuple[str, object, object]] = [
+            ("agreement", found.agreement, run.agreement),
+            ("job", found.job, run.job),
+            ("run", found.run, item.entry.subject),
+            ("inputs", dict(found.inputs), inputs),
+            ("code", found.code, lease.assets.get("code", "")),
+            (
+                "host",
+                _ran(found),
+                {name: lease.verdict.get(name) for name in ("profile", "imitates", "simulated")}
+                | {"machine": lease.machine},
+            ),
+            ("parameters", dict(found.parameters), dict(run.parameters)),
+            ("outputs", dict(found.outputs), dict(outputs)),
+            ("entry", (found.entry_index, found.entry_hash), (item.index, entry_hash(item.leaf))),
+            ("time", found.time, item.entry.time),
+        ]
+        for name, seen, expected in said:
+            if seen != expected:
+                raise wrong(item, f"its receipt has another {name}", str(expected), str(seen))
+        self.counts["receipts"] += 1
+
+
+def _ran(receipt: Receipt) -> dict[str, object]:
+    host = receipt.host
+    return {"profile": host.profile, "imitates": host.imitates, "simulated": host.simulated, "machine": host.machine}
+
+
+def _input(agreement: Agreement, job: str, ref: str) -> str:
+    """Under which name a release grants what the job reads."""
+    found = agreement.jobs[job]
+    if not isinstance(found, TrainingJob):
+        return "model"
+    return "code" if ref == found.code else ref
+
+
+def _refused(item: OpenedEntry, reasons: tuple[Reason, ...]) -> PerunError:
+    said = "; ".join(f"{reason.code}: {reason.message}" for reason in reasons)
+    first = reasons[0]
+    return wrong(item, f"the agreement did not allow it then: {said}", first.expected, first.seen)
