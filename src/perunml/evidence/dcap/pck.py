@@ -6,6 +6,7 @@ Intel SGX PCK Certificate and Certificate Revocation List Profile Specification,
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +22,8 @@ from perunml.wire.rules import printable
 MAX_CHAIN = 4
 """Certificates: the platform's, its CA's, the root's, and one to spare."""
 MAX_NAME = 64
+_LINE = 64
+"""Characters of a line in PEM (RFC 7468, 2)."""
 KEPT = 512
 """Chains that are kept read: a platform's is the same in each of its quotes."""
 UNREADABLE = (
@@ -88,11 +91,23 @@ def read_pck_chain(pem: bytes) -> PckChain:
 
 
 def load_chain(pem: bytes) -> Sequence[x509.Certificate]:
-    """The certificates in PEM. Raises `EvidenceRefusal` (certificate_chain, non_canonical), `ValueError`."""
+    """The certificates in PEM, as Intel writes it and in no other spelling: readers differ about words around it, other labels
+    and headers, and dcap-qvl reads the same text. Raises `EvidenceRefusal` (certificate_chain, non_canonical), `ValueError`."""
     found = split(pem)
     if not 1 <= len(found) <= MAX_CHAIN:
         raise _bad(f"it has {len(found)} certificates")
+    lines = pem.replace(b"\r\n", b"\n").rstrip(b"\0").split(b"\n")
+    if [line for line in lines if line] != [line for der in found for line in _written(der)]:
+        raise _bad("it holds more than certificates, or is written in another way")
     return tuple(map(x509.load_der_x509_certificate, found))
+
+
+def _written(der: bytes) -> Iterator[bytes]:
+    """The lines of a certificate in PEM (RFC 7468, 3)."""
+    text = base64.b64encode(der)
+    yield b"-----BEGIN CERTIFICATE-----"
+    yield from (text[at : at + _LINE] for at in range(0, len(text), _LINE))
+    yield b"-----END CERTIFICATE-----"
 
 
 def validity(certificate: x509.Certificate) -> Validity:
