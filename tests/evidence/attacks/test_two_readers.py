@@ -71,3 +71,14 @@ def test_more_than_certificates_stands_in_a_chain(more: str) -> None:
         chain + more,
     ):
         assert codes(text) & {"certificate_chain", "non_canonical"}
+
+
+def test_the_collateral_brings_another_platforms_chain() -> None:
+    """The library would read the chain in the item, and we the one in the quote: the quote's alone is read."""
+    mine, other = intel(), ForgedIntel(ca=intel().ca)
+    item = json.loads(mine.collateral("sgx")) | {"pck_certificate_chain": mine.pck.chain.decode()}
+    assert codes("", json.dumps(item).encode()) == set()
+    # signed by this platform's key, and the chain in the quote is another's: which key signed is for that chain to say
+    assert codes(other.pck.chain.decode(), json.dumps(item).encode()) == {"qe_identity"}
+    item["pck_certificate_chain"] = other.pck.chain.decode()
+    assert codes("", json.dumps(item).encode()) == set()

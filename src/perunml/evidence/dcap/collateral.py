@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -157,7 +158,8 @@ def read_collateral(data: bytes) -> DcapCollateral:
             by_issuer=_revocations(lists["pck_crl"]),
             root=split(value["tcb_info_issuer_chain"].encode())[-1],
             digest=hashlib.sha256(data).digest(),
-            library=dcap_qvl.QuoteCollateralV3.from_json(data.decode()),
+            # of an item nothing but what is read above: dcap-qvl would take a PCK chain in it for the quote's own
+            library=dcap_qvl.QuoteCollateralV3.from_json(json.dumps({name: value[name] for name in _TEXTS})),
         )
     except PerunError as exc:
         if exc.reasons[0].rule in (COLLATERAL_INVALID, REVOCATION_MISSING):
