@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from manager.world import code_of
-from perunml.evidence.endorsements import KIND, Collateral, Seen
+from perunml.evidence.endorsements import KIND, MAX_NUMBER, Collateral, Seen
 from perunml.manager import setup
-from perunml.manager.collateral import LOOK_EVERY, MAX_NUMBER, CollateralStore
+from perunml.manager.collateral import LOOK_EVERY, CollateralStore
 from perunml.manager.config import Config
 from perunml.manager.store.database import Database
 from perunml.testing.intelca import IntelCa

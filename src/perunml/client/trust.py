@@ -42,8 +42,6 @@ from perunml.wire.rules import Reason
 from perunml.wire.timestamps import format_time
 
 NONCE_SIZE = 32
-MAX_NUMBER = 2**53 - 1
-"""The largest number in canonical JSON; a revocation list's may have 20 octets (RFC 5280, 5.2.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +142,7 @@ def examine(
         judged_by=appraisal.baseline,
         custody=said.custody.kind,
         seen={
-            name: [min(one.number, MAX_NUMBER), one.issued]
+            name: [one.number, one.issued]
             for name, one in _newest((*(seen or {}).items(), *judgement.seen.items())).items()
         },
     )

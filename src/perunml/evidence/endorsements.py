@@ -21,6 +21,8 @@ MAX_ITEMS = 4096
 """Members of one list: a fleet's VCEKs, one for each chip and TCB."""
 MAX_ITEM = 1024 * 1024
 """Bytes of one member; a vendor's largest revocation list has some hundred thousand."""
+MAX_NUMBER = 2**53 - 1
+"""The largest number that is told apart, which is the largest in canonical JSON; a revocation list's may have 20 octets (RFC 5280, 5.2.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,10 @@ class Seen:
 
     number: int
     issued: int
+
+    def __post_init__(self) -> None:
+        # cut here and nowhere else, so that what was kept and what is shown are cut alike: then the date decides
+        object.__setattr__(self, "number", min(self.number, MAX_NUMBER))
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,6 @@ from perunml.wire.identity import PublicKey
 
 LOOK_EVERY = 2.0
 """Seconds between two looks at the folder."""
-MAX_NUMBER = 2**63 - 1
-"""The largest number that the database holds; a revocation list's may have 20 octets (RFC 5280, 5.2.3)."""
 _SEEN = "SELECT name, number, issued FROM collateral_seen"
 _row = insert(t.collateral_seen)
 _REMEMBER = Statement(
@@ -68,7 +66,7 @@ class CollateralStore:
     def remember(self, connection: Connection, seen: Mapping[str, Seen]) -> None:
         """Never to be judged by anything older again."""
         for name, newest in seen.items():
-            _REMEMBER.run(connection, name=name, number=min(newest.number, MAX_NUMBER), issued=newest.issued)
+            _REMEMBER.run(connection, name=name, number=newest.number, issued=newest.issued)
 
     def _look(self) -> None:
         with self._reading:  # nobody judges by the old set, or by none, while another thread reads the new one
