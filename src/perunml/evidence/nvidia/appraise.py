@@ -21,6 +21,7 @@ from perunml.evidence.nvidia.codes import (
     NVSWITCH_MISSING,
 )
 from perunml.evidence.nvidia.compare import Compared, compare, missing_reasons
+from perunml.evidence.nvidia.fields import PPCIE
 from perunml.evidence.nvidia.ocsp import GOOD, UNKNOWN, Answer
 from perunml.evidence.nvidia.rules import OCSP, GpuRules, version_key
 from perunml.evidence.nvidia.verify import GpuReport
@@ -51,7 +52,8 @@ def appraise_gpus(
         )
         found += [_named(reason, f"{report.device} {seen[report.device]}") for reason in about]
         seen[report.device] += 1
-    if rules.switches:
+    # under protected PCIe what goes over NVLink is in the clear: also where no switch is demanded, none may be on the way
+    if rules.switches or any(report.mode == PPCIE for report in reports):
         found += _topology(reports)
     return tuple(dict.fromkeys(found))
 
