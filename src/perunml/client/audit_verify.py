@@ -18,7 +18,7 @@ from perunml.client.codes import WRONG_DOCUMENT
 from perunml.client.home import Home
 from perunml.ledger.checkpoint import Checkpoint, open_checkpoint, origin
 from perunml.ledger.codes import BAD_CHECKPOINT, BAD_TILE, BROKEN_CHAIN, LEDGER_ROLLBACK, SPLIT_VIEW
-from perunml.ledger.entries import Entry, OpenedEntry, entry_hash, verify_chain
+from perunml.ledger.entries import Entry, OpenedEntry, entry_hash, open_data, verify_links
 from perunml.ledger.receipts import KIND as RECEIPT
 from perunml.ledger.receipts import Receipt
 from perunml.ledger.tiles import parse_bundle, tile
@@ -85,7 +85,7 @@ def verify_export(
     for item in entries:
         chains.setdefault(item.entry.agreement, []).append(item)
     for agreement, chain in chains.items():
-        verify_chain(agreement, chain)
+        verify_links(agreement, chain)
         counts[agreement] = len(chain)
     for receipt in receipts:
         _recorded(receipt, leaves)
@@ -122,8 +122,9 @@ def _contains(whole: Whole, seen: Checkpoint) -> None:
 
 
 def _entries(files: _Files, leaves: list[bytes]) -> Iterator[OpenedEntry]:
+    """Each entry under its leaf. A line is canonical, so the entry's own canonical form is what stands in it: nothing is written anew."""
     last = -1
-    for line in files.lines(ENTRIES):
+    for data, line in files.lines(ENTRIES):
         if set(line) != {"index", "salt", "entry"} or type(line["index"]) is not int:
             raise refuse(WRONG_DOCUMENT, "not an entry of an export", expected="index, salt, entry")
         index = line["index"]
@@ -132,13 +133,15 @@ def _entries(files: _Files, leaves: list[bytes]) -> Iterator[OpenedEntry]:
                 BROKEN_CHAIN, "entries out of order, or outside the ledger", expected=f"above {last}", seen=str(index)
             )
         last = index
-        yield OpenedEntry(index, leaves[index], unb64(line["salt"]), Entry.from_json(line["entry"]))
+        salt, entry = unb64(line["salt"]), Entry.from_json(line["entry"])
+        open_data(leaves[index], data[len(b'{"entry":') : data.rindex(b',"index":')], salt)
+        yield OpenedEntry(index, leaves[index], salt, entry)
 
 
 def _documents(files: _Files) -> tuple[dict[str, list[Envelope]], dict[str, Envelope]]:
     documents: dict[str, list[Envelope]] = {}
     receipts: dict[str, Envelope] = {}
-    for line in files.lines(DOCUMENTS):
+    for _, line in files.lines(DOCUMENTS):
         envelope = Envelope.from_json(line)
         documents.setdefault(envelope.digest, []).append(envelope)
         try:
@@ -149,7 +152,7 @@ def _documents(files: _Files) -> tuple[dict[str, list[Envelope]], dict[str, Enve
 
 
 def _cosigned(files: _Files, whole: Whole, manager: PublicKey) -> Iterator[Cosigned]:
-    for line in files.lines(COSIGNATURES):
+    for _, line in files.lines(COSIGNATURES):
         key, size, text = line.get("key"), line.get("size"), line.get("line")
         if (
             not isinstance(key, str)
@@ -198,8 +201,8 @@ class _Files:
         with self._open(name) as file:
             return self._within(name, file, most)
 
-    def lines(self, name: str) -> Iterator[dict[str, Any]]:
-        """Each line, a JSON object in canonical form."""
+    def lines(self, name: str) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        """Each line, a JSON object in canonical form: as it stands, without its end, and read."""
         total = 0
         with self._open(name) as file:
             while line := self._damaged(name, lambda: file.readline(MAX_LINE + 1)):
@@ -211,7 +214,8 @@ class _Files:
                         expected=f"lines of {MAX_LINE} bytes",
                         seen=f"{total} bytes",
                     )
-                value = load_canonical(line.removesuffix(b"\n"), limit=MAX_LINE)
+                line = line.removesuffix(b"\n")
+                value = load_canonical(line, limit=MAX_LINE)
                 if not isinstance(value, dict):
                     raise refuse(
                         WRONG_DOCUMENT,
@@ -219,7 +223,7 @@ class _Files:
                         expected="an object a line",
                         seen=type(value).__name__,
                     )
-                yield value
+                yield line, value
 
     def _within(self, name: str, file: Any, most: int) -> bytes:
         data = self._damaged(name, lambda: file.read(most + 1))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,7 +100,7 @@ def leaf_of(data: bytes, salt: bytes) -> bytes:
         raise ValueError("a leaf's salt has 32 bytes")
     # Label and salt have fixed lengths, so the joined bytes can be read in one way only.
     commitment = hashlib.sha256(_LABEL + salt + data).hexdigest()
-    return canonical({"v": 1, "commitment": f"sha256:{commitment}"})
+    return b'{"commitment":"sha256:%s","v":1}' % commitment.encode("ascii")
 
 
 def leaf_data(entry: Entry, salt: bytes) -> bytes:
@@ -110,8 +110,14 @@ def leaf_data(entry: Entry, salt: bytes) -> bytes:
 
 def open_leaf(leaf: bytes, entry: Entry, salt: bytes) -> None:
     """Raises `IntegrityError` (bad_leaf) unless `leaf` commits to `entry` under `salt`."""
-    if len(salt) != SALT_SIZE or not hmac.compare_digest(leaf_data(entry, salt), leaf):
-        raise refuse(BAD_LEAF, "the leaf does not commit to this entry", seen=f"{entry.type} {entry.subject}")
+    open_data(leaf, entry_data(entry), salt)
+
+
+def open_data(leaf: bytes, data: bytes, salt: bytes) -> None:
+    """`open_leaf` for whoever holds the entry's canonical form already. Raises `IntegrityError` (bad_leaf)."""
+    if len(salt) != SALT_SIZE or len(data) > MAX_ENTRY or not hmac.compare_digest(leaf_of(data, salt), leaf):
+        shown = data[:200].decode("utf-8", "replace")
+        raise refuse(BAD_LEAF, "the leaf does not commit to this entry", seen=shown)
 
 
 def entry_hash(leaf: bytes) -> str:
@@ -124,8 +130,18 @@ def verify_chain(agreement: str, shown: Iterable[OpenedEntry], *, previous: str 
     `entry_hash` (`previous` when there are none). `previous` and `after` are the hash and index that the caller has seen
     last. Raises `IntegrityError` (bad_leaf, broken_chain). That nothing was left off at the end only the manager's
     newest entry tells; ask again, and the chain shows it."""
-    for item in shown:
-        open_leaf(item.leaf, item.entry, item.salt)
+
+    def opened() -> Iterator[OpenedEntry]:
+        for item in shown:
+            open_leaf(item.leaf, item.entry, item.salt)
+            yield item
+
+    return verify_links(agreement, opened(), previous=previous, after=after)
+
+
+def verify_links(agreement: str, opened: Iterable[OpenedEntry], *, previous: str = "", after: int = -1) -> str:
+    """`verify_chain` for entries whose leaves were opened before. Raises `IntegrityError` (broken_chain)."""
+    for item in opened:
         if item.entry.agreement != agreement:
             raise refuse(
                 BROKEN_CHAIN,
