@@ -29,13 +29,27 @@ if TYPE_CHECKING:
     from perunml.client.client import Client
     from perunml.host.agent import Agent
     from perunml.host.enrol import Beside, SimulatedMachine, TeeMachine, TpmMachine
+    from perunml.manager.backup import Backup
     from perunml.manager.custody import Kind
     from perunml.manager.device import Device
     from perunml.manager.server import Server
 
     Machine = TpmMachine | SimulatedMachine | TeeMachine
 
-__all__ = ["admit", "agent", "custody", "doctor", "enrol", "machine", "make_manager", "measure_key", "manager"]
+__all__ = [
+    "admit",
+    "agent",
+    "backup",
+    "custody",
+    "doctor",
+    "enrol",
+    "machine",
+    "make_manager",
+    "manager",
+    "measure_key",
+    "restore",
+    "rotate_intake",
+]
 
 PathLike = str | Path
 TPM = "device:/dev/tpmrm0"
@@ -96,6 +110,36 @@ def admit(folder: PathLike, keys: Iterable[str]) -> None:
     from perunml.manager import setup
 
     setup.admit(Path(folder), keys)
+
+
+def backup(folder: PathLike, target: PathLike, *, progress: Callable[[int, int], None] = lambda *_: None) -> Backup:
+    """Copy the manager of a folder, which may be running, into the new file `target`. Raises `UsageError` (folder_in_use), `FileExistsError`."""
+    from perunml.manager import backup
+
+    return backup.backup(Path(folder), Path(target), progress)
+
+
+def restore(source: PathLike, folder: PathLike, *, progress: Callable[[int, int], None] = lambda *_: None) -> Backup:
+    """Make a new folder what a manager's was when the backup `source` was written. Raises `UsageError` (folder_in_use), `IntegrityError`
+    (backup_damaged)."""
+    from perunml.manager import backup
+
+    return backup.restore(Path(source), Path(folder), progress)
+
+
+def rotate_intake(folder: PathLike, passphrase: bytes | None = None, *, tcti: str | None = None) -> tuple[str, int]:
+    """Replace the intake key of the manager of a folder, which is not running; the new key (text) and its generation. Raises as
+    `manager`."""
+    from dataclasses import replace
+
+    from perunml.manager.config import Config
+    from perunml.manager.custody import kind_of
+    from perunml.manager.device import make_custody
+    from perunml.manager.setup import rotate_intake
+
+    device = Config.load(Path(folder)).device
+    device = replace(device, tcti=tcti) if tcti is not None else device
+    return rotate_intake(Path(folder), make_custody(kind_of(Path(folder)), device, passphrase))
 
 
 def custody(folder: PathLike) -> Kind:

@@ -136,6 +136,8 @@ def _newcomer(do: Doer, world: World, here: Path) -> None:
     do("trust", nova, world.manager.url, "--profile", world.manager.profile)
     do("seal", nova, world.folder / "scans", "--name", "more", "--kind", "dataset")
     do("push", nova, "more")
+    (again,) = do("recover", nova, "more")["assets"]
+    assert again["complete"]
     do("asset show", nova, "more")
     do("asset list", nova)
     baseline = here / "baseline.json"
@@ -217,6 +219,11 @@ def _operated(do: Doer, world: World, here: Path) -> None:
     do("host doctor", cloud)
     assert do("host explain", cloud, "other")["hosts"][0]["refusals"] == []
     do("manager init", Party(here / "none"), "--folder", here / "manager", "--url", "https://127.0.0.1:1")
+    copy = here / "manager.backup"
+    entries = do("manager backup", Party(here / "none"), "--folder", world.manager.folder, copy)["entries"]
+    restored = do("manager restore", Party(here / "none"), "--folder", here / "again", copy)
+    assert restored["entries"] == entries
+    assert do("manager rotate-intake", Party(here / "none"), "--folder", here / "manager")["generation"] == 2
     do("completion", cloud, "fish")
 
 

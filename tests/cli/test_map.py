@@ -64,6 +64,8 @@ RENAMED: dict[str, dict[str, str]] = {
     "why": {"job": "what"},
     "witness run": {"manager": "connection"},
     "manager run": {},
+    "manager backup": {"file": "target"},
+    "manager restore": {"file": "source"},
     "host enrol": {"pin_file": "pin"},
     "host explain": {"name": "host"},
     "host run": {"pin_file": "pin", "manager": "pin"},

@@ -15,6 +15,7 @@ from perunml.cli.settings import Settings, group
 from perunml.cli.voice import table
 
 if TYPE_CHECKING:
+    from perunml.manager.backup import Backup
     from perunml.manager.custody import Kind
 
 command = group("The trusted service that keeps agreements and keys, verifies evidence and releases keys.")
@@ -120,6 +121,57 @@ def admit(settings: Settings, folder: Path, keys: tuple[str, ...]) -> None:
 
     operators.admit(folder, keys)
     settings.voice.answer({"admitted": list(keys)}, [f"admitted  {key}" for key in keys])
+
+
+@command.command("backup")
+@folder_option
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.pass_obj
+def backup(settings: Settings, folder: Path, file: Path) -> None:
+    """Copy the whole manager into the new FILE, while it runs. Its keys are sealed in there as they are in the folder."""
+    from perunml import operators
+    from perunml.cli.progress import progress
+
+    with progress("backing up", silent=settings.voice.as_json) as report:
+        found = operators.backup(folder, file, progress=report)
+    _copied(settings, found, file)
+
+
+@command.command("restore")
+@folder_option
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.pass_obj
+def restore(settings: Settings, folder: Path, file: Path) -> None:
+    """Make the new folder what the manager was when the backup FILE was written. Run, it ends every lease, and where agreements name witnesses it
+    releases nothing before they have seen no newer ledger."""
+    from perunml import operators
+    from perunml.cli.progress import progress
+
+    with progress("restoring", silent=settings.voice.as_json) as report:
+        found = operators.restore(file, folder, progress=report)
+    _copied(settings, found, folder)
+
+
+def _copied(settings: Settings, found: Backup, where: Path) -> None:
+    value = {"to": str(where), "entries": found.size, "root": found.root, "files": found.files, "bytes": found.bytes}
+    rows = [("to", where), ("ledger", f"{found.size} entries, root {found.root}")]
+    settings.voice.answer(value, table([*rows, ("files", f"{found.files}, {found.bytes} bytes")]))
+
+
+@command.command("rotate-intake")
+@folder_option
+@click.option("--tcti", help="How the TPM is reached, where that is not as it was.")
+@click.pass_obj
+def rotate_intake(settings: Settings, folder: Path, tcti: str | None) -> None:
+    """Replace the key to which owners seal their data keys, while the manager does not run. What was brought before stays as it is; owners trust the
+    manager anew before they bring more."""
+    from perunml import operators
+
+    passphrase = settings.passphrase("Passphrase of the manager") if operators.custody(folder) == "passphrase" else None
+    intake, generation = operators.rotate_intake(folder, passphrase, tcti=tcti)
+    settings.voice.answer(
+        {"intake": intake, "generation": generation}, table([("intake key", intake), ("generation", generation)])
+    )
 
 
 @command.command("run")

@@ -27,6 +27,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "agreement": ("agreement", "Check, review, propose, approve and list agreements."),
         "job": ("job", "Submit runs, watch them, wait for them."),
         "why": ("why", "Say why a job does not run: every reason at once."),
+        "recover": ("recover", "Bring what is this party's to a manager that lost it."),
         "asset": ("asset", "Show sealed assets; suspend one at once, or lift that."),
         "condition": ("condition", "Narrow what may be done with an own asset, at once."),
         "output": ("output", "List, approve and pull what runs produced."),

@@ -136,6 +136,16 @@ def push(
     return show(connection, sealed.asset)
 
 
+def recover(
+    connection: Connection, home: Home, identity: Identity, names: tuple[str, ...], *, progress: Progress | None = None
+) -> list[AssetView]:
+    """Push every version of these sealed assets (or of all), oldest first. Raises `UsageError` (not_found), what `push` raises."""
+    for name in names:
+        home.asset(name)
+    wanted = [(name, version) for name, version, _ in local_assets(home) if not names or name in names]
+    return [push(connection, home, identity, name, version=version, progress=progress) for name, version in wanted]
+
+
 def show(connection: Connection, asset: str) -> AssetView:
     """An asset as the manager holds it."""
     return connection.call("GET", f"/v1/assets/{asset}", AssetView)

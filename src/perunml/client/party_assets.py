@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,14 @@ class Assets(Party):
 
         self.home.asset(name, version)  # what is missing here is said before anybody is asked
         return assets.push(self.connection, self.home, self.identity, name, version=version, progress=progress)
+
+    def recover(self, names: Iterable[str] = (), *, progress: Progress | None = None) -> list[AssetView]:
+        """Seal the data keys of sealed assets (of these names, or all in the home folder; every version) to the pinned manager, and send what
+        it lacks of them: for a manager that was restored, that replaced its intake key, or that takes another's place. Raises `UsageError`
+        (not_found), what `push` raises."""
+        from perunml.client import assets
+
+        return assets.recover(self.connection, self.home, self.identity, tuple(names), progress=progress)
 
     def assets(self) -> list[tuple[str, int, str]]:
         """(name, version, digest) of everything sealed in the home folder. Asks nobody."""

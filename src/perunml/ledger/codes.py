@@ -18,7 +18,7 @@ LEDGER_ROLLBACK = rule(
     "ledger_rollback",
     Kind.INTEGRITY,
     "A checkpoint covers fewer entries than one seen before.",
-    "The manager's operator brings back the newest ledger; nobody accepts less than was shown before.",
+    "The manager's operator brings back the newest ledger (`perunml manager restore`); nobody accepts less than was shown before.",
 )
 SPLIT_VIEW = rule(
     "split_view",
@@ -36,7 +36,7 @@ BAD_TILE = rule(
     "bad_tile",
     Kind.INTEGRITY,
     "A ledger tile, entry bundle or stored node is missing or not of its form.",
-    "The manager's operator brings back the ledger's store from the newest copy.",
+    "The manager's operator brings back the newest copy: `perunml manager restore`; of an export, the party makes another one: `perunml audit export`.",
 )
 BAD_LEAF = rule(
     "bad_leaf",

@@ -15,7 +15,7 @@ from sqlalchemy import insert
 from perunml.api.assets import PART_SIZE, AssetView, PushAsset
 from perunml.manager import registered, rights
 from perunml.manager.blobs import BlobFolder
-from perunml.manager.codes import ASSET_CONFLICT, PART_OUT_OF_ORDER
+from perunml.manager.codes import ASSET_CONFLICT, INTAKE_ROTATED, PART_OUT_OF_ORDER
 from perunml.manager.context import Services
 from perunml.manager.http import BYTES_TYPE, Access, Answer, Call, number, outside
 from perunml.manager.leases import alive
@@ -172,6 +172,12 @@ def _open(services: Services, message: PushAsset, key: str) -> tuple[Manifest, b
     wraps = WrappedKeys.from_json(message.keys)
     if wraps.asset != digest:
         raise refuse(WRAP_MISSING, "the wrapped keys are another asset's", expected=digest, seen=wraps.asset)
+    current = services.keys.intake.public
+    replaced = [wrap.recipient for wrap in wraps.wraps if services.keys.was_intake(wrap.recipient)]
+    if replaced and all(wrap.recipient != current.id for wrap in wraps.wraps):
+        raise refuse(
+            INTAKE_ROTATED, "the manager has another intake key by now", expected=current.id, seen=replaced[-1]
+        )
     data_key = unwrap_key(wraps.find(services.keys.intake.public), manifest, services.keys.intake)
     try:
         return manifest, services.keys.keep(data_key, custody(digest, manifest.owner))

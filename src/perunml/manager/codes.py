@@ -179,7 +179,7 @@ STATE_DAMAGED = rule(
     "state_damaged",
     Kind.INTEGRITY,
     "The manager's database is damaged, of another version, or contradicts its own ledger.",
-    "The manager's operator brings back the newest copy; the manager does not start on a damaged one.",
+    "The manager's operator brings back the newest copy (`perunml manager restore`); the manager does not start on a damaged one.",
 )
 COLLATERAL_UNSIGNED = rule(
     "collateral_unsigned",
@@ -199,8 +199,26 @@ ROLLBACK_DETECTED = rule(
     Kind.INTEGRITY,
     "The manager runs on an old copy of its store, or a second copy of it went another way: it was shown a checkpoint of its "
     "own that its ledger does not contain, or a counter that is ahead of it.",
-    "The manager's operator stops this copy and brings back the newest one; where that is lost, the "
-    "parties push what is theirs to a new manager.",
+    "The manager's operator stops this copy and brings back the newest one (`perunml manager restore`); where that is lost, the "
+    "parties bring what is theirs to a new manager: `perunml recover`.",
+)
+MANAGER_RESTORED = rule(
+    "manager_restored",
+    Kind.SUSPENDED,
+    "The manager was restored from a backup; every lease from before is over.",
+    "The requester submits the run again: `perunml job submit`.",
+)
+BACKUP_DAMAGED = rule(
+    "backup_damaged",
+    Kind.INTEGRITY,
+    "A backup is not whole, or is not what was written.",
+    "The manager's operator takes another one: `perunml manager restore`.",
+)
+INTAKE_ROTATED = rule(
+    "intake_rotated",
+    Kind.AGREEMENT,
+    "A data key is sealed to an intake key that the manager has replaced.",
+    "The owner looks at the manager's evidence again (`perunml trust URL --profile FILE`), then pushes again: `perunml recover`.",
 )
 WITNESSES_UNREACHABLE = rule(
     "witnesses_unreachable",

@@ -31,16 +31,29 @@ _BY_PASSPHRASE = Kept()
 class Keys:
     """All keys of one manager. `repr` shows the identity only; nothing here is pickled or logged."""
 
-    def __init__(self, root: bytes, kept: Kept = _BY_PASSPHRASE) -> None:
+    def __init__(self, root: bytes, kept: Kept = _BY_PASSPHRASE, intake: int = 1) -> None:
         if len(root) != ROOT_SIZE:
             raise ValueError("the root key has 32 bytes")
         self._root = bytes(root)
         self.kept = kept
         self.identity = SigningKey.from_secret(self._derive({"label": "perunml/manager-identity"}))
-        self.intake = HpkePrivateKey(self._derive({"label": "perunml/manager-intake"}, 96))
+        self.generation = intake
+        self.intake = self._intake(intake)
         self.machine = SigningKey.from_secret(self._derive({"label": "perunml/manager-machine"}))
         self.machine_id = "simulated:" + digest(self.machine.public.text.encode())
         self._custody = AESGCM(self._derive({"label": "perunml/manager-custody"}))
+
+    def next_intake(self) -> Keys:
+        """The same keys with the next intake key."""
+        return Keys(self._root, self.kept, self.generation + 1)
+
+    def was_intake(self, recipient: str) -> bool:
+        """Whether this is the id of an intake key that was replaced."""
+        return any(self._intake(before).public.id == recipient for before in range(1, self.generation))
+
+    def _intake(self, generation: int) -> HpkePrivateKey:
+        more = {"generation": generation} if generation > 1 else {}
+        return HpkePrivateKey(self._derive({"label": "perunml/manager-intake", **more}, 96))
 
     def tls_key(self) -> ec.EllipticCurvePrivateKey:
         """The TLS server's P-256 key. 48 bytes reduced modulo the order are uniform to 2^-128 (FIPS 186-5, A.2.1)."""

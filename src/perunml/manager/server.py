@@ -17,6 +17,7 @@ from pathlib import Path
 import uvicorn
 from cryptography.hazmat.primitives import serialization
 
+from perunml.manager import epoch
 from perunml.manager.app import make_app
 from perunml.manager.clock import Clock
 from perunml.manager.config import Config, locked
@@ -58,6 +59,7 @@ class Server:
         try:
             keys = custody if isinstance(custody, Keys) else unlock(folder, custody)
             self.services = make_services(config, keys, clock=clock)
+            epoch.begin(self.services)
             self._socket = _listen(host, port)
         except BaseException:
             self._locked.__exit__(None, None, None)

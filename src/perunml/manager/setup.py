@@ -16,10 +16,12 @@ from perunml.evidence.x509 import read_certificate
 from perunml.manager import journal
 from perunml.manager.certificates import ca_certificate, tls_certificate
 from perunml.manager.codes import FOLDER_IN_USE
-from perunml.manager.config import Config, sync_folder, write_file
+from perunml.manager.config import Config, locked, sync_folder, write_file
 from perunml.manager.custody import Custody, Passphrase
 from perunml.manager.device import Device, make_attester
 from perunml.manager.keys import ROOT_SIZE, Keys
+from perunml.manager.rollback import Rollback
+from perunml.manager.store import facts
 from perunml.manager.store import tables as t
 from perunml.manager.store.connection import Statement
 from perunml.manager.store.database import Database
@@ -27,6 +29,7 @@ from perunml.wire.codes import MALFORMED
 from perunml.wire.errors import refuse
 from perunml.wire.identity import PublicKey
 
+IN_FORCE = "SELECT digest FROM agreements WHERE state = 'in_force' ORDER BY rowid"
 _ADMIT = Statement(insert(t.admitted).on_conflict_do_nothing())
 
 
@@ -89,9 +92,34 @@ def init(
 def unlock(folder: Path, custody: Custody | bytes) -> Keys:
     """The manager's keys. Raises `UsageError` (folder_in_use: no manager's folder), `IntegrityError` (unseal_failed, or what
     `custody` refuses)."""
-    Config.load(folder)
+    config = Config.load(folder)
     keeper = Passphrase(custody) if isinstance(custody, bytes) else custody
-    return Keys(*keeper.open((folder / "root.json").read_bytes()))
+    root, kept = keeper.open((folder / "root.json").read_bytes())
+    database = Database.open(config.database)
+    with database.read() as connection:
+        intake = facts.number(connection, facts.INTAKE, 1)
+    database.close()
+    return Keys(root, kept, intake)
+
+
+def rotate_intake(folder: Path, custody: Custody | bytes) -> tuple[str, int]:
+    """Replace the manager's intake key, while the manager does not run; the new key (text) and its generation. Keys that were sealed to the old one
+    before are kept as they were. Every agreement's parties find it in the ledger. Raises as `unlock`, and `UsageError` (folder_in_use: it runs)."""
+    with locked(folder):
+        keys = unlock(folder, custody)
+        made = keys.next_intake()
+        database = Database.open(folder / Config.load(folder).database.name)
+        with database.write() as connection:
+            rollback = Rollback.load(connection)
+            entries = journal.Journal(connection, keys, {}, rollback.check)
+            now = max(int(time.time()), entries.time)
+            for row in connection.run(IN_FORCE).all():
+                body = {"generation": made.generation, "intake": made.intake.public.text}
+                entries.append("intake-rotation", now, row[0], row[0], body)
+            facts.put(connection, facts.INTAKE, made.generation)
+            entries.flush()
+        database.close()
+    return made.intake.public.text, made.generation
 
 
 def admit(folder: Path, keys: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ from perunml.wire.dsse import Envelope
 from perunml.wire.errors import PerunError
 from perunml.wire.identity import PublicKey
 
-_TOLD = frozenset({"refusal"})
+_TOLD = frozenset({"refusal", "epoch", "intake-rotation"})
 """Entries that give nothing to anybody: shown, not replayed."""
 
 
