@@ -86,7 +86,7 @@ class Pile:
         for name, tcb in self._tcbs:
             try:
                 made = list(self._items(tcb))
-            except (PerunError, ValueError, StopIteration) as exc:
+            except (PerunError, ValueError, StopIteration, KeyError, TypeError) as exc:
                 why = exc.reasons[0].message if isinstance(exc, PerunError) else str(exc)
                 self.left_out.append((name, why))
                 continue
@@ -122,9 +122,9 @@ class Pile:
             )
             read_collateral(item)
             self.dcap.append(item)
-        elif "tcbInfo" in value:
+        elif isinstance(value.get("tcbInfo"), dict):
             self._tcbs.append(("", Told(*signed_member(data, "tcbInfo", "the file"), value["tcbInfo"])))
-        elif "enclaveIdentity" in value:
+        elif isinstance(value.get("enclaveIdentity"), dict):
             self._qes.append(Told(*signed_member(data, "enclaveIdentity", "the file"), value["enclaveIdentity"]))
         elif isinstance(value.get("rim"), str):
             found = base64.b64decode(value["rim"], validate=True)
@@ -148,7 +148,7 @@ class Pile:
         else:
             return self._list(der)
         answer = ocsp.load_der_ocsp_response(der)
-        if answer.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
+        if answer.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL or len(list(answer.responses)) != 1:
             return False
         self.ocsp.append(der)
         return True
