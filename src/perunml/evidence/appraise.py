@@ -25,6 +25,8 @@ from perunml.wire.rules import Reason
 MEASURED, TEE, GPU_CC, SIMULATED = "measured", "tee", "gpu-cc", "simulated"
 UNNAMED = "tee"
 """A TEE's machine that nobody enrolled and whose hardware tells no identity."""
+TPM_NAMES = "ek:"
+"""How a machine's name begins that is its TPM's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ def appraise_parts(
     if gpus is not None:
         claims["gpus"] = gpus.claims
     own = (machine.id,) if tpm is not None and machine.id else ()
+    # where the hardware tells no name, the one of an enrolled key stands; a TPM's is proven by a TPM's quote alone
+    bare = machine.id if machine.id and not machine.id.startswith(TPM_NAMES) else UNNAMED
     identities = tuple(dict.fromkeys((*own, *(name for found in devices for name in found.identities))))
     return mint_appraisal(
         profile=profile,
@@ -83,7 +87,7 @@ def appraise_parts(
         boot=tpm.boot if tpm is not None else tee.boot if tee is not None else "",
         reasons=(*reasons, *joined),
         baseline=policy.judged_by,
-        identities=identities or (machine.id or UNNAMED,),
+        identities=identities or (bare,),
     )
 
 
