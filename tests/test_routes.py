@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 import re
 import typing
@@ -19,6 +20,7 @@ from perunml.manager.app import make_app, specs
 from perunml.manager.config import Config
 from perunml.manager.context import Services, make_services
 from perunml.manager.http import Answer
+from perunml.manager.openapi import document
 from perunml.serving import gateway
 from perunml.serving.service import Service
 from perunml.wire import passphrase
@@ -102,3 +104,40 @@ def test_a_services_routes_are_listed() -> None:
     for who, answer in told.values():
         assert who == "open"
         assert answer.strip("`") in messages()
+
+
+OPENAPI = Path(__file__).parents[1] / "docs" / "spec" / "openapi.json"
+
+
+def test_the_openapi_document_is_what_the_manager_serves(services: Services) -> None:
+    """`python -m perunml.manager.openapi > docs/spec/openapi.json` makes it anew."""
+    assert json.loads(OPENAPI.read_text()) == document(specs(services))
+
+
+def test_the_openapi_document_names_what_there_is() -> None:
+    """Every reference leads somewhere, every operation has a name of its own, and says who may call it; what is in a path is declared."""
+    made = json.loads(OPENAPI.read_text())
+    assert made["openapi"].startswith("3.1.")
+    schemas = made["components"]["schemas"]
+    for name in re.findall(r'"#/components/schemas/(\w+)"', OPENAPI.read_text()):
+        assert name in schemas
+    operations = [(path, one) for path, found in made["paths"].items() for one in found.values()]
+    names = [one["operationId"] for _, one in operations]
+    assert len(set(names)) == len(names)
+    for path, one in operations:
+        declared = {parameter["name"] for parameter in one["parameters"] if parameter["in"] == "path"}
+        assert declared == set(re.findall(r"\{(\w+)\}", path))
+        assert {name for scheme in one["security"] for name in scheme} <= set(made["components"]["securitySchemes"])
+
+
+def test_bodies_are_told_as_they_are_read() -> None:
+    """Each module decodes the very messages that its routes declare; what is asked for behind a question mark is declared too."""
+    for module in (Path(__file__).parents[1] / "src" / "perunml" / "manager").glob("*.py"):
+        text = module.read_text()
+        read = set(re.findall(r"(\w+)\.decode\((?:call\.)?body[,)]", text))
+        assert read == set(re.findall(r"takes=(\w+)", text)), module.name
+        asked = set(re.findall(r'call\.query(?:\.get\(|\[)"(\w+)"', text)) | set(
+            re.findall(r'number\(call, "(\w+)"', text)
+        )
+        told = {name for found in re.findall(r"query=\(([^)]*)\)", text) for name in re.findall(r'"(\w+)"', found)}
+        assert asked == told, module.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError
+from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError, WithJsonSchema
 from pydantic.functional_validators import PlainValidator
 
 from perunml.wire.canonical import canonical, load_json
@@ -37,9 +37,38 @@ def _envelope(value: Any) -> Envelope:
         raise ValueError(str(exc)) from None
 
 
-B64 = Annotated[bytes, PlainValidator(_bytes), PlainSerializer(b64, return_type=str)]
+B64 = Annotated[
+    bytes,
+    PlainValidator(_bytes),
+    PlainSerializer(b64, return_type=str),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64url"}),
+]
 """Bytes; base64url without padding on the wire."""
-Signed = Annotated[Envelope, PlainValidator(_envelope), PlainSerializer(lambda e: e.as_json(), return_type=dict)]
+ENVELOPE = {
+    "type": "object",
+    "required": ["payloadType", "payload", "signatures"],
+    "additionalProperties": False,
+    "properties": {
+        "payloadType": {"type": "string"},
+        "payload": {"type": "string", "contentEncoding": "base64url"},
+        "signatures": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["keyid", "sig"],
+                "additionalProperties": False,
+                "properties": {"keyid": {"type": "string"}, "sig": {"type": "string", "contentEncoding": "base64url"}},
+            },
+        },
+    },
+}
+"""A DSSE envelope, as a JSON Schema."""
+Signed = Annotated[
+    Envelope,
+    PlainValidator(_envelope),
+    PlainSerializer(lambda e: e.as_json(), return_type=dict),
+    WithJsonSchema(ENVELOPE),
+]
 """A DSSE envelope; whoever reads it verifies it."""
 Document = dict[str, Any]
 """A JSON object that another room parses (an evidence bundle, a manifest's wraps)."""

@@ -103,13 +103,13 @@ def routes(services: Services) -> list[Spec]:
         return SuspensionView(subject=subject, suspended=state.suspended, digest=state.head)
 
     return [
-        Spec("POST", "/v1/agreements", Access.PARTY, propose, 2 * 1024 * 1024),
+        Spec("POST", "/v1/agreements", Access.PARTY, propose, 2 * 1024 * 1024, takes=ProposeAgreement),
         Spec("GET", "/v1/agreements", Access.PARTY, listed),
         Spec("GET", "/v1/agreements/{digest}", Access.PARTY, show),
-        Spec("POST", "/v1/agreements/{digest}/approvals", Access.PARTY, approve),
-        Spec("POST", "/v1/agreements/{digest}/withdrawals", Access.PARTY, withdraw),
-        Spec("POST", "/v1/suspensions", Access.PARTY, suspend),
-        Spec("GET", "/v1/suspensions", Access.PARTY, suspension),
+        Spec("POST", "/v1/agreements/{digest}/approvals", Access.PARTY, approve, takes=ApproveAgreement),
+        Spec("POST", "/v1/agreements/{digest}/withdrawals", Access.PARTY, withdraw, takes=WithdrawApproval),
+        Spec("POST", "/v1/suspensions", Access.PARTY, suspend, takes=SuspendAsset),
+        Spec("GET", "/v1/suspensions", Access.PARTY, suspension, query=("subject",)),
     ]
 
 

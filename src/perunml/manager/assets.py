@@ -101,10 +101,10 @@ def routes(services: Services) -> list[Spec]:
 
     path = "/v1/assets/{asset}/blobs/{blob}"
     return [
-        Spec("POST", "/v1/assets", Access.PARTY, push, MANIFEST_LIMIT),
+        Spec("POST", "/v1/assets", Access.PARTY, push, MANIFEST_LIMIT, takes=PushAsset),
         Spec("GET", "/v1/assets/{asset}", Access.PARTY, show),
-        Spec("PUT", path, Access.PARTY_OR_LEASE, put, PART_SIZE),
-        Spec("GET", path, Access.PARTY_OR_LEASE, get),
+        Spec("PUT", path, Access.PARTY_OR_LEASE, put, PART_SIZE, query=("offset",)),
+        Spec("GET", path, Access.PARTY_OR_LEASE, get, query=("offset", "length")),
     ]
 
 

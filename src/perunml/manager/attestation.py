@@ -86,8 +86,10 @@ def routes(services: Services) -> list[Spec]:
         return Answer(b'{"status":"ok"}')
 
     return [
-        Spec("GET", "/.well-known/perunml/attestation", Access.OPEN, attestation),
-        Spec("POST", "/.well-known/perunml/attestation/activate", Access.OPEN, activate, MAX_ACTIVATION),
+        Spec("GET", "/.well-known/perunml/attestation", Access.OPEN, attestation, query=("nonce",)),
+        Spec(
+            "POST", "/.well-known/perunml/attestation/activate", Access.OPEN, activate, MAX_ACTIVATION, takes=Activation
+        ),
         Spec("GET", "/healthz", Access.OPEN, health),
     ]
 

@@ -35,8 +35,8 @@ def routes(services: Services) -> list[Spec]:
             return _view(connection, subject)
 
     return [
-        Spec("POST", "/v1/conditions", Access.PARTY, change),
-        Spec("GET", "/v1/conditions", Access.PARTY, listed),
+        Spec("POST", "/v1/conditions", Access.PARTY, change, takes=ChangeCondition),
+        Spec("GET", "/v1/conditions", Access.PARTY, listed, query=("subject",)),
     ]
 
 

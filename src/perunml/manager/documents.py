@@ -56,7 +56,7 @@ def routes(services: Services) -> list[Spec]:
         return PushDocument(document=stored(data))
 
     return [
-        Spec("POST", "/v1/documents", Access.PARTY, push, LIMIT),
+        Spec("POST", "/v1/documents", Access.PARTY, push, LIMIT, takes=PushDocument),
         Spec("GET", "/v1/documents/{digest}", Access.PARTY, show),
     ]
 

@@ -110,8 +110,8 @@ def routes(services: Services) -> list[Spec]:
         )
 
     return [
-        Spec("POST", "/v1/enrolments", Access.PARTY, begin),
-        Spec("POST", "/v1/enrolments/{enrolment}/answer", Access.PARTY, answer),
+        Spec("POST", "/v1/enrolments", Access.PARTY, begin, takes=EnrolRequest),
+        Spec("POST", "/v1/enrolments/{enrolment}/answer", Access.PARTY, answer, takes=EnrolAnswer),
     ]
 
 

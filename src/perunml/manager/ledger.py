@@ -88,10 +88,10 @@ def routes(services: Services) -> list[Spec]:
 
     return [
         Spec("GET", "/v1/ledger/checkpoint", Access.PARTY, checkpoint),
-        Spec("GET", "/v1/ledger/entries", Access.PARTY, entries),
-        Spec("GET", "/v1/ledger/cosignatures", Access.PARTY, cosignatures),
-        Spec("GET", "/v1/ledger/proof", Access.PARTY, proof),
-        Spec("GET", "/v1/ledger/consistency", Access.PARTY, consistency),
+        Spec("GET", "/v1/ledger/entries", Access.PARTY, entries, query=("agreement", "after", "documents")),
+        Spec("GET", "/v1/ledger/cosignatures", Access.PARTY, cosignatures, query=("agreement",)),
+        Spec("GET", "/v1/ledger/proof", Access.PARTY, proof, query=("index", "size")),
+        Spec("GET", "/v1/ledger/consistency", Access.PARTY, consistency, query=("old", "size")),
         Spec("GET", "/v1/ledger/tile/{path:path}", Access.PARTY, tiles),
     ]
 

@@ -71,9 +71,9 @@ def routes(services: Services) -> list[Spec]:
         return await services.writer.submit(lambda tx: _approve(services, tx, asset, key, envelope, now))
 
     return [
-        Spec("POST", "/v1/runs/{run}/outputs", Access.LEASE, register, assets.MANIFEST_LIMIT),
+        Spec("POST", "/v1/runs/{run}/outputs", Access.LEASE, register, assets.MANIFEST_LIMIT, takes=RegisterOutput),
         Spec("GET", "/v1/outputs/{asset}/delivery", Access.PARTY, delivery),
-        Spec("POST", "/v1/outputs/{asset}/approvals", Access.PARTY, approve),
+        Spec("POST", "/v1/outputs/{asset}/approvals", Access.PARTY, approve, takes=ApproveOutput),
     ]
 
 

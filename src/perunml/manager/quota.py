@@ -37,7 +37,7 @@ def routes(services: Services) -> list[Spec]:
         run, lease, now = call.params["run"], call.caller.lease, services.clock.now()
         return await services.writer.submit(lambda tx: _draw(services, tx, run, lease, wanted, now))
 
-    return [Spec("POST", "/v1/runs/{run}/quota", Access.LEASE, draw)]
+    return [Spec("POST", "/v1/runs/{run}/quota", Access.LEASE, draw, takes=QuotaRequest)]
 
 
 def _draw(

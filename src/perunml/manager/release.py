@@ -154,7 +154,7 @@ def routes(services: Services) -> list[Spec]:
 
     return [
         Spec("POST", "/v1/runs/{run}/challenge", Access.MACHINE, challenge),
-        Spec("POST", "/v1/runs/{run}/release", Access.MACHINE, release, MAX_MESSAGE),
+        Spec("POST", "/v1/runs/{run}/release", Access.MACHINE, release, MAX_MESSAGE, takes=ReleaseRequest),
     ]
 
 

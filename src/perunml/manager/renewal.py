@@ -98,8 +98,8 @@ def routes(services: Services) -> list[Spec]:
         return made
 
     return [
-        Spec("POST", "/v1/runs/{run}/renew", Access.LEASE, renew, MAX_MESSAGE),
-        Spec("POST", "/v1/runs/{run}/finish", Access.LEASE, end, MAX_MESSAGE),
+        Spec("POST", "/v1/runs/{run}/renew", Access.LEASE, renew, MAX_MESSAGE, takes=RenewRequest),
+        Spec("POST", "/v1/runs/{run}/finish", Access.LEASE, end, MAX_MESSAGE, takes=FinishRequest),
     ]
 
 

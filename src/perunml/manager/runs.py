@@ -91,8 +91,8 @@ def routes(services: Services) -> list[Spec]:
         return Work(items=found)
 
     return [
-        Spec("POST", "/v1/runs", Access.PARTY, submit),
-        Spec("GET", "/v1/runs", Access.PARTY, listed),
+        Spec("POST", "/v1/runs", Access.PARTY, submit, takes=RunRequest),
+        Spec("GET", "/v1/runs", Access.PARTY, listed, query=("agreement",)),
         Spec("GET", "/v1/runs/{run}", Access.PARTY, show),
         Spec("GET", "/v1/host/work", Access.MACHINE, work),
     ]

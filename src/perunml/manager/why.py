@@ -51,7 +51,7 @@ def routes(services: Services) -> list[Spec]:
 
     return [
         Spec("GET", "/v1/runs/{run}/why", Access.PARTY, of_run),
-        Spec("GET", "/v1/agreements/{digest}/why", Access.PARTY, of_job),
+        Spec("GET", "/v1/agreements/{digest}/why", Access.PARTY, of_job, query=("job",)),
     ]
 
 

@@ -81,9 +81,9 @@ def routes(services: Services) -> list[Spec]:
         return Accepted(size=await services.writer.submit(work))
 
     return [
-        Spec("GET", "/v1/witness", Access.WITNESS, look),
-        Spec("POST", "/v1/witness", Access.WITNESS, cosign, MAX_BODY),
-        Spec("POST", "/v1/witness/objections", Access.WITNESS, object, MAX_BODY),
+        Spec("GET", "/v1/witness", Access.WITNESS, look, query=("size", "wait")),
+        Spec("POST", "/v1/witness", Access.WITNESS, cosign, MAX_BODY, takes=Cosignature),
+        Spec("POST", "/v1/witness/objections", Access.WITNESS, object, MAX_BODY, takes=Objection),
     ]
 
 
