@@ -130,6 +130,7 @@ def _check_ours(services: Services, connection: Connection, found: Agreement, ke
 def _propose(
     services: Services, transaction: Transaction, found: Agreement, envelope: Envelope, now: int
 ) -> AgreementView:
+    now = transaction.journal.at(now)
     connection = transaction.connection
     if connection.run(_EXISTS, {"digest": found.digest}).first() is None:
         line = found.digest
@@ -178,6 +179,7 @@ def _in_force(services: Services, connection: Connection, found: Agreement, befo
 def _approve(
     services: Services, transaction: Transaction, wanted: str, key: str, envelope: Envelope, now: int
 ) -> AgreementView:
+    now = transaction.journal.at(now)
     connection = transaction.connection
     held = rights.votable(services, connection, wanted, key).held
     predecessor = None
@@ -209,6 +211,7 @@ def _approve(
 def _withdraw(
     services: Services, transaction: Transaction, wanted: str, key: str, envelope: Envelope, now: int
 ) -> AgreementView:
+    now = transaction.journal.at(now)
     connection = transaction.connection
     held = rights.votable(services, connection, wanted, key).held
     if held.state != "proposed":
@@ -232,6 +235,7 @@ def _withdraw(
 
 def _suspend(services: Services, transaction: Transaction, key: str, envelope: Envelope, now: int) -> SuspensionView:
     """At once: the next renewal, registration, release or delivery of anything derived from it is refused."""
+    now = transaction.journal.at(now)
     connection = transaction.connection
     subject = str(envelope.unverified("Suspension").get("subject", ""))
     found = authority.of_asset(services, connection, subject, key)

@@ -47,6 +47,7 @@ def state_of(connection: Connection, subject: str) -> Conditions:
 
 def _change(services: Services, transaction: Transaction, key: str, envelope: Envelope, now: int) -> ConditionList:
     """At once: the next renewal, registration, release or delivery of anything derived from the asset is held against it."""
+    now = transaction.journal.at(now)
     connection = transaction.connection
     subject = str(envelope.unverified(KIND).get("subject", ""))
     _check_owner(services, connection, subject, key)

@@ -48,6 +48,7 @@ def record(
     now: int,
 ) -> FinishAnswer:
     """Register outputs, sign the receipt, end the lease. Raises `IntegrityError` (output_incomplete): the lease goes on."""
+    now = transaction.journal.at(now)
     connection = transaction.connection
     _check_outputs(connection, lease, run, request)
     state = "failed" if request.error else "finished"

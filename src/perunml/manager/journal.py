@@ -131,6 +131,7 @@ class Journal:
         """Index and hash of a new entry; it is in the ledger when the transaction commits. Raises `IntegrityError`
         (rollback_detected)."""
         self._halted()
+        now = self.at(now)
         previous = self._head(agreement) if agreement else ""
         data = entry_data(Entry(type_, now, agreement, subject, body, previous))
         salt = os.urandom(SALT_SIZE)
@@ -144,6 +145,11 @@ class Journal:
         if agreement:
             self._heads[agreement] = hashed
         return position, hashed
+
+    def at(self, now: int) -> int:
+        """`now`, or the newest entry's time where that is later: whoever waited in the queue, or for a witness, took the time before
+        others who were faster, and the ledger's times do not run backwards."""
+        return max(now, self._pending[-1]["time"] if self._pending else self._time)
 
     def mark(self) -> Mark:
         return Mark(len(self._pending), dict(self._heads))

@@ -80,6 +80,7 @@ def routes(services: Services) -> list[Spec]:
 def _register(
     services: Services, transaction: Transaction, run_id: str, lease_id: str, message: RegisterOutput, now: int
 ) -> AssetView | PerunError:
+    now = transaction.journal.at(now)
     connection = transaction.connection
     lease = leases.of_run(services, connection, lease_id, run_id)
     run = state.run(connection, run_id)
@@ -148,6 +149,7 @@ def _deliver(
     services: Services, transaction: Transaction, asset: str, key: str, now: int
 ) -> tuple[OutputDelivery, int] | PerunError:
     """The delivery, and the index of the entry that says so."""
+    now = transaction.journal.at(now)
     connection = transaction.connection
     output, agreement, party = _found(services, connection, asset, key)
     decided = registered.decide(services, connection, output, party)
@@ -184,6 +186,7 @@ def _deliver(
 def _approve(
     services: Services, transaction: Transaction, asset: str, key: str, envelope: Envelope, now: int
 ) -> OutputView:
+    now = transaction.journal.at(now)
     connection = transaction.connection
     output, agreement, _ = _found(services, connection, asset, key)
     party, names = check_output_approval(agreement, envelope, output.registered_output)

@@ -212,6 +212,7 @@ def _release(
     bound: bytes,
     now: int,
 ) -> ReleaseAnswer | PerunError:
+    now = transaction.journal.at(now)
     connection = transaction.connection
     run = state.queued(connection, asked.reserved.run)
     held = services.library.held(connection, run.agreement)
@@ -241,8 +242,8 @@ def _release(
         agreement=held.agreement.digest, shared=job.tenancy == "shared",
     )  # fmt: skip
     verdicts.keep(services, connection, before, machine, question, judged)
-    first = run.kind == "train" and run.released == 0
-    counted = state.count_run(services, connection, held, run.job) if first else []
+    if run.kind == "train" and run.released == 0:
+        state.count_run(services, connection, held, run.job)
     lease = secrets.token_hex(16)
     verdict = {
         "profile": appraisal.profile,
@@ -288,7 +289,7 @@ def _release(
         answer=json.dumps({"sealed": b64(answer.sealed), "certificate": answer.certificate, "entry": entry}).encode(),
         started=now,
         grants=canonical(grants).decode(),
-        verdict=canonical({**verdict, "counted": counted}).decode(),
+        verdict=canonical(verdict).decode(),
     )
     connection.run(
         _TAKEN,

@@ -175,6 +175,7 @@ def _note(transaction: Transaction, lease: Lease, exc: PerunError, now: int, pur
 
 def _decide(services: Services, transaction: Transaction, shown: Shown, now: int) -> Decided | PerunError:
     """The decision anew, under the newest version in force; a refusal ends the lease."""
+    now = transaction.journal.at(now)
     connection = transaction.connection
     lease = leases.of_run(services, connection, shown.lease.lease, shown.lease.run)
     if not secrets.compare_digest(lease.nonce, shown.lease.nonce):  # a parallel answer was faster (N9)
@@ -232,6 +233,7 @@ def _remember(
 
 
 def _renew(services: Services, transaction: Transaction, shown: Shown, now: int) -> RenewAnswer | PerunError:
+    now = transaction.journal.at(now)
     made = _decide(services, transaction, shown, now)
     if isinstance(made, PerunError):
         return made

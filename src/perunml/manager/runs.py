@@ -144,6 +144,7 @@ def _read(envelope: Envelope) -> dict[str, Any]:
 def _submit(
     services: Services, transaction: Transaction, body: dict[str, Any], envelope: Envelope, key: str, now: int
 ) -> RunView | PerunError:
+    now = transaction.journal.at(now)
     connection = transaction.connection
     seen = rights.agreement(services, connection, body["agreement"], key)
     agreement, held = seen.held.agreement, seen.held
