@@ -80,7 +80,7 @@ def verify_ledger(connection: Connection, home: Home, agreements: list[str]) -> 
 
     What was checked once is not fetched again: the checkpoints' consistency carries it over."""
     checkpoint, seen = fresh_checkpoint(connection, home)
-    known = _load(home, connection.pin)
+    known = known_chains(home, connection.pin)
     for agreement in agreements:
         known[agreement] = _follow(connection, checkpoint, agreement, known.get(agreement, Known()))
     _save(home, connection.pin, known)
@@ -126,7 +126,8 @@ def _proof(connection: Connection, checkpoint: Checkpoint, index: int) -> list[b
     return connection.call("GET", where, InclusionProof).hashes
 
 
-def _load(home: Home, pin: Pin) -> dict[str, Known]:
+def known_chains(home: Home, pin: Pin) -> dict[str, Known]:
+    """Of each agreement (its digest) how far this home checked its entries."""
     path = home.chains_path(pin)
     if not path.exists():
         return {}

@@ -25,7 +25,7 @@ from perunml.ledger.tiles import parse_bundle, tile
 from perunml.ledger.whole import Whole, bundle_paths, tile_paths
 from perunml.wire.canonical import canonical
 from perunml.wire.encoding import b64
-from perunml.wire.errors import refuse
+from perunml.wire.errors import AgreementRefusal, refuse
 
 CHECKPOINT = "checkpoint"
 ENTRIES, DOCUMENTS, COSIGNATURES = (f"perunml/{name}.jsonl" for name in ("entries", "documents", "cosignatures"))
@@ -52,13 +52,14 @@ def export(
             )  # fmt: skip
         for path in tile_paths(whole.size):
             archive.writestr(str(path), tile(whole, path, whole.size))
-        names = list(agreements)
         documents: dict[bytes, None] = {}
         entries: list[EntryView] = []
-        for name in names:
+        names = list(dict.fromkeys(agreements))
+        for name in names:  # which grows
             for page in _pages(connection, name):
                 entries += [item for item in page.entries if item.index < checkpoint.size]
                 documents |= dict.fromkeys(envelope.encode() for envelope in page.documents)
+                names += [found for found in _before(page) if found not in names and _shown(connection, found)]
         entries.sort(key=lambda item: item.index)
         _lines(archive, ENTRIES, (_entry(item) for item in entries))
         archive.writestr(DOCUMENTS, b"".join(line + b"\n" for line in documents))
@@ -86,6 +87,23 @@ def _pages(connection: Connection, agreement: str) -> Iterator[EntryList]:
             return
         yield page
         after = page.entries[-1].index
+
+
+def _before(page: EntryList) -> Iterator[str]:
+    """Versions before: a party's new key is not named by them, and may read them all the same."""
+    for item in page.entries:
+        body = item.entry.get("body")
+        before = body.get("predecessor") if item.entry.get("type") == "agreement" and isinstance(body, dict) else None
+        if isinstance(before, str) and before:
+            yield before
+
+
+def _shown(connection: Connection, agreement: str) -> bool:
+    try:
+        next(_pages(connection, agreement), None)
+    except AgreementRefusal:
+        return False
+    return True
 
 
 def _entry(item: EntryView) -> dict[str, Any]:

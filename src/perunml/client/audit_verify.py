@@ -6,21 +6,21 @@ Nothing is believed but the pinned manager's key, its times, and what it says th
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from perunml.api.pin import Pin
-from perunml.client.audit import kept_receipts, seen_checkpoint
+from perunml.client.audit import Known, kept_receipts, known_chains, seen_checkpoint
 from perunml.client.audit_export import CHECKPOINT, COSIGNATURES, DOCUMENTS, ENTRIES
 from perunml.client.codes import WRONG_DOCUMENT
 from perunml.client.home import Home
 from perunml.ledger.checkpoint import Checkpoint, open_checkpoint, origin
-from perunml.ledger.codes import BAD_CHECKPOINT, BAD_TILE, BROKEN_CHAIN, LEDGER_ROLLBACK, SPLIT_VIEW
+from perunml.ledger.codes import BAD_CHECKPOINT, BAD_RECEIPT, BAD_TILE, BROKEN_CHAIN, LEDGER_ROLLBACK, SPLIT_VIEW
 from perunml.ledger.entries import Entry, OpenedEntry, entry_hash, open_data, verify_links
 from perunml.ledger.receipts import KIND as RECEIPT
-from perunml.ledger.receipts import Receipt
+from perunml.ledger.receipts import Receipt, open_receipt
 from perunml.ledger.tiles import parse_bundle, tile
 from perunml.ledger.whole import Whole, bundle_paths, tile_paths
 from perunml.ledger.witnessing import open_cosigned
@@ -61,10 +61,15 @@ class AuditReport:
 
 
 def verify_export(
-    source: Path, manager: PublicKey, *, seen: Checkpoint | None = None, receipts: tuple[Receipt, ...] = ()
+    source: Path,
+    manager: PublicKey,
+    *,
+    seen: Checkpoint | None = None,
+    known: Mapping[str, Known] | None = None,
+    receipts: tuple[Receipt, ...] = (),
 ) -> AuditReport:
     """Everything that an export (the zip, or the folder that it was unpacked to) proves about the ledger of `manager`; it must contain the
-    checkpoint that was `seen` before, and the entries of `receipts`. Raises `IntegrityError` for the first inconsistency: of the tree
+    checkpoint that was `seen` before, of each agreement in it the newest entry that was `known`, and what `receipts` say. Raises `IntegrityError` for the first inconsistency: of the tree
     (bad_checkpoint, bad_tile, ledger_rollback, split_view), of an agreement's chain (bad_leaf, broken_chain), of a cosignature (bad_signature), or of
     what was decided (history_inconsistent)."""
     with _Files(source) as files:
@@ -87,16 +92,22 @@ def verify_export(
     for agreement, chain in chains.items():
         verify_links(agreement, chain)
         counts[agreement] = len(chain)
+    for agreement, before in (known or {}).items():
+        if agreement in chains:  # another party's export has not got all of this one's agreements
+            _not_cut(agreement, before, chains[agreement])
     for receipt in receipts:
-        _recorded(receipt, leaves)
-    replayed = replay(History(entries, documents, found_receipts, manager))
+        _recorded(receipt, leaves, found_receipts.get(receipt.run), manager)
+    cosigned = {found.key: found.size for found in witnesses}
+    replayed = replay(History(entries, documents, found_receipts, manager, cosigned))
     return AuditReport(checkpoint.size, checkpoint.root.hex(), counts, replayed.counts, witnesses, replayed.unchecked)
 
 
 def verify_at_home(source: Path, home: Home, pin: Pin) -> AuditReport:
-    """`verify_export` against the pinned manager, the ledger as this home saw it last, and the receipts in it."""
+    """`verify_export` against the pinned manager, and what this home keeps: the ledger as it saw it last, its agreements' entries as
+    it checked them last, and receipts."""
     receipts = tuple(kept_receipts(home, pin))
-    return verify_export(source, PublicKey(pin.identity), seen=seen_checkpoint(home, pin), receipts=receipts)
+    seen, known = seen_checkpoint(home, pin), known_chains(home, pin)
+    return verify_export(source, PublicKey(pin.identity), seen=seen, known=known, receipts=receipts)
 
 
 def _tree(files: _Files, leaves: list[bytes], checkpoint: Checkpoint) -> Whole:
@@ -115,8 +126,9 @@ def _tree(files: _Files, leaves: list[bytes], checkpoint: Checkpoint) -> Whole:
 def _contains(whole: Whole, seen: Checkpoint) -> None:
     if seen.size > whole.size:
         raise refuse(
-            LEDGER_ROLLBACK, "the ledger lost entries", expected=f"{seen.size} or more", seen=f"{whole.size} entries"
-        )
+            LEDGER_ROLLBACK, "the ledger lost entries since this party looked, or the export is older than that look",
+            expected=f"{seen.size} or more", seen=f"{whole.size} entries",
+        )  # fmt: skip
     if whole.tree.root(seen.size) != seen.root:
         raise refuse(SPLIT_VIEW, f"two histories of {seen.size} entries", expected=seen.root.hex())
 
@@ -161,11 +173,23 @@ def _cosigned(files: _Files, whole: Whole, manager: PublicKey) -> Iterator[Cosig
             or not 0 <= size <= whole.size
         ):
             raise refuse(BAD_CHECKPOINT, "not a cosignature of this ledger", seen=str(key))
-        note = f"{Checkpoint(origin(manager), size, whole.tree.root(size)).text}\n{text}\n"
+        note = f"{Checkpoint(origin(manager), size, whole.tree.root(size)).text}\n{text}"  # a line has its end
         yield Cosigned(key, size, open_cosigned(note, PublicKey(key)).time)
 
 
-def _recorded(receipt: Receipt, leaves: list[bytes]) -> None:
+def _not_cut(agreement: str, before: Known, chain: Sequence[OpenedEntry]) -> None:
+    """A chain shows what was left out in it, not what was left off at its end: that shows who saw more before."""
+    if before.count and not any(item.index == before.index and entry_hash(item.leaf) == before.hash for item in chain):
+        raise refuse(
+            BROKEN_CHAIN, f"the export lacks entries of {agreement} that this party saw before",
+            expected=f"entry {before.index}", seen=f"{len(chain)} entries",
+        )  # fmt: skip
+
+
+def _recorded(receipt: Receipt, leaves: list[bytes], shown: Envelope | None, manager: PublicKey) -> None:
+    """The ledger holds the entry of a receipt that this party has, and the manager signed no other receipt of its run."""
+    if shown is not None and open_receipt(shown, manager) != receipt:
+        raise refuse(BAD_RECEIPT, f"the manager signed two receipts of run {receipt.run}", seen="another in the export")
     index = receipt.entry_index
     if index >= len(leaves) or entry_hash(leaves[index]) != receipt.entry_hash:
         raise refuse(

@@ -7,14 +7,15 @@ is believed in nothing but the time, and what its hosts proved: every decision i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from perunml.agreements.schema import Quorum
 from perunml.ledger.entries import OpenedEntry
 from perunml.release.codes import HISTORY_INCONSISTENT
 from perunml.release.replay_agreements import Agreements, Documents, wrong
 from perunml.release.replay_runs import Runs
 from perunml.wire.dsse import Envelope
-from perunml.wire.errors import PerunError
+from perunml.wire.errors import PerunError, refuse
 from perunml.wire.identity import PublicKey
 
 _TOLD = frozenset({"refusal", "epoch", "intake-rotation"})
@@ -26,12 +27,14 @@ class History:
     """entries    all that the party may read, of all its agreements, by rising index
     documents  signed documents by their payload's digest
     receipts   by run
-    manager    the pinned key"""
+    manager    the pinned key
+    cosigned   by a witness's key how many entries it saw last"""
 
     entries: Sequence[OpenedEntry]
     documents: Documents
     receipts: Mapping[str, Envelope]
     manager: PublicKey
+    cosigned: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +66,27 @@ def replay(history: History) -> Replayed:
             if exc.code == HISTORY_INCONSISTENT.code:
                 raise
             raise wrong(item, f"{exc.code}: {exc.reasons[0].message}") from exc
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            # Whoever wrote the ledger wrote the bodies, and may have put anything where a text or a table belongs.
+            raise wrong(item, "its body is not of its form") from exc
+    _witnessed(agreements, runs, history.cosigned)
     return Replayed({"entries": len(history.entries), **runs.counts}, tuple(agreements.unchecked))
+
+
+def _witnessed(agreements: Agreements, runs: Runs, cosigned: Mapping[str, int]) -> None:
+    """Who cosigned is a witness of one of the agreements; each release is in what a quorum saw, or is told."""
+    versions = list(agreements.all())
+    named = {key for agreement in versions for keys in agreement.witness_keys.values() for key in keys}
+    if strangers := set(cosigned) - named:
+        raise refuse(
+            HISTORY_INCONSISTENT, "a cosignature of a key that no agreement names as a witness",
+            expected=", ".join(sorted(named)), seen=", ".join(sorted(strangers)),
+        )  # fmt: skip
+    for agreement in versions:
+        if not isinstance(agreement.witnesses, Quorum):
+            continue
+        sizes = (max(cosigned.get(key, 0) for key in keys) for keys in agreement.witness_keys.values())
+        reach = sorted(sizes, reverse=True)[agreement.witnesses.at_least - 1]
+        for index in runs.released.get(agreement.digest, ()):
+            if index >= reach:
+                agreements.unchecked[f"whether witnesses saw the release at entry {index}: none is shown"] = None

@@ -12,8 +12,16 @@ from perunml.agreements.approvals import (
     check_successor,
     standing_of_line,
 )
-from perunml.agreements.changes import NEVER_CHANGED, SuspensionState, fold, open_change
-from perunml.agreements.conditions import NO_CONDITIONS, Condition, Conditions, fold_conditions, open_condition
+from perunml.agreements.changes import KIND as SUSPENSION
+from perunml.agreements.changes import NEVER_CHANGED, Change, SuspensionState, fold, open_change
+from perunml.agreements.conditions import (
+    NO_CONDITIONS,
+    Condition,
+    ConditionChange,
+    Conditions,
+    fold_conditions,
+    open_condition,
+)
 from perunml.agreements.document import open_agreement
 from perunml.agreements.schema import Agreement
 from perunml.agreements.withdrawals import check_withdrawal
@@ -64,6 +72,7 @@ class Agreements:
         self._newest: dict[str, str] = {}
         self._suspensions: dict[str, SuspensionState] = {}
         self._conditions: dict[str, Conditions] = {}
+        self._partly: set[str] = set()
         self._stood: dict[str, tuple[int, float, Standing]] = {}
         self._votes = 0
         self.unchecked: dict[str, None] = {}
@@ -98,9 +107,18 @@ class Agreements:
             digest = str(before)
         return digest
 
-    def newest(self, digest: str) -> Agreement:
-        """The version in force of the agreement's line, or the agreement itself when none is."""
-        return self._versions[self._newest.get(self.line(digest), digest)].agreement
+    def newest(self, digest: str) -> Agreement | None:
+        """The version in force of the agreement's line, or the agreement itself when none is; None when this party is not shown it."""
+        found = self._versions.get(self._newest.get(self.line(digest), digest))
+        return None if found is None else found.agreement
+
+    def all(self) -> Iterator[Agreement]:
+        """Every version that was proposed."""
+        return (version.agreement for version in self._versions.values())
+
+    def rooted(self, digest: str) -> bool:
+        """Whether all versions from the first one on are known."""
+        return self._versions[self.line(digest)].agreement.metadata.predecessor is None
 
     def state(self, agreement: Agreement, now: int) -> State:
         """What a decision is made from, as far as this party can know it: witnesses' cosignatures come and go, and are not kept."""
@@ -129,12 +147,8 @@ class Agreements:
         before = agreement.metadata.predecessor
         return self._versions[before].agreement if before in self._versions else None
 
-    def _rooted(self, digest: str) -> bool:
-        """Whether all versions from the first one on are known."""
-        return self._versions[self.line(digest)].agreement.metadata.predecessor is None
-
     def _standing(self, digest: str, now: int) -> Standing | None:
-        if not self._rooted(digest):
+        if not self.rooted(digest):
             return None
         kept = self._stood.get(digest)
         if kept is None or kept[0] != self._votes or now >= kept[1]:
@@ -216,17 +230,25 @@ class Agreements:
             self._versions[before].state = "superseded"
 
     def _superseded(self, item: OpenedEntry) -> None:
-        by = text(item, "by")
-        if self._of(item).state != "superseded" or self._newest.get(self.line(item.entry.agreement)) != by:
+        by, version = text(item, "by"), self._of(item)
+        if by not in self._versions and version.state == "in_force":
+            # Who is a party no more is not shown what came after.
+            self.unchecked[f"what was decided after entry {item.index}: the version {by} is not shown"] = None
+            version.state, self._newest[self.line(item.entry.agreement)] = "superseded", by
+            return
+        if version.state != "superseded" or self._newest.get(self.line(item.entry.agreement)) != by:
             raise wrong(item, "no version that follows it is in force", seen=by)
 
     def _suspended(self, item: OpenedEntry) -> None:
         entry, agreement = item.entry, self.of(item)
         subject = entry.subject
-        state = self._suspensions.get(subject, NEVER_CHANGED)
+        state = self._suspensions.get(subject)
+        if state is None:
+            state = self._begun(item)
         if state.head == text(item, "change"):
             return  # the same change, told to another agreement's parties
         (envelope, *_) = self.found(item, "suspension", text(item, "change"))
+        self._about(item, str(envelope.unverified(SUSPENSION).get("subject")))
         try:
             change = open_change(agreement, envelope)
         except PerunError as exc:
@@ -236,13 +258,22 @@ class Agreements:
             self.unchecked[f"who suspended {subject} at entry {item.index} ({exc.code} under this agreement)"] = None
             self._suspensions[subject] = SuspensionState(True, envelope.digest)
             return
-        self._same(item, {"action": change.action, "party": change.party, "previous": change.previous})
+        self._same(item, change)
         self._suspensions[subject] = fold([change], state)
+
+    def _begun(self, item: OpenedEntry) -> SuspensionState:
+        """Where an asset's changes stood before the first one shown: an agreement may be younger than what it names."""
+        previous = text(item, "previous")
+        if previous:
+            self.unchecked[f"suspensions of {item.entry.subject} before entry {item.index}: they are not shown"] = None
+        return SuspensionState(bool(previous) and item.entry.body.get("action") == "lift", previous)
 
     def _conditioned(self, item: OpenedEntry) -> None:
         """What others' conditions say is theirs: that there are some is all that can be told."""
         subject, change_digest = item.entry.subject, text(item, "change")
-        known = self._conditions.get(subject, NO_CONDITIONS)
+        known = self._conditions.get(subject)
+        if known is None:
+            known = Conditions(NO_CONDITIONS.now, text(item, "previous"))
         if known.head == change_digest:
             return
         if change_digest not in self._documents:
@@ -250,12 +281,25 @@ class Agreements:
             return
         (envelope, *_) = self.found(item, "condition", change_digest)
         change = open_condition(self.of(item), envelope)
-        self._same(item, {"action": change.action, "party": change.party, "previous": change.previous})
+        self._about(item, change.subject)
+        self._same(item, change)
+        if subject not in self._conditions and change.previous:
+            self.unchecked[f"conditions on {subject} before entry {item.index}: they are not shown"] = None
+            self._partly.add(subject)
+        if subject in self._partly and change.action == "drop" and change.name not in known.now:
+            self._conditions[subject] = Conditions(known.now, change.digest)
+            return
         self._conditions[subject] = fold_conditions([change], known)
         if change.action == "add":
             self.added[change.digest] = 0
 
-    def _same(self, item: OpenedEntry, said: dict[str, str]) -> None:
+    def _about(self, item: OpenedEntry, subject: str) -> None:
+        if subject != item.entry.subject:
+            raise wrong(item, "the document is about another asset", subject, item.entry.subject)
+
+    def _same(self, item: OpenedEntry, change: Change | ConditionChange) -> None:
+        """The entry says what the document says."""
+        said = {"action": change.action, "party": change.party, "previous": change.previous}
         for name, value in said.items():
             if item.entry.body.get(name) != value:
                 raise wrong(item, f"the document has another {name}", value, str(item.entry.body.get(name)))

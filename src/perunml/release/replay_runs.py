@@ -38,6 +38,7 @@ class _Lease:
     verdict: Mapping[str, Any]
     since: int
     renewed: bool = False
+    at: int = 0
 
 
 @dataclass(slots=True)
@@ -55,7 +56,7 @@ class _Asked:
 
 
 class Runs:
-    """What ran. `counts` tells people how much of what was checked."""
+    """What ran. `counts` tells people how much of what was checked; `released` by agreement the entries of releases that left."""
 
     def __init__(self, agreements: Agreements, receipts: Mapping[str, Envelope], manager: PublicKey) -> None:
         self._agreements, self._receipts, self._manager = agreements, receipts, manager
@@ -63,6 +64,7 @@ class Runs:
         self._used: dict[tuple[str, str], int] = {}
         self._outputs: dict[str, RegisteredOutput] = {}
         self._approvals: dict[str, list[Envelope]] = {}
+        self.released: dict[str, dict[int, None]] = {}
         self.counts = {"runs": 0, "releases": 0, "renewals": 0, "receipts": 0, "outputs": 0}
 
     def handlers(self) -> dict[str, Handler]:
@@ -111,30 +113,35 @@ class Runs:
             raise wrong(item, "not a release of this run")
         state = self._allowed(item, run, agreement, "release")
         self._host(item, agreement, run.job, verdict)
+        self._owners(item, agreement, run.job, state, text(item, "machine"), str(verdict.get("profile")))
         self._granted(item, agreement, run.job, body["assets"])
         job = agreement.jobs[run.job]
         if isinstance(job, TrainingJob) and run.released == 0:
             self._count(agreement, run, state)
         run.released += 1
         run.lease = _Lease(text(item, "lease"), text(item, "machine"), body["assets"], verdict, item.entry.time)
+        self.released.setdefault(item.entry.agreement, {})[item.index] = None
+        run.lease.at = item.index
         self.counts["releases"] += 1
 
     def _renewed(self, item: OpenedEntry) -> None:
         run = self._run(item)
         lease = self._lease(item, run, text(item, "lease"))
-        self._allowed(item, run, self._agreements.newest(run.agreement), "renew")
+        self._goes_on(item, run, lease, "renew")
         lease.renewed = True
         self.counts["renewals"] += 1
 
     def _ended(self, item: OpenedEntry) -> None:
         run = self._runs.get(text(item, "run"))
-        if run is None:
-            raise wrong(item, "its run was not asked for")
+        if run is None or run.agreement != item.entry.agreement:
+            raise wrong(item, "its run was not asked for under this agreement")
         lease = self._lease(item, run, item.entry.subject)
         if item.entry.body.get("withheld"):
             if lease.renewed:
                 raise wrong(item, "a release is called withheld whose keys were used")
             run.released -= 1
+            del self.released[run.agreement][lease.at]
+            self._agreements.unchecked["whether releases that the manager calls withheld ever left it"] = None
             if run.released == 0:
                 self._uncount(run)
         run.lease = None
@@ -142,8 +149,7 @@ class Runs:
     def _finished(self, item: OpenedEntry) -> None:
         entry, run = item.entry, self._run(item)
         lease = self._lease(item, run, text(item, "lease"))
-        agreement = self._agreements.newest(run.agreement)
-        self._allowed(item, run, agreement, "finish")
+        agreement = self._goes_on(item, run, lease, "finish") or self._agreements.of(item)
         outputs = entry.body.get("outputs")
         job = agreement.jobs[run.job]
         declared = job.outputs if isinstance(job, TrainingJob) else {}
@@ -157,6 +163,8 @@ class Runs:
 
     def _output_approved(self, item: OpenedEntry) -> None:
         output = self._output(item)
+        if output is None:
+            return
         for envelope in self._agreements.found(item, "output approval", text(item, "approval")):
             party, names = check_output_approval(self._agreements.of(item), envelope, output)
             if (party, sorted(names)) == (text(item, "party"), item.entry.body.get("keys")):
@@ -166,6 +174,8 @@ class Runs:
 
     def _output_released(self, item: OpenedEntry) -> None:
         output, agreement, now = self._output(item), self._agreements.of(item), item.entry.time
+        if output is None:
+            return
         if (text(item, "run"), text(item, "output")) != (output.run, output.name):
             raise wrong(item, "another run's output", f"{output.name} of {output.run}")
         decided = decide_output(
@@ -192,11 +202,28 @@ class Runs:
             raise wrong(item, "the run does not hold this lease", run.lease.id if run.lease else "none", lease)
         return run.lease
 
-    def _output(self, item: OpenedEntry) -> RegisteredOutput:
+    def _output(self, item: OpenedEntry) -> RegisteredOutput | None:
+        """None: made under an earlier version, which this party is not shown."""
         found = self._outputs.get(item.entry.subject)
+        if found is None and self._unrooted(item, item.entry.subject):
+            return None
         if found is None:
             raise wrong(item, "no finished run made this output")
         return found
+
+    def _unrooted(self, item: OpenedEntry, asset: str) -> bool:
+        if self._agreements.rooted(item.entry.agreement):
+            return False
+        self._agreements.unchecked[f"which run made {asset}: earlier versions are not shown"] = None
+        return True
+
+    def _goes_on(self, item: OpenedEntry, run: _Asked, lease: _Lease, purpose: Purpose) -> Agreement | None:
+        """Whether the version in force allowed it, and which that is; None when this party is not shown it."""
+        agreement = self._agreements.newest(run.agreement)
+        if agreement is not None:
+            state = self._allowed(item, run, agreement, purpose)
+            self._owners(item, agreement, run.job, state, lease.machine, str(lease.verdict.get("profile")))
+        return agreement
 
     def _allowed(self, item: OpenedEntry, run: _Asked, agreement: Agreement, purpose: Purpose) -> State:
         """Every rule that needs no host, as it stood then."""
@@ -232,6 +259,19 @@ class Runs:
                 item, "the agreement does not name this machine", ", ".join(sorted(set().union(*named))), machine
             )
 
+    def _owners(
+        self, item: OpenedEntry, agreement: Agreement, job: str, state: State, machine: str, profile: str
+    ) -> None:
+        """Owners' conditions on hosts, as far as this party knows them."""
+        for condition in conditions.live(agreement, job, state):
+            machines, profiles = condition.form.machines, condition.form.profiles
+            if machines is not None and not any(machine in named.split("+") for named in machines):
+                raise wrong(
+                    item, f"the condition {condition.name} does not name this machine", ", ".join(machines), machine
+                )
+            if profiles is not None and not set(profile.split("+")) <= set(profiles):
+                raise wrong(item, f"the condition {condition.name} wants another profile", ", ".join(profiles), profile)
+
     def _granted(self, item: OpenedEntry, agreement: Agreement, job: str, assets: Mapping[str, Any]) -> None:
         """The keys were those of the agreed assets, or of outputs of finished runs."""
         for ref in flows.sources(agreement.jobs[job]):
@@ -241,6 +281,8 @@ class Runs:
                 raise wrong(item, f"{ref} is not the one agreed", agreement.assets[ref].digest, str(found))
             if split is not None:
                 made = self._outputs.get(str(found))
+                if made is None and self._unrooted(item, str(found)):
+                    continue
                 if made is None or (made.job, made.name) != split:
                     raise wrong(item, f"{ref} is no output of a finished run", ref, str(found))
         if len(assets) != len(list(flows.sources(agreement.jobs[job]))):
