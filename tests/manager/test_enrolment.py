@@ -146,3 +146,10 @@ def test_strangers_cannot_fill_memory(world: World) -> None:
     assert {code_of(lambda: link.enrol(request, stranger)) for _ in range(20)} == {"request_unsigned"}
     assert world.server is not None
     assert world.server.services.limits._buckets.keys().isdisjoint({("party", stranger.public.text)})
+
+
+@pytest.mark.parametrize("text", ["", "ed25519:", "ed25519:AAAA", "p384:AAAA", "hpke:AAAA"])
+def test_a_key_that_no_certificate_could_be_for(world: World, operator: SigningKey, text: str) -> None:
+    """What a host names as its TLS key is one, before anything is asked of its machine."""
+    message = enrol_message(ForgedTpm(), "odd-key", SigningKey.generate()).model_copy(update={"tls_key": text})
+    assert code_of(lambda: world.anonymous().enrol(EnrolRequest(machine=message), operator)) == "malformed"

@@ -14,7 +14,9 @@ import pytest
 
 from manager.road import Road
 from manager.world import World, code_of
+from perunml.agreements.conditions import condition_change
 from perunml.agreements.document import agreement_from_json
+from perunml.api.conditions import ChangeCondition, ConditionList
 from perunml.api.ledger import ConsistencyProof, EntryList
 from perunml.api.witness import Accepted, Cosignature, Objection, WitnessView
 from perunml.client.connection import Connection
@@ -25,6 +27,7 @@ from perunml.ledger.checkpoint import open_checkpoint
 from perunml.ledger.notes import parse_note
 from perunml.ledger.witnessing import sign_as_witness
 from perunml.manager import quorum
+from perunml.wire.dsse import signed
 from perunml.wire.errors import IntegrityError, PerunError
 from perunml.wire.identity import PublicKey, SigningKey
 
@@ -326,3 +329,26 @@ def test_a_manager_that_shows_no_proof_is_not_cosigned(road: Watched, monkeypatc
     monkeypatch.setattr(Connection, "call", lying)
     assert refusal(lambda: road.witness("hospital")).code == "bad_consistency_proof"
     assert road.home("hospital").checkpoint_path(road.world.pin).read_text() == before
+
+
+def test_a_withheld_release_is_not_taken_back_from_a_later_condition(
+    own_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A condition that was added meanwhile never counted it: afterwards it allows as many runs as it says, not one more."""
+    monkeypatch.setattr(protocol_session, "RETRY_AFTER", 3600.0)
+    road = Watched(own_world, tmp_path / "road", lease="2s")
+    run = road.submit().run
+    road.witness("hospital")
+    assert code_of(lambda: road.release(run)) == "witnesses_unreachable"
+    subject = road.agreement.assets["scans"].digest
+    change = condition_change(road.agreement, "scans", "add", "one", {"runs": 1}, "")
+    message = ChangeCondition(change=signed("Condition", change, road.keys["hospital"]))
+    road.party["hospital"].call("POST", "/v1/conditions", ConditionList, message)
+    deadline = time.monotonic() + 10
+    while road.run(run).state != "queued" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    listed = road.party["hospital"].call("GET", f"/v1/conditions?subject={subject}", ConditionList)
+    assert [item.runs for item in listed.conditions] == [0]
+    with road.witnessing("hospital"):
+        road.release(run)
+    assert code_of(road.submit) == "owner_condition"

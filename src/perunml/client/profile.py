@@ -25,7 +25,7 @@ from perunml.agreements.profiles import AnyOf, AnyProfile, HostRole, alternative
 from perunml.evidence.baseline import Baseline
 from perunml.evidence.policy import Policy
 from perunml.release.codes import BASELINE_MISSING
-from perunml.release.policy import policy_for
+from perunml.release.policy import check_judged, policy_for
 from perunml.wire.canonical import load_yaml
 from perunml.wire.codes import BAD_SIGNATURE, MALFORMED
 from perunml.wire.dsse import API_VERSION, Envelope, unsigned
@@ -131,6 +131,7 @@ def _read(data: bytes, keys: Sequence[PublicKey]) -> tuple[Any, frozenset[str]]:
 
 
 def _judged(role: AnyProfile | AnyOf, baselines: Mapping[str, Baseline]) -> tuple[tuple[AnyProfile, Policy], ...]:
+    check_judged("the manager", role)
     written = alternatives(role)
     for profile in written:
         if profile.baseline_digest and profile.baseline_digest not in baselines:

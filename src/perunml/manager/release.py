@@ -242,8 +242,8 @@ def _release(
         agreement=held.agreement.digest, shared=job.tenancy == "shared",
     )  # fmt: skip
     verdicts.keep(services, connection, before, machine, question, judged)
-    if run.kind == "train" and run.released == 0:
-        state.count_run(services, connection, held, run.job)
+    first = run.kind == "train" and run.released == 0
+    counted = state.count_run(services, connection, held, run.job) if first else []
     lease = secrets.token_hex(16)
     verdict = {
         "profile": appraisal.profile,
@@ -289,7 +289,7 @@ def _release(
         answer=json.dumps({"sealed": b64(answer.sealed), "certificate": answer.certificate, "entry": entry}).encode(),
         started=now,
         grants=canonical(grants).decode(),
-        verdict=canonical(verdict).decode(),
+        verdict=canonical({**verdict, "counted": counted}).decode(),
     )
     connection.run(
         _TAKEN,

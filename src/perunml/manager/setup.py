@@ -29,6 +29,7 @@ from perunml.wire.codes import MALFORMED
 from perunml.wire.errors import refuse
 from perunml.wire.identity import PublicKey
 
+_HAS_FACTS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'facts'"
 IN_FORCE = "SELECT digest FROM agreements WHERE state = 'in_force' ORDER BY rowid"
 _ADMIT = Statement(insert(t.admitted).on_conflict_do_nothing())
 
@@ -95,9 +96,9 @@ def unlock(folder: Path, custody: Custody | bytes) -> Keys:
     config = Config.load(folder)
     keeper = Passphrase(custody) if isinstance(custody, bytes) else custody
     root, kept = keeper.open((folder / "root.json").read_bytes())
-    database = Database.open(config.database)
+    database = Database(config.database)  # opened and looked through by whoever serves from it
     with database.read() as connection:
-        intake = facts.number(connection, facts.INTAKE, 1)
+        intake = facts.number(connection, facts.INTAKE, 1) if connection.run(_HAS_FACTS).first() else 1
     database.close()
     return Keys(root, kept, intake)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,21 +141,23 @@ def usage_of(
     return Usage(runs, resumes, started, other, other_shares, by_condition)
 
 
-def count_run(services: Services, connection: Connection, held: Held, job: str) -> None:
-    """One more run whose keys were released."""
+def count_run(services: Services, connection: Connection, held: Held, job: str) -> list[str]:
+    """One more run whose keys were released; the conditions (digests) that count it."""
     _COUNT_RUN.run(connection, line=held.line, job=job, runs=1, window=0, requests=0)
     conditions = services.library.conditions(connection, held.agreement)
-    for condition in counting(held.agreement, job, conditions):
+    counted = counting(held.agreement, job, conditions)
+    for condition in counted:
         _COUNT_CONDITION.run(connection, condition=condition, runs=1)
+    return counted
 
 
-def take_back(services: Services, connection: Connection, run: StoredRun) -> None:
-    """A release whose keys never left the manager is none: the run waits again, and is counted as before it."""
+def take_back(connection: Connection, run: StoredRun, counted: Iterable[str]) -> None:
+    """A release whose keys never left the manager is none: the run waits again, and is counted as before it. `counted` are the
+    conditions that counted it; those that were added meanwhile did not."""
     connection.run(_TAKE_BACK, {"run": run.run})
     if run.kind == "train" and run.released == 1:
         connection.run(_UNCOUNT_RUN, {"line": run.line, "job": run.job})
-        agreement = services.library.held(connection, run.agreement).agreement
-        for condition in counting(agreement, run.job, services.library.conditions(connection, agreement)):
+        for condition in counted:
             connection.run(_UNCOUNT_CONDITION, {"condition": condition})
 
 

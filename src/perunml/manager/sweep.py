@@ -58,7 +58,7 @@ def _end(services: Services, lease_id: str, transaction: Transaction) -> None:
     leases.end(transaction, lease, "lost", (reason,), services.clock.now(), withheld=withheld)
     if withheld:
         # Its keys never left: no quorum saw the release in time, so it counts for nothing.
-        state.take_back(services, connection, run)
+        state.take_back(connection, run, lease.verdict.get("counted", ()))
         return
     held = state.newest(services, connection, run.line, run.agreement)
     job = held.agreement.training(run.job)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from perunml.agreements.boards import in_words, satisfied
-from perunml.agreements.profiles import AllOf, AnyOf, AnyProfile, allows_simulated, alternatives
+from perunml.agreements.profiles import AllOf, AnyOf, AnyProfile, Measured, allows_simulated, alternatives
 from perunml.agreements.schema import Agreement
 from perunml.evidence.baseline import Baseline
 from perunml.evidence.dcap.rules import SgxRules, TdxRules
@@ -14,6 +14,7 @@ from perunml.evidence.nvidia.rules import GpuRules
 from perunml.evidence.policy import Policy
 from perunml.evidence.snp.rules import SnpRules
 from perunml.release import codes
+from perunml.wire.codes import MALFORMED
 from perunml.wire.errors import PerunError, refuse
 
 READERS: Mapping[str, Callable[[Any], Any]] = {
@@ -67,6 +68,7 @@ def check_rules(agreement: Agreement) -> None:
     """Raises `UsageError` (malformed, unknown_key) for rules of a TEE or of GPUs that cannot be read, naming where they stand. Who proposes an
     agreement, and who takes it in, asks."""
     for name, role in {**agreement.hosts, "the manager": agreement.manager.profile}.items():
+        check_judged(name, role)
         for profile in alternatives(role):
             for kind, rules in profile.rules.items():
                 try:
@@ -75,6 +77,16 @@ def check_rules(agreement: Agreement) -> None:
                     reason = exc.reasons[0]
                     what = f"{name}: {kind}: {reason.message}"
                     raise refuse(reason.rule, what, expected=reason.expected, seen=reason.seen) from None
+
+
+def check_judged(name: str, role: AnyProfile | AnyOf) -> None:
+    """Raises `UsageError` (malformed) for what a profile asks for and no evidence of its kind can show: whoever wrote it would
+    rely on it."""
+    for profile in alternatives(role):
+        for part in profile.all_of if isinstance(profile, AllOf) else (profile,):
+            if isinstance(part, Measured) and part.min_driver is not None:
+                what = f"{name}: min_driver: what a TPM proves tells no version of a GPU's driver"
+                raise refuse(MALFORMED, what, expected="the driver's files in the baseline", seen=part.min_driver)
 
 
 def _policy(profile: AnyProfile, baseline: Baseline | None) -> Policy:

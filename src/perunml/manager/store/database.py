@@ -48,9 +48,10 @@ class Database:
         return opened
 
     def migrate(self) -> None:
-        """Bring the schema to this version's."""
+        """Bring the schema to this version's. Raises `IntegrityError` (state_damaged): a later version made it."""
         from alembic import command
         from alembic.config import Config
+        from alembic.util.exc import CommandError
 
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
@@ -59,7 +60,12 @@ class Database:
         with engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            try:
+                command.upgrade(config, "head")
+            except CommandError:
+                raise refuse(
+                    STATE_DAMAGED, "the manager's database was made by a later version", seen=self.path.name
+                ) from None
             connection.commit()
         engine.dispose()
 

@@ -203,7 +203,9 @@ leases = Table(
     Column("answer", LargeBinary, nullable=False),  # and the answer, given again to the same request
     Column("started", Integer, nullable=False),  # when its keys were released
     Column("grants", Text, nullable=False),  # canonical {input name: digest of the asset released}
-    Column("verdict", Text, nullable=False),  # canonical {profile, imitates, simulated, sentences}
+    Column(
+        "verdict", Text, nullable=False
+    ),  # canonical {profile, imitates, simulated, sentences, counted: [condition]}
 )
 
 outputs = Table(
