@@ -8,13 +8,22 @@ thing is measured. What is not recognised stays an event that a policy can name 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from perunml.evidence.bootlog.parse import BootLog, Event
 from perunml.evidence.bootlog.replay import explained, replay
-from perunml.evidence.bootlog.variables import GLOBAL, IMAGE_SECURITY, SHIM_LOCK, authority, read_variable, signatures
+from perunml.evidence.bootlog.variables import (
+    GLOBAL,
+    IMAGE_SECURITY,
+    SHIM_LOCK,
+    Variable,
+    authority,
+    read_variable,
+    signatures,
+)
 from perunml.evidence.fields import MAX_CMDLINE
 from perunml.evidence.rules import STRONG_BANKS
 from perunml.wire.rules import Reason
@@ -31,8 +40,18 @@ _SECURITY = {
     "SecureBoot": GLOBAL, "PK": GLOBAL, "KEK": GLOBAL, "db": IMAGE_SECURITY, "dbx": IMAGE_SECURITY, "dbt": IMAGE_SECURITY,
     "dbr": IMAGE_SECURITY, "SetupMode": GLOBAL, "AuditMode": GLOBAL, "DeployedMode": GLOBAL,
 }  # fmt: skip
-_SHIM_SETTINGS = frozenset({"SbatLevel", "MokListTrusted"})
-"""What shim measures beside authorities: a revocation level, and whether the owner's keys are for the kernel too."""
+_MEASURED = frozenset({"PK", "KEK", "db", "dbx"})
+"""Lists of Secure Boot that firmware measures also where they are empty."""
+_SHIM_SETTINGS = {
+    "SbatLevel": re.compile(rb"sbat,1,[0-9]{10}(\n[a-z0-9._-]{1,32},[0-9]{1,5}){0,32}\n?\0?"),
+    "MokListTrusted": re.compile(rb"[\0\1]"),
+}
+"""What shim measures beside authorities, and its form: a revocation level (shim's SBAT.md), and whether the owner's keys are for the
+kernel too."""
+_NAME = re.compile("[A-Za-z0-9_]{1,32}")
+"""Of the variable that vouched: firmware's db, shim's own."""
+_SECTION = re.compile(r"\.[a-z0-9_]{1,7}")
+"""A section's name in a PE image has 8 bytes (Microsoft, PE Format, section table)."""
 _PREFIXES = (b"grub_cmd: ", b"kernel_cmdline: ", b"module_cmdline: ", b"grub_cmd ", b"grub_kernel_cmdline ", b"")
 """What versions of GRUB write before the text that they measure."""
 _LINUX = frozenset({"linux", "linuxefi", "linux16"})
@@ -182,15 +201,25 @@ class _Reader:
         if variable is None:
             return Sort.OTHER, ""
         if SECURE_BOOT not in self._after:
-            if _SECURITY.get(variable.name) != variable.vendor:
+            if _SECURITY.get(variable.name) != variable.vendor or not self._policy(event, variable):
                 return Sort.OTHER, ""
             if variable.name not in self._variables:
                 self._variables[variable.name] = variable.data
                 return Sort.VARIABLE, variable.name
             # some firmware starts drivers before the separator, and tells what vouched for them there
-        if variable.vendor == SHIM_LOCK and variable.name in _SHIM_SETTINGS:
-            return Sort.SETTING, variable.name
-        return Sort.AUTHORITY, authority(variable)
+        if variable.vendor == SHIM_LOCK and (form := _SHIM_SETTINGS.get(variable.name)):
+            # its value is admitted whatever it is, so it must be one: a register may hold tables of the host's that look alike
+            return (Sort.SETTING, variable.name) if form.fullmatch(variable.data) else (Sort.OTHER, "")
+        return (Sort.AUTHORITY, authority(variable)) if _NAME.fullmatch(variable.name) else (Sort.OTHER, "")
+
+    def _policy(self, event: Event, variable: Variable) -> bool:
+        """Whether a variable may be one of Secure Boot's policy. In a register that stands for PCR 7 alone any is; in one that
+        holds what a host brings as well, those that firmware always measures (one more would be a second), in their form."""
+        if self._places(event) == (SECURE_BOOT,):
+            return True
+        if variable.name == "SecureBoot":
+            return variable.data in (b"\0", b"\1")
+        return variable.name in _MEASURED and signatures(variable.data) is not None
 
     def _command(self, event: Event, digest: bytes) -> tuple[Sort, str]:
         """A text that GRUB measured. Its prefix is not covered, so the text alone says whether a kernel was given it."""
@@ -219,7 +248,7 @@ class _Reader:
         for encoding in ("utf-16-le", "ascii"):
             try:
                 name = event.data.decode(encoding).removesuffix("\0")
-                if name.startswith(".") and digest == self._hash(name.encode("ascii") + b"\0"):
+                if _SECTION.fullmatch(name) and digest == self._hash(name.encode("ascii") + b"\0"):
                     self._section = name
                     return Sort.SECTION_NAME, name
             except UnicodeError:
