@@ -268,7 +268,9 @@ def test_no_body_is_so_odd_that_the_audit_breaks(file: Path, manager: SigningKey
     tried = refused = 0
     for place, item in enumerate(whole.entries):
         for name in item["entry"]["body"]:
-            for value in (*NO_TEXT[tried % 3 :: 3], ...):
+            inside = item["entry"]["body"][name]
+            nested = [{**inside, key: [1]} for key in inside] if isinstance(inside, dict) else []
+            for value in (*NO_TEXT[tried % 3 :: 3], *nested, ...):
                 made = Altered(
                     manager, json.loads(json.dumps(whole.entries)), list(whole.documents), list(whole.leaves)
                 )
