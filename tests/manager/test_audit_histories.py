@@ -15,7 +15,10 @@ from manager.test_audit import exported
 from manager.test_witnesses import Watched
 from manager.world import PASSPHRASE, World, cached_keys, code_of
 from perunml.agreements.document import agreement_from_json
+from perunml.client.audit_export import export
 from perunml.client.audit_verify import AuditReport, verify_export
+from perunml.client.connection import Connection
+from perunml.client.home import Home
 from perunml.host import session as protocol_session
 from perunml.manager import journal, quorum, setup
 from perunml.manager.keys import Keys
@@ -120,6 +123,28 @@ def until(met: Callable[[], bool]) -> None:
     while not met():
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+def test_p16_a_manager_whose_leaves_are_others_is_not_exported(
+    road: Road, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused, and leaves no half of a file behind; a file that is there is not touched."""
+    exported(road, "cloud", tmp_path)
+    (first,) = tmp_path.glob("*.zip")
+    before = first.read_bytes()
+    home = Home(tmp_path / "cloud")
+    with pytest.raises(FileExistsError):
+        export(road.party["cloud"], home, [], first)
+    assert first.read_bytes() == before
+    asked = Connection.raw
+
+    def lying(self: Connection, method: str, path: str, *args: Any, **options: Any) -> bytes:
+        data = asked(self, method, path, *args, **options)
+        return data.replace(b'"v":1}', b'"v":2}') if "/tile/" in path else data
+
+    monkeypatch.setattr(Connection, "raw", lying)
+    assert code_of(lambda: export(road.party["cloud"], home, [], tmp_path / "second.zip")) == "bad_checkpoint"
+    assert not (tmp_path / "second.zip").exists()
 
 
 def test_times_do_not_run_backwards_under_load(tmp_path: Path) -> None:

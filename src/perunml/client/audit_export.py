@@ -19,13 +19,14 @@ from perunml.api.ledger import CosignatureList, EntryList, EntryView
 from perunml.client.audit import fresh_checkpoint
 from perunml.client.connection import Connection
 from perunml.client.home import Home
-from perunml.ledger.checkpoint import Checkpoint
+from perunml.ledger.checkpoint import Checkpoint, open_checkpoint
 from perunml.ledger.codes import BAD_CHECKPOINT
 from perunml.ledger.tiles import parse_bundle, tile
 from perunml.ledger.whole import Whole, bundle_paths, tile_paths
 from perunml.wire.canonical import canonical
 from perunml.wire.encoding import b64
 from perunml.wire.errors import AgreementRefusal, refuse
+from perunml.wire.identity import PublicKey
 
 CHECKPOINT = "checkpoint"
 ENTRIES, DOCUMENTS, COSIGNATURES = (f"perunml/{name}.jsonl" for name in ("entries", "documents", "cosignatures"))
@@ -41,30 +42,46 @@ def export(
 ) -> Checkpoint:
     """Write the ledger, and all that this party may read of `agreements` (digests), to the new file `target`. Raises `IntegrityError` when
     the ledger is not what its checkpoint says, `FileExistsError`."""
-    checkpoint, _ = fresh_checkpoint(connection, home)
+    fresh_checkpoint(connection, home)
+    note = home.checkpoint_path(connection.pin).read_bytes()  # another command of this party may have moved it on
+    checkpoint = open_checkpoint(note.decode(), PublicKey(connection.pin.identity))
     with zipfile.ZipFile(target, "x", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(CHECKPOINT, home.checkpoint_path(connection.pin).read_bytes())
-        whole = Whole(_leaves(connection, archive, checkpoint.size, progress))
-        if whole.tree.root() != checkpoint.root:
-            raise refuse(
-                BAD_CHECKPOINT, "the leaves that the manager sends do not give its checkpoint's root",
-                expected=checkpoint.root.hex(), seen=whole.tree.root().hex(),
-            )  # fmt: skip
-        for path in tile_paths(whole.size):
-            archive.writestr(str(path), tile(whole, path, whole.size))
-        documents: dict[bytes, None] = {}
-        entries: list[EntryView] = []
-        names = list(dict.fromkeys(agreements))
-        for name in names:  # which grows
-            for page in _pages(connection, name):
-                entries += [item for item in page.entries if item.index < checkpoint.size]
-                documents |= dict.fromkeys(envelope.encode() for envelope in page.documents)
-                names += [found for found in _before(page) if found not in names and _shown(connection, found)]
-        entries.sort(key=lambda item: item.index)
-        _lines(archive, ENTRIES, (_entry(item) for item in entries))
-        archive.writestr(DOCUMENTS, b"".join(line + b"\n" for line in documents))
-        _lines(archive, COSIGNATURES, _cosignatures(connection, names, checkpoint.size))
+        try:
+            archive.writestr(CHECKPOINT, note)
+            _tree(connection, archive, checkpoint, progress)
+            _opened(connection, archive, checkpoint, agreements)
+        except BaseException:
+            target.unlink()  # half an export proves nothing
+            raise
     return checkpoint
+
+
+def _tree(connection: Connection, archive: zipfile.ZipFile, checkpoint: Checkpoint, progress: Progress) -> None:
+    whole = Whole(_leaves(connection, archive, checkpoint.size, progress))
+    if whole.tree.root() != checkpoint.root:
+        raise refuse(
+            BAD_CHECKPOINT, "the leaves that the manager sends do not give its checkpoint's root",
+            expected=checkpoint.root.hex(), seen=whole.tree.root().hex(),
+        )  # fmt: skip
+    for path in tile_paths(whole.size):
+        archive.writestr(str(path), tile(whole, path, whole.size))
+
+
+def _opened(
+    connection: Connection, archive: zipfile.ZipFile, checkpoint: Checkpoint, agreements: Iterable[str]
+) -> None:
+    documents: dict[bytes, None] = {}
+    entries: list[EntryView] = []
+    names = list(dict.fromkeys(agreements))
+    for name in names:  # which grows
+        for page in _pages(connection, name):
+            entries += [item for item in page.entries if item.index < checkpoint.size]
+            documents |= dict.fromkeys(envelope.encode() for envelope in page.documents)
+            names += [found for found in _before(page) if found not in names and _shown(connection, found)]
+    entries.sort(key=lambda item: item.index)
+    _lines(archive, ENTRIES, (_entry(item) for item in entries))
+    archive.writestr(DOCUMENTS, b"".join(line + b"\n" for line in documents))
+    _lines(archive, COSIGNATURES, _cosignatures(connection, names, checkpoint.size))
 
 
 def _leaves(connection: Connection, archive: zipfile.ZipFile, size: int, progress: Progress) -> Iterator[bytes]:
