@@ -1,0 +1,64 @@
+"""Agreements, conditions, limits and runs against an independent model, over thousands of steps (a million in `make test-long`)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from manager.road import Road
+from manager.world import World, cached_keys
+from models.machine import Governance
+
+STEPS = 50
+PARTS = 50
+QUIET = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
+
+
+@contextmanager
+def machine(folder: Path) -> Iterator[type[Governance]]:
+    """At a manager of its own."""
+    (folder / "scratch").mkdir(parents=True)
+    world = World(folder)
+
+    class Here(Governance):
+        road = Road(world, folder / "road", lease="1h")
+        scratch = folder / "scratch"
+
+    try:
+        yield Here
+    finally:
+        world.close()
+        cached_keys.cache_clear()
+        shutil.rmtree(folder)
+
+
+def test_three_thousand_steps(tmp_path: Path) -> None:
+    """The same ones each time: what fails here fails everywhere."""
+    with machine(tmp_path / "world") as made:
+        run_state_machine_as_test(
+            made,
+            settings=settings(
+                max_examples=60, stateful_step_count=STEPS, deadline=None, derandomize=True, database=None,
+                suppress_health_check=QUIET,
+            ),
+        )  # fmt: skip
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_million_steps(tmp_path: Path, part: int) -> None:
+    """Others each time; hypothesis prints the way to what fails. A manager lives through twenty thousand of them."""
+    with machine(tmp_path / str(part)) as made:
+        run_state_machine_as_test(
+            made,
+            settings=settings(
+                max_examples=1_000_000 // STEPS // PARTS, stateful_step_count=STEPS, deadline=None, database=None,
+                print_blob=True, suppress_health_check=QUIET,
+            ),
+        )  # fmt: skip
