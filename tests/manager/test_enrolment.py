@@ -9,9 +9,12 @@ import pytest
 from manager.world import Threads, World, code_of, enrol_message
 from perunml.api.enrolment import EnrolAnswer, EnrolRequest
 from perunml.attesters.simulated import SimulatedAttester
+from perunml.evidence.tpm.algorithms import ECDSA
+from perunml.evidence.tpm.keys import FIXED_PARENT, FIXED_TPM, SENSITIVE_DATA_ORIGIN, SIGN
 from perunml.manager import setup
 from perunml.testing.ca import DevelopmentCa
-from perunml.testing.forge import ForgedTpm
+from perunml.testing.forge import ForgedTpm, new_key, sign
+from perunml.testing.structures import public_area, sized
 from perunml.wire.errors import PerunError
 from perunml.wire.identity import SigningKey
 
@@ -153,3 +156,24 @@ def test_a_key_that_no_certificate_could_be_for(world: World, operator: SigningK
     """What a host names as its TLS key is one, before anything is asked of its machine."""
     message = enrol_message(ForgedTpm(), "odd-key", SigningKey.generate()).model_copy(update={"tls_key": text})
     assert code_of(lambda: world.anonymous().enrol(EnrolRequest(machine=message), operator)) == "malformed"
+
+
+@pytest.mark.parametrize("name", ["", "..", "../up", "UPPER", "a b", "a\n", "ä", "-a", "a" * 64, "a/b", "%2e"])
+def test_c13_a_name_that_is_a_path(world: World, operator: SigningKey, name: str) -> None:
+    """C13: a machine's name is letters, digits, dots and hyphens, and begins with neither of the last."""
+    message = enrol_message(ForgedTpm(), "good", SigningKey.generate()).model_copy(update={"name": name})
+    assert code_of(lambda: world.anonymous().enrol(EnrolRequest(machine=message), operator)) == "malformed"
+
+
+def test_k5_a_binder_key_that_nobody_certified(world: World, operator: SigningKey) -> None:
+    """K5: a key of the operator's own beside a good TPM's is refused before anything is recorded."""
+    tpm, own = ForgedTpm(), new_key("p256")
+    attributes = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | SIGN
+    public = sized(public_area(own, attributes=attributes, scheme=(ECDSA, "sha256")))
+    more = {
+        "binder_public": public,
+        "binder_certify": b"anything",
+        "binder_signature": sign(own, ECDSA, "sha256", b"anything"),
+    }
+    message = enrol_message(tpm, "bound", SigningKey.generate()).model_copy(update=more)
+    assert code_of(lambda: world.anonymous().enrol(EnrolRequest(machine=message), operator)) == "quote_signature"
