@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from evidence.nvidia_forged import NODE, NONCE, ONE, card, codes, honest, refused, vendor, verify
+from perunml.evidence.nvidia import compare
 from perunml.evidence.nvidia import fields as opaque
 from perunml.evidence.nvidia.appraise import appraise_gpus
+from perunml.evidence.nvidia.rim import CACHED, read_rim
 from perunml.evidence.nvidia.rules import GpuRules
 from perunml.evidence.nvidia.verify import verify_gpu
 from perunml.testing.nvidia import DRIVER, VBIOS, measurement
@@ -80,3 +82,15 @@ def test_g7_no_device_at_all() -> None:
     )
     assert [reason.code for reason in appraise_gpus([], rules, endorsements=honest(), now=0)] == ["gpu_count"]
     assert verify(card().report(NONCE)).value.device == "gpu"
+
+
+def test_d_a_set_of_more_manifests_than_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """D: each manifest of a fleet's set is read once, not once for each device and renewal: others' leases run meanwhile."""
+    rims = [*(f"<{number}/>".encode() for number in range(CACHED + 1)), *vendor().rims()]
+    devices = [vendor().gpu(number) for number in range(2)]
+    known = vendor().endorsements(devices, rims=rims)
+    read: list[bytes] = []
+    monkeypatch.setattr(compare, "read_rim", lambda data: (read.append(data), read_rim(data))[1])
+    for _ in range(2):
+        assert codes(devices, {**ONE, "count": 2}, known) == []
+    assert len(read) == len(rims)

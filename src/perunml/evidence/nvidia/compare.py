@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from perunml.evidence.endorsements import Endorsements
 from perunml.evidence.nvidia.codes import EXTRA_MISSING, RIM_MISSING
@@ -17,6 +18,8 @@ from perunml.wire.errors import PerunError
 from perunml.wire.rules import Reason
 
 DRIVER, VBIOS = "driver", "vbios"
+SETS = 4
+"""Sets of manifests that are kept read, whole: of one that is larger than `rim.CACHED` each device would read each manifest anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ def compare(report: GpuReport, endorsements: Endorsements, now: int) -> Compared
     wrong = _mismatches(report, golden)
     reasons += (_mismatch(report, index, golden[index]) for index in wrong)
     good = len([index for index in golden if index not in report.skipped]) - len(wrong)
-    return Compared(tuple(reasons), tuple(missing), tuple(unreadable) if missing else (), tuple(answers), good)
+    return Compared(tuple(reasons), tuple(missing), unreadable if missing else (), tuple(answers), good)
 
 
 def missing_reasons(compared: Compared, report: GpuReport) -> tuple[Reason, ...]:
@@ -96,7 +99,8 @@ def missing_reasons(compared: Compared, report: GpuReport) -> tuple[Reason, ...]
     )
 
 
-def _read(listed: Sequence[bytes]) -> tuple[list[Rim], list[Reason]]:
+@lru_cache(maxsize=SETS)
+def _read(listed: tuple[bytes, ...]) -> tuple[tuple[Rim, ...], tuple[Reason, ...]]:
     """The manifests that can be read, and why others cannot. Without lxml and signxml none can, which is said as it is."""
     rims, unreadable = list[Rim](), list[Reason]()
     for data in listed:
@@ -106,7 +110,7 @@ def _read(listed: Sequence[bytes]) -> tuple[list[Rim], list[Reason]]:
             if exc.code == EXTRA_MISSING.code:
                 raise
             unreadable += [reason for reason in exc.reasons if reason not in unreadable]
-    return rims, unreadable
+    return tuple(rims), tuple(unreadable)
 
 
 def _is_for(rim: Rim, version: str, report: GpuReport) -> bool:
