@@ -7,6 +7,8 @@ from functools import cache
 
 import pytest
 
+from perunml.evidence.dcap import collateral
+from perunml.evidence.dcap.collateral import read_collateral
 from perunml.evidence.dcap.verify import verify_dcap
 from perunml.evidence.endorsements import Collateral, Endorsements
 from perunml.testing.dcap import NOW, ForgedIntel, Quoting
@@ -82,3 +84,13 @@ def test_the_collateral_brings_another_platforms_chain() -> None:
     assert codes(other.pck.chain.decode(), json.dumps(item).encode()) == {"qe_identity"}
     item["pck_certificate_chain"] = other.pck.chain.decode()
     assert codes("", json.dumps(item).encode()) == set()
+
+
+def test_d_a_set_of_more_items_than_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """D: what a set holds is read once, odd items as well, and not for each quote."""
+    listed = (intel().collateral("sgx"), *(f'{{"odd": {number}}}'.encode() for number in range(collateral.KEPT + 1)))
+    read: list[bytes] = []
+    monkeypatch.setattr(collateral, "read_collateral", lambda data: (read.append(data), read_collateral(data))[1])
+    for _ in range(2):
+        verify_dcap(intel().sgx_quote(), "sgx", Endorsements(Collateral(dcap=listed), (intel().root,)), now=NOW)
+    assert len(read) == len(listed)

@@ -28,6 +28,8 @@ MAX_COLLATERAL = 512 * 1024
 """Bytes of one item; the largest published has some 20,000."""
 KEPT = 256
 """Items that are kept read: a fleet has some tens of platforms' kinds."""
+SETS = 4
+"""Sets of items that are kept read, whole."""
 _TEXTS = (
     "pck_crl_issuer_chain", "root_ca_crl", "pck_crl", "tcb_info_issuer_chain", "tcb_info", "tcb_info_signature",
     "qe_identity_issuer_chain", "qe_identity", "qe_identity_signature",
@@ -112,10 +114,15 @@ class DcapCollateral:
 
 def items(collateral: Collateral) -> tuple[tuple[DcapCollateral, ...], tuple[Reason, ...]]:
     """Every item that reads, and why others do not (collateral_invalid, revocation_missing): one platform's item is not to shut
-    out all others."""
+    out all others. A set is read once, however large it is."""
+    return _items(collateral.dcap)
+
+
+@lru_cache(maxsize=SETS)
+def _items(listed: tuple[bytes, ...]) -> tuple[tuple[DcapCollateral, ...], tuple[Reason, ...]]:
     found: list[DcapCollateral] = []
     reasons: list[Reason] = []
-    for data in collateral.dcap:
+    for data in listed:
         try:
             found.append(read_collateral(data))
         except PerunError as exc:
