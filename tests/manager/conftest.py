@@ -1,4 +1,4 @@
-"""A manager for each module, another one for tests that stop it."""
+"""A manager for each module, another one for tests that stop it; what they did is audited in the end."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from manager.audits import audited_by_all
 from manager.world import World
 
 
@@ -14,11 +15,17 @@ from manager.world import World
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     made = World(tmp_path_factory.mktemp("world"))
     yield made
-    made.close()
+    try:
+        audited_by_all(made)
+    finally:
+        made.close()
 
 
 @pytest.fixture
 def own_world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
     yield made
-    made.close()
+    try:
+        audited_by_all(made)
+    finally:
+        made.close()

@@ -74,6 +74,7 @@ class World:
         setup.init(self.folder, PASSPHRASE, url="https://127.0.0.1:1", simulated_ek_roots=[root])
         self.clock = clock
         self._closing: list[Callable[[], None]] = []
+        self.parties: list[Connection] = []
         self.server: Server | None = None
         self.port = 0
         self.start()
@@ -111,6 +112,7 @@ class World:
             setup.admit(self.folder, [key.public.text])
         made = Connection(self.pin, key)
         self._closing.append(made.close)
+        self.parties.append(made)
         return made
 
     def link(self, certificate: str, key: SigningKey) -> ManagerLink:
