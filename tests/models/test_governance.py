@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from manager.audits import audited_by_all
 from manager.road import Road
 from manager.world import World, cached_keys
 from models.machine import Governance
@@ -32,6 +33,7 @@ def machine(folder: Path) -> Iterator[type[Governance]]:
 
     try:
         yield Here
+        audited_by_all(world, last=12)
     finally:
         world.close()
         cached_keys.cache_clear()

@@ -72,7 +72,8 @@ def _opened(
 ) -> None:
     documents: dict[bytes, None] = {}
     entries: list[EntryView] = []
-    names = list(dict.fromkeys(agreements))
+    # A proposal that names this party's key no more is listed, for its board is asked; its entries are not this party's.
+    names = [name for name in dict.fromkeys(agreements) if _shown(connection, name)]
     for name in names:  # which grows
         for page in _pages(connection, name):
             entries += [item for item in page.entries if item.index < checkpoint.size]
