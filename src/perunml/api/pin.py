@@ -38,6 +38,7 @@ def spki_digest(certificate: str | bytes) -> str:
     """``sha256:`` of the SubjectPublicKeyInfo (DER) of an X.509 certificate, given as PEM text or DER bytes.
     Raises `UsageError` (malformed)."""
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     try:
@@ -46,7 +47,7 @@ def spki_digest(certificate: str | bytes) -> str:
         else:
             found = x509.load_der_x509_certificate(certificate)
         return digest(found.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise refuse(MALFORMED, "not an X.509 certificate") from None
 
 

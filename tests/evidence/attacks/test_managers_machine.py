@@ -7,8 +7,12 @@ from functools import cache
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import load_pem_x509_certificate
 
+from client.test_pin import issue, pem
 from client.test_trust import URL, Manager
+from perunml.api.pin import spki_digest
 from perunml.attesters.tee import TeeAttester
 from perunml.client.profile import ManagerProfile
 from perunml.client.trust import Given, Trusted, examine
@@ -18,7 +22,7 @@ from perunml.evidence.tpm.chain import Trust
 from perunml.testing.dcap import NOW
 from perunml.testing.forge import ForgedTpm, Quoting
 from perunml.testing.snp import AmdCa, ForgedChip
-from perunml.wire.errors import PerunError
+from perunml.wire.errors import PerunError, UsageError
 
 KEY = "ed25519:the-key-of-this-tee-alone"
 PCRS = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11)
@@ -80,3 +84,13 @@ def test_t21_a_machine_that_is_named_inside_all_of() -> None:
     with pytest.raises(PerunError) as caught:
         shown(beside(["ek:sha256:" + "0" * 64]))
     assert {reason.code for reason in caught.value.reasons} == {"wrong_machine"}
+
+
+@pytest.mark.parametrize("old", ["06072a8648ce3d0201", "06082a8648ce3d030107", "a003020102"])
+def test_d9_a_certificate_of_a_kind_that_is_not_known(old: str) -> None:
+    """D9: another kind of key, another curve, another version: whoever shows it is refused in words."""
+    der = load_pem_x509_certificate(pem(issue("manager")[1]).encode()).public_bytes(Encoding.DER)
+    whole = bytes.fromhex(old)
+    assert whole in der
+    with pytest.raises(UsageError):
+        spki_digest(der.replace(whole, whole[:-1] + b"\x6e", 1))
