@@ -6,6 +6,7 @@ as written, and check that its parts fit together.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -147,7 +148,7 @@ class Agreement(Part):
         self._payload = context.payload
         self._digest = digest(context.payload)
 
-    @property
+    @functools.cached_property  # asked for many times in each decision, and pydantic looks up private attributes slowly
     def digest(self) -> str:
         """``sha256:`` of the document as written: the agreement's name."""
         return self._digest

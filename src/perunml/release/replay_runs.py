@@ -233,9 +233,8 @@ class Runs:
         used = {name: self._used.get((line, name), 0) for name in agreement.jobs if agreement.training(name)}
         started = run.lease.since if run.lease else None
         usage = Usage(used, run.released, started, conditions=self._agreements.added)
-        asked = Run(agreement.digest, run.job, item.entry.subject, run.parameters, run.assets, purpose)
-        if purpose != "release":
-            asked = Run(agreement.digest, run.job, item.entry.subject, run.parameters, {}, purpose)
+        pinned = run.assets if purpose == "release" else {}
+        asked = Run(agreement.digest, run.job, item.entry.subject, run.parameters, pinned, purpose)
         reasons = list(decide_submission(agreement, state=state, run=asked, usage=usage, now=now))
         job = agreement.jobs.get(run.job)
         if isinstance(job, TrainingJob):
