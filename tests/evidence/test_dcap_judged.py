@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from functools import cache
 
@@ -82,8 +83,9 @@ def test_t17_a_part_of_the_other_tee_is_refused() -> None:
 def test_t5_what_it_was_judged_by_is_remembered() -> None:
     """T5: the names that collateral was known by, for the next judgement; nothing where evidence is refused."""
     found = judged(enclave(), SGX)
-    name = f"sgx:{FMSPC.hex().upper()}"
-    assert {name, "qe:sgx", "crl:intel"} <= found.seen.keys()
+    of = f"@{hashlib.sha256(intel().root).hexdigest()[:16]}"
+    name = f"sgx:{FMSPC.hex().upper()}{of}"
+    assert {name, f"qe:sgx{of}", f"crl:intel{of}"} <= found.seen.keys()
     assert codes(judged(enclave(), SGX, dict(found.seen))) == []
     newer = {name: Seen(found.seen[name].number + 1, 0)}
     assert codes(judged(enclave(), SGX, newer)) == ["collateral_rollback"]

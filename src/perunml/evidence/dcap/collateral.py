@@ -17,6 +17,7 @@ import dcap_qvl
 from cryptography import x509
 
 from perunml.evidence.dcap.pck import UNREADABLE, Validity, load_chain, validity
+from perunml.evidence.dcap.roots import is_intel
 from perunml.evidence.endorsements import Collateral, Seen
 from perunml.evidence.pem import split
 from perunml.evidence.tee.codes import COLLATERAL_INVALID, REVOCATION_MISSING
@@ -102,13 +103,15 @@ class DcapCollateral:
 
     @property
     def names(self) -> dict[str, Seen]:
-        """What is remembered of it (T5), by name."""
+        """What is remembered of it (T5), by name. What leads to a development root has names of its own: whoever holds that root
+        writes any number, and Intel's collateral is not to look old beside it."""
         issuer = hashlib.sha256(self.issuer.encode()).hexdigest()[:16]
+        of = "" if is_intel(self.root) else f"@{hashlib.sha256(self.root).hexdigest()[:16]}"
         return {
-            f"{self.tee}:{self.fmspc}": Seen(self.number, self.issued),
-            f"qe:{self.tee}": Seen(self.qe_number, self.qe_issued),
-            "crl:intel": Seen(self.by_root.number, self.by_root.issued),
-            f"crl:intel:{issuer}": Seen(self.by_issuer.number, self.by_issuer.issued),
+            f"{self.tee}:{self.fmspc}{of}": Seen(self.number, self.issued),
+            f"qe:{self.tee}{of}": Seen(self.qe_number, self.qe_issued),
+            f"crl:intel{of}": Seen(self.by_root.number, self.by_root.issued),
+            f"crl:intel:{issuer}{of}": Seen(self.by_issuer.number, self.by_issuer.issued),
         }
 
 
