@@ -105,3 +105,14 @@ def test_without_a_demand_for_secure_boot_no_variable_is_admitted() -> None:
     """ACCEPT and refuse by digests alone, where the profile does not look at Secure Boot."""
     assert "boot_event" in codes(domain(), replace(ccel_rules(), secure_boot=False))
     assert GLOBAL != IMAGE_SECURITY
+
+
+def test_a_command_or_a_file_is_told_as_the_kernels_line() -> None:
+    """The machine tells one line, and it is believed where it is measured: in the kernel's options, which are wide characters, not
+    in any text that the boot loader ran or read and whose own data the log garbles."""
+    text = f"set whatever={Boot().cmdline}"
+    for hashed in (text.encode(), text.encode() + b"\0"):
+        log = domain()
+        log.add(3, VARIABLE, b"garbled", hashed=hashed)
+        found = judge_rtmrs(log.encoded, text, rtmrs(log), ccel_rules(), exact=frozenset(), open_=frozenset())
+        assert "boot_event" in [reason.code for reasons in found.reasons.values() for reason in reasons]

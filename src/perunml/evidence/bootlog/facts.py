@@ -150,11 +150,13 @@ class _Reader:
         self._section = ""
         self._variables: dict[str, bytes] = {}
         self._separator = self._hash(_SEPARATOR)
-        self._cmdlines = {}
+        # the stub's options are in wide characters; plain ones are a section's content, and else any file's or command's
+        self._options, self._cmdlines = dict[bytes, str](), dict[bytes, str]()
         if cmdline.isascii() and 0 < len(cmdline) <= MAX_CMDLINE:  # another would be refused by its characters
             wide = cmdline.encode("utf-16-le")
-            for form in (wide + b"\0\0", wide, cmdline.encode(), cmdline.encode() + b"\0"):
-                self._cmdlines[self._hash(form)] = cmdline
+            self._options = {self._hash(form): cmdline for form in (wide + b"\0\0", wide)}
+            plain = {self._hash(form): cmdline for form in (cmdline.encode(), cmdline.encode() + b"\0")}
+            self._cmdlines = self._options | plain
 
     def read(self, log: BootLog) -> tuple[tuple[Fact, ...], dict[str, bytes]]:
         facts = []
@@ -191,7 +193,7 @@ class _Reader:
         if event.register == STUB:
             return self._stub(event, digest)
         if event.register in (LOADER_FILES, OVERRIDES) and (
-            text := self._cmdlines.get(digest) or self._wide(event, digest)
+            text := self._options.get(digest) or self._wide(event, digest)
         ):
             return Sort.CMDLINE, text
         return Sort.OTHER, ""
