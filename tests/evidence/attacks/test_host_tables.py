@@ -3,6 +3,7 @@ variables, and told in the log as if it were one of them. No digest covers which
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from dataclasses import replace
 
@@ -115,4 +116,7 @@ def test_a_command_or_a_file_is_told_as_the_kernels_line() -> None:
         log = domain()
         log.add(3, VARIABLE, b"garbled", hashed=hashed)
         found = judge_rtmrs(log.encoded, text, rtmrs(log), ccel_rules(), exact=frozenset(), open_=frozenset())
-        assert "boot_event" in [reason.code for reasons in found.reasons.values() for reason in reasons]
+        refused = [
+            reason.seen for reasons in found.reasons.values() for reason in reasons if reason.code == "boot_event"
+        ]
+        assert any(seen.startswith(f"{BANK}:{hashlib.new(BANK, hashed).hexdigest()}") for seen in refused)
