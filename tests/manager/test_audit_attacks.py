@@ -27,6 +27,7 @@ from perunml.ledger.witnessing import open_cosigned, sign_as_witness
 from perunml.wire.canonical import canonical
 from perunml.wire.dsse import Envelope
 from perunml.wire.identity import SigningKey
+from perunml.wire.timestamps import format_time, parse_time
 
 ELSEWHERE = "ek:sha256:" + "0" * 64
 
@@ -119,6 +120,13 @@ def withheld_after_use(made: Altered) -> None:
     made.insert_after(made.entries[place], type="lease-end", subject=entry["body"]["lease"], body=body)
 
 
+def renewed_too_late(made: Altered) -> None:
+    """Ten minutes without a renewal, of a lease of half a minute; and then it goes on."""
+    place, _ = next(of_type(made, "renewal"))
+    for item in made.entries[place:]:
+        item["entry"]["time"] = format_time(parse_time(item["entry"]["time"]) + 600)
+
+
 def end_of_another_agreements(made: Altered) -> None:
     """The end of a lease, entered where its run is not known."""
     body = {"run": "d" * 32, "machine": ELSEWHERE, "state": "lost", "reasons": []}
@@ -141,6 +149,7 @@ ALTERED: dict[str, tuple[Callable[[Altered], None], str]] = {
     "one request for two runs": (request_twice, "run"),
     "another party's request": (run_by_another, "run"),
     "withheld after use": (withheld_after_use, "lease-end"),
+    "a renewal long after its lease": (renewed_too_late, "renewal"),
     "an end of no run": (end_of_another_agreements, "lease-end"),
     "keys before the request": (swapped, "release"),
 }

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from perunml.agreements import flows
-from perunml.agreements.jobs import TrainingJob
+from perunml.agreements.jobs import AnyJob, TrainingJob
 from perunml.agreements.profiles import alternatives
 from perunml.agreements.schema import Agreement
 from perunml.ledger.entries import OpenedEntry, entry_hash
@@ -26,7 +26,11 @@ from perunml.wire.dsse import Envelope
 from perunml.wire.errors import PerunError
 from perunml.wire.identity import PublicKey
 from perunml.wire.rules import Reason
+from perunml.wire.timestamps import format_time
 
+LEASE_SLACK = 60
+"""Seconds past a lease's end that an entry's time may be: the lease counts from the decision and on another clock, and who decides may have
+waited in the manager's queue after the time was taken."""
 _REQUEST = {"apiVersion", "kind", "manager", "agreement", "job", "parameters", "assets", "id"}
 
 
@@ -39,6 +43,7 @@ class _Lease:
     since: int
     renewed: bool = False
     at: int = 0
+    until: int | None = None
 
 
 @dataclass(slots=True)
@@ -122,13 +127,15 @@ class Runs:
         run.lease = _Lease(text(item, "lease"), text(item, "machine"), body["assets"], verdict, item.entry.time)
         self.released.setdefault(item.entry.agreement, {})[item.index] = None
         run.lease.at = item.index
+        run.lease.until = _until(item, job)
         self.counts["releases"] += 1
 
     def _renewed(self, item: OpenedEntry) -> None:
         run = self._run(item)
         lease = self._lease(item, run, text(item, "lease"))
-        self._goes_on(item, run, lease, "renew")
+        agreement = self._goes_on(item, run, lease, "renew")
         lease.renewed = True
+        lease.until = None if agreement is None else _until(item, agreement.jobs[run.job])
         self.counts["renewals"] += 1
 
     def _ended(self, item: OpenedEntry) -> None:
@@ -220,6 +227,8 @@ class Runs:
     def _goes_on(self, item: OpenedEntry, run: _Asked, lease: _Lease, purpose: Purpose) -> Agreement | None:
         """Whether the version in force allowed it, and which that is; None when this party is not shown it."""
         agreement = self._agreements.newest(run.agreement)
+        if lease.until is not None and item.entry.time > lease.until:
+            raise wrong(item, "its lease had ended", format_time(lease.until), format_time(item.entry.time))
         if agreement is not None:
             state = self._allowed(item, run, agreement, purpose)
             self._owners(item, agreement, run.job, state, lease.machine, str(lease.verdict.get("profile")))
@@ -331,6 +340,11 @@ class Runs:
             if seen != expected:
                 raise wrong(item, f"its receipt has another {name}", str(expected), str(seen))
         self.counts["receipts"] += 1
+
+
+def _until(item: OpenedEntry, job: AnyJob) -> int:
+    """When a lease that begins or goes on here is surely over."""
+    return item.entry.time + job.lease + LEASE_SLACK
 
 
 def _ran(receipt: Receipt) -> dict[str, object]:
