@@ -127,6 +127,12 @@ def renewed_too_late(made: Altered) -> None:
         item["entry"]["time"] = format_time(parse_time(item["entry"]["time"]) + 600)
 
 
+def epoch_with_a_lease(made: Altered) -> None:
+    """A restored manager that goes on with a lease of the one before it."""
+    agreement = made.entries[-1]["entry"]["agreement"]
+    made.insert_after(made.entries[-1], type="epoch", subject=agreement, body={"epoch": 2, "restored": 1})
+
+
 def end_of_another_agreements(made: Altered) -> None:
     """The end of a lease, entered where its run is not known."""
     body = {"run": "d" * 32, "machine": ELSEWHERE, "state": "lost", "reasons": []}
@@ -150,6 +156,7 @@ ALTERED: dict[str, tuple[Callable[[Altered], None], str]] = {
     "another party's request": (run_by_another, "run"),
     "withheld after use": (withheld_after_use, "lease-end"),
     "a renewal long after its lease": (renewed_too_late, "renewal"),
+    "an epoch that keeps a lease": (epoch_with_a_lease, "epoch"),
     "an end of no run": (end_of_another_agreements, "lease-end"),
     "keys before the request": (swapped, "release"),
 }
@@ -266,6 +273,24 @@ def test_a_suspension_left_out_before_all_others_is_told(file: Path, manager: Si
     renumber(made, next(of_type(made, "suspension"))[0])
     (words,) = verify_export(made.write(tmp_path / "left.zip"), manager.public).unchecked
     assert words.startswith("suspensions of ")
+
+
+def test_an_epoch_is_told_and_is_never_the_same_again(file: Path, manager: SigningKey, tmp_path: Path) -> None:
+    """What a lost manager did after its backup, no ledger tells."""
+    made = Altered.of(file, manager)
+    *_, (place, entry) = of_type(made, "release")
+    body = {"run": entry["subject"], "machine": entry["body"]["machine"], "state": "lost", "reasons": []}
+    made.insert_after(made.entries[place], type="lease-end", subject=entry["body"]["lease"], body=body)
+    for epoch in (2, 3):
+        epoch_with_a_lease(made)
+        made.entries[-1]["entry"]["body"]["epoch"] = epoch
+    report = verify_export(made.write(tmp_path / "restored.zip"), manager.public)
+    assert [words.startswith("what the manager did between its backup") for words in report.unchecked] == [True, True]
+    epoch_with_a_lease(made)
+    assert (
+        refusal(lambda: verify_export(made.write(tmp_path / "twice.zip"), manager.public)).code
+        == "history_inconsistent"
+    )
 
 
 NO_TEXT: tuple[Any, ...] = (None, 0, True, [], {}, ["x"], {"x": [1]}, "", "x")

@@ -69,6 +69,7 @@ class Runs:
         self._used: dict[tuple[str, str], int] = {}
         self._outputs: dict[str, RegisteredOutput] = {}
         self._approvals: dict[str, list[Envelope]] = {}
+        self._epochs: dict[str, int] = {}
         self.released: dict[str, dict[int, None]] = {}
         self.counts = {"runs": 0, "releases": 0, "renewals": 0, "receipts": 0, "outputs": 0}
 
@@ -83,6 +84,7 @@ class Runs:
             "failed": self._finished,
             "output-approval": self._output_approved,
             "output-release": self._output_released,
+            "epoch": self._began_anew,
         }
 
     def _asked(self, item: OpenedEntry) -> None:
@@ -195,6 +197,18 @@ class Runs:
         )
         if isinstance(decided, Refusal):
             raise _refused(item, decided.reasons)
+
+    def _began_anew(self, item: OpenedEntry) -> None:
+        """A manager that was restored: it has ended every lease before it goes on."""
+        agreement, epoch = item.entry.agreement, item.entry.body.get("epoch")
+        if type(epoch) is not int or epoch <= self._epochs.get(agreement, 1):
+            raise wrong(item, "epochs do not rise", f"above {self._epochs.get(agreement, 1)}", str(epoch))
+        held = [name for name, run in self._runs.items() if run.agreement == agreement and run.lease is not None]
+        if held:
+            raise wrong(item, "leases go on from the epoch before", "none", ", ".join(held))
+        self._epochs[agreement] = epoch
+        told = f"what the manager did between its backup and entry {item.index}, where it began as a restored copy"
+        self._agreements.unchecked[told] = None
 
     # Parts
 
