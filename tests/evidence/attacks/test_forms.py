@@ -10,12 +10,14 @@ import pytest
 from evidence.judging import BINDING, NOW
 from evidence.nvidia_forged import card, codes, vendor
 from perunml.attesters.simulated import SimulatedAttester
+from perunml.evidence.bundle import Bundle
 from perunml.evidence.dcap.collateral import read_collateral
 from perunml.evidence.dcap.parse import MAX_AUTH, MAX_CHAIN, parse_quote
 from perunml.evidence.judge import judge
 from perunml.evidence.nvidia import fields as opaque
 from perunml.evidence.nvidia.rim import read_rim
 from perunml.evidence.nvidia.rules import GpuRules
+from perunml.evidence.parts import SnpPart
 from perunml.evidence.policy import Machine, Policy
 from perunml.evidence.snp.parse import COORDINATE, SIGNED, parse_report
 from perunml.testing.dcap import ForgedIntel, Quoting
@@ -108,3 +110,14 @@ def test_t22_a_bare_key_where_gpus_are_asked_for() -> None:
         found = judge(attester.collect(BINDING), machine=machine, policy=asked, binding=BINDING, now=NOW)
         assert [reason.code for reason in found.appraisal.reasons] == wanted
     assert card().device == "gpu"
+
+
+def test_a_bare_key_beside_real_evidence() -> None:
+    """What is signed by nobody's key does not travel with what is: neither lends the other its word."""
+    attester = SimulatedAttester.of(SigningKey.generate())
+    (bare,) = attester.collect(BINDING).parts
+    machine = Machine(attester.machine, simulated=True, key=bare.key)
+    asked = Policy("simulated", "tee", None, True)
+    for parts in ((bare, SnpPart(chip().report())), (card().report(bytes(32)), bare), (bare, bare)):
+        found = judge(Bundle(parts), machine=machine, policy=asked, binding=BINDING, now=NOW)
+        assert [reason.code for reason in found.appraisal.reasons] == ["wrong_profile"]

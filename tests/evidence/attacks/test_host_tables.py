@@ -120,3 +120,16 @@ def test_a_command_or_a_file_is_told_as_the_kernels_line() -> None:
             reason.seen for reasons in found.reasons.values() for reason in reasons if reason.code == "boot_event"
         ]
         assert any(seen.startswith(f"{BANK}:{hashlib.new(BANK, hashed).hexdigest()}") for seen in refused)
+
+
+@pytest.mark.parametrize(
+    ("name", "guid"), [("PK", GLOBAL), ("KEK", GLOBAL), ("db", IMAGE_SECURITY), ("SecureBoot", GLOBAL)]
+)
+def test_a_table_takes_the_place_of_a_variable_that_is_not_measured(name: str, guid: uuid.UUID) -> None:
+    """Firmware that leaves one of them out leaves room for one; what stands there has its form or is refused."""
+    log = domain()
+    written = name.encode("utf-16-le")
+    log.events = [event for event in log.events if not (event.index == RTMR0 and event.data[32:].startswith(written))]
+    assert "boot_event" not in codes(log)
+    early(log, variable(name, CODE, guid))
+    assert "boot_event" in codes(log)

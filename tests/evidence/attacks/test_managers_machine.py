@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +16,9 @@ from client.test_pin import issue, pem
 from client.test_trust import URL, Manager
 from perunml.api.pin import spki_digest
 from perunml.attesters.tee import TeeAttester
+from perunml.client.home import Home
 from perunml.client.profile import ManagerProfile
-from perunml.client.trust import Given, Trusted, examine
+from perunml.client.trust import Given, Trusted, examine, keep
 from perunml.evidence.bundle import Bundle
 from perunml.evidence.parts import SnpPart, TeePart
 from perunml.evidence.tpm.chain import Trust
@@ -94,3 +97,17 @@ def test_d9_a_certificate_of_a_kind_that_is_not_known(old: str) -> None:
     assert whole in der
     with pytest.raises(UsageError):
         spki_digest(der.replace(whole, whole[:-1] + b"\x6e", 1))
+
+
+def test_a_manager_proves_less_than_it_did(tmp_path: Path) -> None:
+    """What it proved is pinned: more is welcome, less or another machine is a new decision."""
+    found = shown(beside([both().machine]))
+    home, real = Home(tmp_path), {"profile": "measured", "simulated": False}
+    assert found.pin.simulated
+    keep(home, found)
+    better = replace(found, pin=found.pin.model_copy(update=real))
+    keep(home, better)
+    for worse in (found, replace(better, pin=better.pin.model_copy(update={"machine": "ek:sha256:" + "0" * 64}))):
+        with pytest.raises(PerunError) as caught:
+            keep(home, worse)
+        assert {reason.code for reason in caught.value.reasons} == {"manager_changed"}
