@@ -319,3 +319,26 @@ def test_no_body_is_so_odd_that_the_audit_breaks(file: Path, manager: SigningKey
                 refused += bool(code)
     assert tried > 100
     assert refused > tried / 2
+
+
+def test_a_damaged_zip_is_told_and_never_breaks_the_audit(file: Path, manager: SigningKey, tmp_path: Path) -> None:
+    """Bytes flipped all over the file as it is packed: names, sizes, methods, compressed data, the directory at its end; and cut short."""
+    data, target = file.read_bytes(), tmp_path / "damaged.zip"
+    codes = set()
+    for step in range(0, len(data), max(1, len(data) // 120)):
+        flipped = bytearray(data)
+        flipped[step] ^= 1 << step % 8
+        target.write_bytes(flipped)
+        codes.add(code_of(lambda: verify_export(target, manager.public)))
+        target.write_bytes(data[:step])
+        assert code_of(lambda: verify_export(target, manager.public)) == "wrong_document"
+    for bits in (0x01, 0x20, 0x40):  # encrypted, patched, strongly encrypted: marked in each place
+        marked = bytearray(data)
+        for mark, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            found = data.find(mark)
+            while found >= 0:
+                marked[found + at] |= bits
+                found = data.find(mark, found + 1)
+        target.write_bytes(marked)
+        codes.add(code_of(lambda: verify_export(target, manager.public)))
+    assert {"bad_tile", "wrong_document"} <= codes

@@ -5,11 +5,13 @@ Nothing is believed but the pinned manager's key, its times, and what it says th
 
 from __future__ import annotations
 
+import struct
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from perunml.api.pin import Pin
 from perunml.client.audit import Known, kept_receipts, known_chains, seen_checkpoint
@@ -37,6 +39,11 @@ MAX_LINE = 4 * 1024 * 1024
 MAX_FILE = 8 * 2**30
 """Bytes of one file of an export: ten million entries of the usual size."""
 MAX_TILE = 256 * (2 + 65535)
+
+
+T = TypeVar("T")
+# What zipfile raises for a file that is not whole, or encrypted: it promises none of them.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +211,7 @@ class _Files:
         self._folder = source if source.is_dir() else None
         try:
             self._zip = None if self._folder else zipfile.ZipFile(source)
-        except zipfile.BadZipFile:
+        except _DAMAGE:
             raise refuse(WRONG_DOCUMENT, f"{source} is no export", expected="a zip, or a folder") from None
 
     def __enter__(self) -> _Files:
@@ -216,9 +223,17 @@ class _Files:
 
     def _open(self, name: str) -> Any:
         try:
-            return self._zip.open(name) if self._zip is not None else (self._folder or Path()).joinpath(name).open("rb")
+            if self._zip is None:
+                return (self._folder or Path()).joinpath(name).open("rb")
+            found = self._zip.getinfo(name)
         except (KeyError, OSError):
             raise refuse(BAD_TILE, "the export lacks a file", expected=name, seen="nothing") from None
+        if found.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise refuse(
+                WRONG_DOCUMENT, f"{name} is packed in another way", expected="stored or deflated",
+                seen=f"method {found.compress_type}",
+            )  # fmt: skip
+        return self._damaged(name, lambda: cast(zipfile.ZipFile, self._zip).open(found))
 
     def read(self, name: str, most: int) -> bytes:
         """The whole file, of `most` bytes at most."""
@@ -250,16 +265,16 @@ class _Files:
                 yield line, value
 
     def _within(self, name: str, file: Any, most: int) -> bytes:
-        data = self._damaged(name, lambda: file.read(most + 1))
+        data: bytes = self._damaged(name, lambda: file.read(most + 1))
         if len(data) > most:
             raise refuse(BAD_TILE, f"{name} is too long", expected=f"{most} bytes at most", seen="more")
         return data
 
     @staticmethod
-    def _damaged(name: str, read: Any) -> bytes:
+    def _damaged(name: str, read: Callable[[], T]) -> T:
         try:
-            data: bytes = read()
-        except (zipfile.BadZipFile, EOFError, OSError, ValueError):
+            data = read()
+        except _DAMAGE:
             raise refuse(
                 WRONG_DOCUMENT,
                 f"{name} of the export is damaged",
