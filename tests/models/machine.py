@@ -23,6 +23,7 @@ from perunml.agreements.schema import Agreement
 from perunml.agreements.withdrawals import withdrawal
 from perunml.api.agreements import AgreementView, ApproveAgreement, ProposeAgreement, WithdrawApproval
 from perunml.api.conditions import ChangeCondition, ConditionList
+from perunml.api.runs import RunView
 from perunml.client.audit_export import export
 from perunml.client.audit_verify import verify_export
 from perunml.client.connection import Connection
@@ -155,12 +156,28 @@ class Governance(RuleBasedStateMachine):
         assert version.before is not None
         self.vote(version, (version.before if old else version).key(party))
 
+    @precondition(lambda self: self.proposals())
+    @rule(which=st.integers(0, MAX_OPEN), left_out=st.sampled_from((*PARTIES, "")))
+    def approve_by_the_others(self, which: int, left_out: str) -> None:
+        """All parties but one, or all of them, one after the other; seldom of a proposal that another one made void."""
+        found = [version for version in self.proposals() if which == 0 or version.before is self.model.newest]
+        if not found:
+            return
+        version = found[which % len(found)]
+        for party in PARTIES:
+            if party != left_out:
+                self.vote(version, version.key(party))
+
     @precondition(lambda self: self.given)
-    @rule(which=st.integers(0, 50))
-    def withdraw(self, which: int) -> None:
+    @rule(which=st.integers(0, 50), pending=st.booleans())
+    def withdraw(self, which: int, pending: bool) -> None:
         """A key takes back all that it said of a version; once in force it cannot."""
         live = {id(version): version for version in self.model.versions}
-        known = [(version, key) for version, key in self.given if version in live]
+        known = [
+            (version, key)
+            for version, key in self.given
+            if version in live and (not pending or live[version].state == "proposed")
+        ]
         if not known:
             return
         number, key = known[which % len(known)]
@@ -181,7 +198,20 @@ class Governance(RuleBasedStateMachine):
         key = self.model.newest.key(OWNERS[asset])
         return key, self.links[key], self.keys[key]
 
-    @rule(asset=assets, lift=st.booleans())
+    @rule(what=st.integers(0, 9), asset=assets, name=names, runs=st.one_of(st.none(), st.integers(0, 4)))
+    def owner_says(self, what: int, asset: str, name: str, runs: int | None) -> None:
+        """An owner, of its own asset; more often it lets go than not, so that there are runs."""
+        if what < 1:
+            self.suspend(asset, lift=False)
+        elif what < 5:
+            self.suspend(min(self.model.suspended, default=asset), lift=True)
+        elif what < 6:
+            self.add_condition(asset, name, runs)
+        elif what < 9:
+            self.drop_condition(*min(self.model.conditions, default=(asset, name)))
+        else:
+            self.others_change_nothing(asset)
+
     def suspend(self, asset: str, lift: bool) -> None:
         """By the owner's key of today; twice the same is out of order."""
         key, link, _ = self.owner(asset)
@@ -192,7 +222,6 @@ class Governance(RuleBasedStateMachine):
         if not wanted:
             (self.model.suspended.discard if lift else self.model.suspended.add)(asset)
 
-    @rule(asset=assets, name=names, runs=st.one_of(st.none(), st.integers(0, 3)))
     def add_condition(self, asset: str, name: str, runs: int | None) -> None:
         """So many more runs, or none; a name that is taken is out of order."""
         form = {"until": LAST_YEAR} if runs is None else {"runs": runs}
@@ -201,7 +230,6 @@ class Governance(RuleBasedStateMachine):
         if not wanted:
             self.model.conditions[asset, name] = Condition(runs)
 
-    @rule(asset=assets, name=names)
     def drop_condition(self, asset: str, name: str) -> None:
         """By the owner's board, which is its one key."""
         wanted = set() if (asset, name) in self.model.conditions else {"change_out_of_order"}
@@ -216,7 +244,6 @@ class Governance(RuleBasedStateMachine):
         message = ChangeCondition(change=signed("Condition", body, key))
         return refusals(lambda: link.call("POST", "/v1/conditions", ConditionList, message))
 
-    @rule(asset=assets)
     def others_change_nothing(self, asset: str) -> None:
         """A key that is not the owner's, the hospital's former one included, neither stops nor frees what is not its own."""
         agreement = self.documents[id(self.model.newest)]
@@ -237,13 +264,22 @@ class Governance(RuleBasedStateMachine):
     def submit(self, which: int) -> None:
         """Under some version that there is."""
         live = [version for version in self.model.versions if version.state != "superseded" or which % 3 == 0]
-        version = live[which % len(live)]
+        self.submit_under(live[which % len(live)])
+
+    def submit_under(self, version: Version) -> None:
         self.own.agreement = self.documents[id(version)]
         self.own.keys, self.own.party = self.keys, self.links
         wanted, made = self.model.reasons(version, first=True), []
         assert refusals(lambda: made.append(self.own.submit())) == wanted
         if not wanted:
             self.model.runs[made[0].run] = Run(version)
+
+    @rule()
+    def start(self) -> None:
+        """A run under the newest version, from the request to the keys, if it may."""
+        self.submit_under(self.model.newest)
+        if any(run.state == "queued" for run in self.model.runs.values()):
+            self.release_some(-1)
 
     def some(self, state: str, which: int) -> str:
         found = [name for name, run in self.model.runs.items() if run.state == state]
@@ -253,6 +289,9 @@ class Governance(RuleBasedStateMachine):
     @rule(which=st.integers(0, MAX_OPEN))
     def release(self, which: int) -> None:
         """A host asks for the keys of a run that waits."""
+        self.release_some(which)
+
+    def release_some(self, which: int) -> None:
         name = self.some("queued", which)
         run = self.model.runs[name]
         self.own.agreement = self.documents[id(run.version)]
@@ -273,30 +312,21 @@ class Governance(RuleBasedStateMachine):
         if run.state != "running":
             self.sessions.pop(name).close()
 
-    @precondition(lambda self: self.model.runs)
-    @rule(which=st.integers(0, 20))
-    def look(self, which: int) -> None:
-        """The manager tells of each run what the model knows."""
-        name = list(self.model.runs)[which % len(self.model.runs)]
-        assert self.links["clinic"].call("GET", f"/v1/runs/{name}", type(self.own.run(name, "startup"))).state == (
-            self.model.runs[name].state
-        )
-
     # The manager itself
 
-    @rule(which=st.integers(0, 11))
-    def restart(self, which: int) -> None:
-        """Now and then it stops and starts; everything is as it was."""
-        if which == 0:
-            self.own.world.restart()
+    @rule(which=st.integers(0, 30))
+    def look(self, which: int) -> None:
+        """The manager tells of each run what the model knows; now and then it stops and starts before, is copied, or is lost and brought back."""
+        if which < 3:
+            (self.own.world.restart, self.save, self.bring_back)[which]()
+        for name, run in self.model.runs.items():
+            assert self.links["clinic"].call("GET", f"/v1/runs/{name}", RunView).state == run.state
 
-    @rule(which=st.integers(0, 11))
-    def save(self, which: int) -> None:
+    def save(self) -> None:
         """A backup, while it runs."""
-        if which == 0:
-            path = self.scratch / os.urandom(6).hex()
-            backup(self.own.world.folder, path)
-            self.saved = (path, copy.deepcopy(self.model), self.documents_by_version(), self.given_by_version())
+        path = self.scratch / os.urandom(6).hex()
+        backup(self.own.world.folder, path)
+        self.saved = (path, copy.deepcopy(self.model), self.documents_by_version(), self.given_by_version())
 
     def documents_by_version(self) -> list[Agreement]:
         return [self.documents[id(version)] for version in self.model.versions]
@@ -312,11 +342,9 @@ class Governance(RuleBasedStateMachine):
             for version in self.model.versions
         ]
 
-    @precondition(lambda self: self.saved is not None)
-    @rule(which=st.integers(0, 5))
-    def bring_back(self, which: int) -> None:
+    def bring_back(self) -> None:
         """The manager is lost, and brought back from the backup: all is as it was then, but for the leases, which are over."""
-        if which or self.saved is None:
+        if self.saved is None:
             return
         path, saved, documents, given = self.saved
         model = copy.deepcopy(saved)
