@@ -134,9 +134,12 @@ class Governance(RuleBasedStateMachine):
     @rule(runs=st.integers(1, 6), rotate=st.integers(0, 3))
     def propose(self, runs: int, rotate: int) -> None:
         """The startup proposes another number of runs; now and then with another key of the hospital's."""
+        self.propose_one(runs, rotate=rotate == 0)
+
+    def propose_one(self, runs: int, *, rotate: bool) -> None:
         before = self.model.newest
         hospital = before.hospital
-        if rotate == 0:
+        if rotate:
             hospital = len([key for key in self.keys if key.startswith("hospital#")])
             key = self.keys[f"hospital#{hospital}"] = SigningKey.generate()
             self.links[f"hospital#{hospital}"] = self.own.world.party(key)
@@ -181,7 +184,12 @@ class Governance(RuleBasedStateMachine):
         if not known:
             return
         number, key = known[which % len(known)]
-        version, agreement = live[number], self.documents[number]
+        self.take_back(live[number], key)
+
+    def take_back(self, version: Version, key: str) -> None:
+        if (id(version), key) not in self.given:
+            return  # it was refused, or voted for a version that follows none in force
+        number, agreement = id(version), self.documents[id(version)]
         body = withdrawal(agreement, key.partition("#")[0], {one.digest for one in self.given[number, key]})
         message = WithdrawApproval(withdrawal=signed("Withdrawal", body, self.keys[key]))
         where = f"/v1/agreements/{quote(agreement.digest)}/withdrawals"
@@ -192,7 +200,36 @@ class Governance(RuleBasedStateMachine):
             del self.given[number, key]
             self.taken[number, key] = self.taken.get((number, key), 0) + 1
 
+    @precondition(lambda self: len(self.proposals()) < MAX_OPEN)
+    @rule(party=parties, less=st.booleans())
+    def one_alone(self, party: str, less: bool) -> None:
+        """Proposes one run less or more, and is the first to agree."""
+        runs = self.model.newest.runs + (-1 if less else 1)
+        if runs >= 1:
+            self.propose_one(runs, rotate=False)
+            found = [one for one in self.proposals() if one.before is self.model.newest and one.runs == runs]
+            self.vote(found[-1], found[-1].key(party))
+
+    @precondition(lambda self: len(self.proposals()) < MAX_OPEN)
+    @rule(party=parties)
+    def thinks_better_of_it(self, party: str) -> None:
+        """One run more, which all must approve: one does, takes it back, and all the others agree."""
+        self.propose_one(self.model.newest.runs + 1, rotate=False)
+        version = self.proposals()[-1]
+        self.vote(version, version.key(party))
+        self.take_back(version, version.key(party))
+        for other in PARTIES:
+            if other != party:
+                self.vote(version, version.key(other))
+
     # Owners
+
+    @rule(asset=assets, runs=st.integers(0, 2))
+    def a_few_more(self, asset: str, runs: int) -> None:
+        """An owner allows so many more runs; they are tried, and one more."""
+        self.add_condition(asset, "few", runs)
+        for _ in range(runs + 1):
+            self.start()
 
     def owner(self, asset: str) -> tuple[str, Connection, SigningKey]:
         key = self.model.newest.key(OWNERS[asset])
