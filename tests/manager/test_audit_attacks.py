@@ -14,6 +14,7 @@ import pytest
 from manager.road import Road
 from manager.test_audit import Altered, exported, refusal, renumber
 from manager.test_conditions import put
+from manager.test_versions import line
 from manager.test_witnesses import Watched
 from manager.world import World, cached_keys, code_of
 from perunml.client.audit import Known
@@ -75,11 +76,7 @@ def other_condition(made: Altered) -> None:
 
 
 def machine_not_allowed(made: Altered) -> None:
-    """The condition names one machine; keys went to another one that the agreement would allow."""
-    for line, document in enumerate(made.documents):
-        envelope = Envelope.from_json(document)
-        if envelope.payload_type.endswith("agreement+json"):
-            assert ELSEWHERE not in envelope.payload.decode(), line
+    """Neither the agreement nor the condition names it."""
     _, entry = next(of_type(made, "release"))
     entry["body"]["machine"] = ELSEWHERE
 
@@ -194,6 +191,29 @@ def test_conditions_on_hosts_are_held_against_every_release_and_renewal(own_worl
         found = refusal(lambda made=made: verify_export(made.write(tmp_path / "moved.zip"), key.public))
         assert found.code == "history_inconsistent"
         assert f", {where} of {run}: the condition not-here" in found.reasons[0].message
+
+
+def test_an_output_of_another_agreement_is_not_the_one_agreed(own_world: World, tmp_path: Path) -> None:
+    """Two agreements of the same parties, jobs of the same names: the model of one is served, or handed out, under the other."""
+    first = Road(own_world, tmp_path / "road")
+    _, theirs, _ = first.trained()
+    own = line(first, "second")
+    _, ours, _ = own.trained(b"ours")
+    own.delivery(ours.digest)
+    own.release(own.submit("serve", "clinic").run, own.server)
+    key = cached_keys(own_world.folder).identity
+    file = exported(own, "hospital", tmp_path)
+    assert verify_export(file, key.public).counts["releases"] == 3
+    made = Altered.of(file, key)
+    *_, (_, served) = of_type(made, "release")
+    served["body"]["assets"]["model"] = theirs.digest
+    found = refusal(lambda: verify_export(made.write(tmp_path / "served.zip"), key.public))
+    assert "is no output of a finished run" in found.reasons[0].message
+    made = Altered.of(file, key)
+    _, handed = next(of_type(made, "output-release"))
+    handed["subject"] = theirs.digest
+    found = refusal(lambda: verify_export(made.write(tmp_path / "handed.zip"), key.public))
+    assert "no finished run of this agreement" in found.reasons[0].message
 
 
 class Both(Road):

@@ -181,7 +181,7 @@ class Agreements:
             check_successor(made, self._versions[before].agreement)
         elif before is not None:
             self.unchecked[
-                f"who had to approve {made.name} version {made.metadata.version}: the one before is not shown"
+                f"who had to approve {made.name} version {made.metadata.version}, and what ran before: the one before is not shown"
             ] = None
         self._versions[digest] = _Signed(made)
 

@@ -228,9 +228,14 @@ class Runs:
         found = self._outputs.get(item.entry.subject)
         if found is None and self._unrooted(item, item.entry.subject):
             return None
-        if found is None:
-            raise wrong(item, "no finished run made this output")
+        if found is None or not self._same_line(item, found):
+            raise wrong(item, "no finished run of this agreement made this output")
         return found
+
+    def _same_line(self, item: OpenedEntry, output: RegisteredOutput) -> bool:
+        """A party may be in several agreements whose jobs have the same names."""
+        line = self._agreements.line
+        return line(self._runs[output.run].agreement) == line(item.entry.agreement)
 
     def _unrooted(self, item: OpenedEntry, asset: str) -> bool:
         if self._agreements.rooted(item.entry.agreement):
@@ -305,7 +310,7 @@ class Runs:
                 made = self._outputs.get(str(found))
                 if made is None and self._unrooted(item, str(found)):
                     continue
-                if made is None or (made.job, made.name) != split:
+                if made is None or (made.job, made.name) != split or not self._same_line(item, made):
                     raise wrong(item, f"{ref} is no output of a finished run", ref, str(found))
         if len(assets) != len(list(flows.sources(agreement.jobs[job]))):
             raise wrong(item, "keys of more assets than were agreed", seen=", ".join(assets))
