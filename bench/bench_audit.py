@@ -1,7 +1,7 @@
 """`perunml audit verify`: a ledger of 100,000 entries, all of them this party's, verified offline.
 
 The history is one that a manager could have written: runs asked for with a signature each, released, renewed many times, finished with a
-receipt each. Half of the runs of a year of one machine that renews every few minutes look like this.
+receipt each.
 """
 
 from __future__ import annotations
