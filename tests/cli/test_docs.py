@@ -48,6 +48,7 @@ FILES = (
     "profile.yaml",
     "agreement.yaml",
     "newer.yaml",
+    "checker.yaml",
     "manager.backup",
     "ledger-2027.zip",
     "condition.yaml",

@@ -156,6 +156,11 @@ def _agreed(do: Doer, world: World, here: Path) -> None:
     do("agreement schema", acme)
     do("agreement check", acme, path)
     do("agreement review", acme, path)
+    rules = here / "checker.yaml"
+    rules.write_text(
+        "apiVersion: perunml/v1\nkind: Checker\nagreements: [every]\nversions: any\ncode: {unet: {forbid: [network]}}\n"
+    )
+    assert do("checker try", acme, "--config", rules, path) == {"would_sign": True, "findings": []}
     digest = do("agreement propose", acme, path)["digest"]
     do("agreement approve", owner, "every", "--digest", digest)
     for name, party in world.parties.items():

@@ -62,6 +62,8 @@ RENAMED: dict[str, dict[str, str]] = {
     "asset lift": {"out": "answer"},
     "condition drop": {"out": "answer"},
     "why": {"job": "what"},
+    "checker try": {},
+    "checker run": {"config": "rules", "every": "pause", "manager": "client"},
     "witness run": {"manager": "connection"},
     "manager run": {},
     "manager backup": {"file": "target"},

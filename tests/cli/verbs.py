@@ -51,6 +51,8 @@ SDK = {
     "receipt verify": "Client.verify_receipt",
     "audit export": "Client.export_audit",
     "audit verify": "Client.verify_audit",
+    "checker try": "Client.try_checker",
+    "checker run": "perunml.client.checker.watch.check_until",
     "recover": "Client.recover",
     "ledger verify": "Client.verify_ledger",
     "witness once": "Client.witness",
@@ -105,7 +107,7 @@ SENDS = {
     "host enrol",
 }
 """Verbs that send something which changes something, there or (`trust`: what is believed from now on) here."""
-SERVES = {"manager run", "host run", "witness run"}
+SERVES = {"manager run", "host run", "witness run", "checker run"}
 """Verbs that run until they are stopped. `host run` sends, for as long as it runs: a dry run of it would do nothing."""
 
 

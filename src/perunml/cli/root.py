@@ -35,6 +35,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "infer": ("infer", "Ask a served model; the request is sealed to its host."),
         "receipt": ("receipt", "Verify a receipt, offline."),
         "ledger": ("ledger", "Verify the manager's ledger since it was last seen."),
+        "checker": ("checker", "Sign what a party's own rules allow, and say why not."),
         "audit": ("audit", "Audit what a manager did: export its ledger, verify an export offline."),
         "witness": ("witness", "Cosign the manager's ledger, once or all the time."),
         "evidence": ("evidence", "Judge quotes, boot logs and IMA logs in files, offline."),
