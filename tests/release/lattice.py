@@ -57,6 +57,7 @@ AXES: dict[str, list[Any]] = {
         {"min": 4.5, "max": 10},
         {"max": 10, "type": "number"},
     ],
+    "jobs/train/combinations": [DROP, [{"epochs": 5}], [{"epochs": 5}, {"epochs": 5.0}]],
     "jobs/train/parameters/debug": [DROP, {"value": 1}, {"value": True}, {"in": [1, True]}, {"in": [True]}],
     "jobs/train/outputs/model/to": ["acme", ["acme", "st-vitus"], "st-vitus"],
     "jobs/train/outputs/model/max_size": ["1MiB", "2MiB"],

@@ -125,6 +125,14 @@ def _training(a: Agreement, name: str, job: TrainingJob) -> Iterator[Reason]:
     mounts = list(job.inputs.values())
     for mount in sorted({m for m in mounts if mounts.count(m) > 1}):
         yield _fault(f"{place}.inputs", f"two inputs are mounted at {mount}")
+    for number, combination in enumerate(job.combinations or ()):
+        for parameter, value in combination.items():
+            rule = job.parameters.get(parameter)
+            if rule is None or not rule.allows(value):
+                allowed = rule.in_words() if rule else ", ".join(job.parameters) or "no parameters"
+                yield _fault(
+                    f"{place}.combinations.{number}.{parameter}", "can never be met", expected=allowed, seen=str(value)
+                )
     for out_name, output in job.outputs.items():
         out = f"{place}.outputs.{out_name}"
         for party in output.to:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
@@ -15,6 +16,8 @@ from perunml.agreements.forms import (
     Count,
     Duration,
     FieldName,
+    Filled,
+    Items,
     MountPath,
     Name,
     Number,
@@ -187,14 +190,24 @@ class Output(Part):
         return self.release.approve if self.release else ()
 
 
+def combined(combinations: Iterable[Mapping[str, Any]], values: Mapping[str, Any]) -> bool:
+    """Whether the values agree with one of the combinations, in all that it names; equal as JSON is."""
+    return any(all(name in values and same(values[name], value) for name, value in one.items()) for one in combinations)
+
+
+Combination = Filled[FieldName, Scalar]
+"""Values of parameters that may stand together; of parameters that it does not name it says nothing."""
+
+
 class TrainingJob(Part):
-    """Code and inputs on one host, outputs sealed."""
+    """Code and inputs on one host, outputs sealed. Where there are `combinations`, a run's parameters agree with one of them."""
 
     code: Name
     inputs: Table[AssetRef, MountPath]
     hosts: Name
     operator: Name
     parameters: Table[FieldName, Parameter] = Field(default_factory=dict)
+    combinations: Items[Combination] | None = None
     limits: TrainingLimits
     network: Literal["none"] = "none"
     lease: Lease = DEFAULT_LEASE

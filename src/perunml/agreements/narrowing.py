@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from perunml.agreements.forms import Part, same
-from perunml.agreements.jobs import AnyJob, Choice, Fixed, Output, Range
+from perunml.agreements.jobs import AnyJob, Choice, Fixed, Output, Range, combined
 from perunml.agreements.profiles import AnyOf, AnyProfile, alternatives
 from perunml.wire.quantities import format_size
 from perunml.wire.timestamps import format_time
@@ -103,6 +103,17 @@ def _parameters(path: str, before: Mapping[str, Any], after: Mapping[str, Any]) 
         yield Field(f"{path}.{name}", old.in_words() if old else NONE, new.in_words() if new else NONE, narrows)
 
 
+def _combinations(path: str, before: Any, after: Any) -> Iterator[Field]:
+    """Each that is left says at least what one of those before said, and not the other way round; or there are some where there were
+    none."""
+    narrows = bool(after) and (
+        before is None
+        or (all(combined(before, one) for one in after) and not all(combined(after, one) for one in before))
+    )
+    words = ["any" if some is None else "; ".join(written(one) for one in some) for some in (before, after)]
+    yield Field(path, words[0], words[1], narrows)
+
+
 def _approvers(path: str, before: Any, after: Any) -> Iterator[Field]:
     """One more who must approve narrows; one fewer takes a vote from somebody."""
     old, new = (set(rule.approve) if rule else set() for rule in (before, after))
@@ -158,6 +169,7 @@ _LIMITS: Mapping[str, Compare] = {
 _OUTPUT: Mapping[str, Compare] = {"max_size": _less(format_size), "release": _approvers}
 _JOB: Mapping[str, Compare] = {
     "parameters": _parameters,
+    "combinations": _combinations,
     "limits": _limits,
     "lease": _less(seconds),
     "tenancy": _tenancy,

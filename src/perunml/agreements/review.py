@@ -13,6 +13,7 @@ from perunml.agreements.approvals import Standing, check_successor
 from perunml.agreements.boards import in_words
 from perunml.agreements.codes import INCONSISTENT
 from perunml.agreements.jobs import Output, ServiceJob, TrainingJob
+from perunml.agreements.narrowing import written
 from perunml.agreements.profiles import allows_simulated
 from perunml.agreements.schema import Agreement, Quorum
 from perunml.agreements.versions import difference
@@ -140,6 +141,8 @@ def _training(a: Agreement, name: str, job: TrainingJob) -> Section:
         asset = a.assets.get(ref)
         said.append(f"It reads {f'{asset.kind} {ref} of {asset.owner}' if asset else ref} at {mount}.")
     said.extend(f"Parameter {parameter}: {rule.in_words()}." for parameter, rule in job.parameters.items())
+    if job.combinations is not None:
+        said.append(f"Only together: {'; or '.join(written(one) for one in job.combinations)}.")
     limits = job.limits
     said.append(
         f"At most {limits.runs} runs, each at most {_span(limits.wall)} ({limits.resumes} resumes), "

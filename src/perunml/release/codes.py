@@ -69,6 +69,12 @@ PARAMETER_OUT_OF_RANGE = rule(
     "A parameter of the run is missing, not declared, or not among the values agreed.",
     "The requester submits the run with agreed values: `perunml job submit`.",
 )
+COMBINATION_NOT_AGREED = rule(
+    "combination_not_agreed",
+    Kind.AGREEMENT,
+    "The run's parameters, each of which is agreed by itself, are not agreed together.",
+    "The requester submits the run with a combination that the agreement lists: `perunml job submit`.",
+)
 DIGEST_NOT_AGREED = rule(
     "digest_not_agreed",
     Kind.AGREEMENT,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from perunml.agreements import flows
-from perunml.agreements.jobs import AnyJob, Fixed, TrainingJob
+from perunml.agreements.jobs import AnyJob, Fixed, TrainingJob, combined
 from perunml.agreements.schema import Agreement, Quorum
 from perunml.release import codes
 from perunml.release.types import Run, State, Usage
@@ -129,6 +129,18 @@ def parameters(run: Run, job: AnyJob) -> Iterator[Reason]:
     for name, rule in declared.items():
         if name not in run.parameters and not isinstance(rule, Fixed):
             yield Reason(codes.PARAMETER_OUT_OF_RANGE, f"the parameter {name} is missing", rule.in_words(), "no value")
+    agreed = job.combinations if isinstance(job, TrainingJob) else None
+    if agreed is not None and not combined(agreed, effective := effective_parameters(run, job)):
+        yield Reason(
+            codes.COMBINATION_NOT_AGREED,
+            "these values are not agreed together",
+            " or ".join(_said(one) for one in agreed),
+            _said(effective),
+        )
+
+
+def _said(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sorted(values.items()))
 
 
 def effective_parameters(run: Run, job: AnyJob) -> dict[str, Any]:
