@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agreements.sample import document, key, sha
+from perunml.agreements import narrowing
 from perunml.agreements.diff import Effect, diff
 from perunml.agreements.document import agreement_from_json
 from perunml.agreements.needed import needed
@@ -224,3 +227,13 @@ def _with_other(name: str) -> tuple[Agreement, Agreement]:
         "recovery": {"at_least": 1},
     }
     return versions(lambda d: d.update({name: other[name]}))
+
+
+def test_the_specification_lists_what_narrows() -> None:
+    """docs/spec/agreement.md's table has a row for each ordered field of the code, and no other."""
+    page = (Path(__file__).parents[2] / "docs" / "spec" / "agreement.md").read_text()
+    table = page.partition("| field | narrows when |")[2].partition("\n\n")[0]
+    told = {name for row in table.splitlines()[2:] for name in re.findall(r"\.([a-z_]+)(?:\.P)?`", row.split("|")[1])}
+    nested = {"limits", "outputs"}  # told by their own fields
+    ordered = {*narrowing._LIMITS, *narrowing._OUTPUT, *narrowing._JOB, *narrowing._PROFILE} - nested
+    assert told == ordered
