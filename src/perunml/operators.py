@@ -66,6 +66,7 @@ def make_manager(
     demand_revocations: bool = False,
     simulated_tee_roots: Sequence[PathLike] = (),
     collateral_signers: Sequence[str] = (),
+    count_in_tpm: bool = False,
     custody: Kind = "passphrase",
     pcrs: Sequence[int] | None = None,
     attester: str = "simulated",
@@ -82,6 +83,8 @@ def make_manager(
     `custody` keeps its root key: ``passphrase`` (for development: who knows it has all keys), ``tpm`` (in the state of `pcrs`
     that the machine is in now) or ``tee``; the latter two need no passphrase. `attester` makes its evidence: ``simulated``,
     ``tdx``, ``snp``, ``sgx`` or ``tpm``, for which `tcti` and the files are as for `machine`.
+
+    With `count_in_tpm` a counter in the TPM tells an old copy of the folder when it starts: one from before the last few minutes.
 
     Raises `UsageError` (malformed, folder_in_use, custody_unavailable), `EvidenceRefusal` or `Unreachable` for a TPM that is not there or has
     no EK certificate."""
@@ -101,6 +104,7 @@ def make_manager(
         device=device,
         simulated_tee_roots=list(map(Path, simulated_tee_roots)),
         collateral_signers=collateral_signers,
+        count_in_tpm=count_in_tpm,
     )
 
 

@@ -24,9 +24,12 @@ from tpm2_pytss import (
     TPM2_ST,
     TPM2B_ENCRYPTED_SECRET,
     TPM2B_ID_OBJECT,
+    TPM2B_NV_PUBLIC,
     TPM2B_PRIVATE,
     TPM2B_PUBLIC,
     TPM2B_SENSITIVE_CREATE,
+    TPMA_NV,
+    TPMS_NV_PUBLIC,
     TPMS_SENSITIVE_CREATE,
     TPMT_SIG_SCHEME,
     TPMT_SYM_DEF,
@@ -43,6 +46,9 @@ NV_CHUNK = 512
 """Bytes per NV_Read: every TPM allows it (TPM2_PT_NV_BUFFER_MAX)."""
 _AUTH_READ = 1 << 18
 """TPMA_NV_AUTHREAD (TPM 2.0 part 2, 13.4)."""
+COUNTER_SIZE = 8
+_COUNTER = TPMA_NV.AUTHREAD | TPMA_NV.AUTHWRITE | TPMA_NV.OWNERREAD | TPMA_NV.NO_DA | (0x1 << 4)
+"""TPMA_NV of a counter: TPM_NT_COUNTER stands in bits 4 to 7 (part 2, 13.2, 13.4)."""
 PCRS_PER_READ = 8
 """Digests that one PCR_Read answers (TPML_DIGEST)."""
 ATTEMPTS = 8
@@ -118,6 +124,26 @@ class Tpm:
         while len(found) < size:
             found += bytes(self._esys.nv_read(nv, min(NV_CHUNK, size - len(found)), len(found), auth_handle=by))
         return found
+
+    def new_counter(self, index: int) -> None:
+        """Define an NV counter that its own empty authorization counts and reads (TPM 2.0 part 2, 13.2). A TPM begins a new counter above
+        every one that it ever had, so that none is made anew to count less."""
+        public = TPM2B_NV_PUBLIC(
+            TPMS_NV_PUBLIC(
+                nvIndex=index, nameAlg=TPM2_ALG.SHA256, attributes=_COUNTER, authPolicy=b"", dataSize=COUNTER_SIZE
+            )
+        )
+        self._esys.nv_define_space(b"", public, auth_handle=ESYS_TR.OWNER)
+
+    def count(self, index: int) -> int:
+        """Count an NV counter once more; what it says then."""
+        nv = self._esys.tr_from_tpmpublic(index)
+        self._esys.nv_increment(nv, auth_handle=nv)
+        return int.from_bytes(self.nv_read(index))
+
+    def drop_counter(self, index: int) -> None:
+        """Undefine an NV index of the owner's."""
+        self._esys.nv_undefine_space(self._esys.tr_from_tpmpublic(index), auth_handle=ESYS_TR.OWNER)
 
     def activate(
         self, ak: int, ek: int, credential: bytes, encrypted_secret: bytes, *, by_policy: bool = True

@@ -82,6 +82,8 @@ def say_event(settings: Settings, event: dict[str, Any], line: str) -> None:
               help="Refuse a TPM whose issuers have no revocation list in force (the host's, or yours in the folder).")  # fmt: skip
 @click.option("--custody", type=click.Choice(["passphrase", "tpm", "tee"]), default="passphrase", show_default=True,
               help="Who keeps the root key: a passphrase (for development), the TPM in this state of the machine, the TEE.")  # fmt: skip
+@click.option("--count-in-tpm", is_flag=True,
+              help="Let a counter of the TPM tell an old copy of the folder, besides the witnesses.")  # fmt: skip
 @click.option("--pcrs", callback=indices, metavar="I,J,…",
               help="With --custody tpm: the PCRs that are the machine's state [default: 0-7, 9 and 11].")  # fmt: skip
 @click.option("--attester", type=click.Choice(["simulated", "tpm", "tdx", "snp", "sgx"]), default="simulated", show_default=True,

@@ -17,7 +17,7 @@ from pathlib import Path
 import uvicorn
 from cryptography.hazmat.primitives import serialization
 
-from perunml.manager import epoch
+from perunml.manager import counter, epoch
 from perunml.manager.app import make_app
 from perunml.manager.clock import Clock
 from perunml.manager.config import Config, locked
@@ -59,6 +59,7 @@ class Server:
         try:
             keys = custody if isinstance(custody, Keys) else unlock(folder, custody)
             self.services = make_services(config, keys, clock=clock)
+            counter.check(self.services)
             epoch.begin(self.services)
             self._socket = _listen(host, port)
         except BaseException:

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.sqlite import insert
 from perunml.evidence.pem import split
 from perunml.evidence.tpm.certificate import parse_certificate
 from perunml.evidence.x509 import read_certificate
-from perunml.manager import journal
+from perunml.manager import counter, journal
 from perunml.manager.certificates import ca_certificate, tls_certificate
 from perunml.manager.codes import FOLDER_IN_USE
 from perunml.manager.config import Config, locked, sync_folder, write_file
@@ -45,12 +45,14 @@ def init(
     device: Device | None = None,
     simulated_tee_roots: Sequence[Path] = (),
     collateral_signers: Sequence[str] = (),
+    count_in_tpm: bool = False,
 ) -> str:
     """Make a manager in `folder` (made, or empty) that parties will reach at `url` (https://host:port); its identity's
     text. `custody` keeps its root key; bytes are a passphrase. `device` makes its evidence. EK roots are certificates, PEM or DER, besides those that are known (`evidence.tpm.roots`); a TPM under a simulated
     root is `simulated`, whatever it proves. With `demand_revocations` each EK's chain needs revocation lists in force: the
     host's, or those that the operator keeps in ``revocations/*.crl``. A TEE or GPU under one of `simulated_tee_roots` (PEM or DER)
-    is `simulated`; `collateral_signers` are the identity keys whose bundles in ``collateral/*.json`` it is judged with.
+    is `simulated`; `collateral_signers` are the identity keys whose bundles in ``collateral/*.json`` it is judged with. With `count_in_tpm`
+    a counter of the device's TPM tells an old copy of the folder.
 
     Raises `UsageError` (malformed: the url; folder_in_use: the folder is not empty), and what custody and device refuse. A crash leaves a folder without
     ``manager.json``, which is no manager's; make another."""
@@ -84,6 +86,8 @@ def init(
     database = Database.create(config.database)
     with database.write() as connection:
         journal.begin(connection, keys)
+        if count_in_tpm:
+            counter.begin(connection, config.device)
     database.close()
     sync_folder(folder)
     config.save()  # last: what has settings is whole

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 
-from perunml.manager import leases, state, witnesses
+from perunml.manager import counter, leases, state, witnesses
 from perunml.manager.codes import LEASE_ENDED
 from perunml.manager.context import Services
 from perunml.manager.writer import Transaction
@@ -24,12 +24,16 @@ log = logging.getLogger("perunml.manager")
 async def sweep_forever(services: Services) -> None:
     """Look until cancelled. Failures are logged, and the next look tries again."""
     nonces_at = services.clock.steady()
+    counted_at = nonces_at + counter.EVERY
     while True:
         await asyncio.sleep(INTERVAL)
         try:
             await end_leases(services)
             if services.witnessed.has_lines:
                 await services.writer.submit(functools.partial(witnesses.keep, services))
+            if services.clock.steady() >= counted_at:
+                counted_at = services.clock.steady() + counter.EVERY
+                await counter.advance(services)
             if services.clock.steady() >= nonces_at:
                 nonces_at = services.clock.steady() + NONCES_EVERY
                 await services.writer.submit(functools.partial(_forget_nonces, services.clock.now()))
