@@ -65,19 +65,21 @@ def routes(services: Services) -> list[Spec]:
             _check_ours(services, connection, found, call.caller.key)
         check_rules(found)
         now = services.clock.now()
-        return await services.writer.submit(lambda tx: _propose(services, tx, found, envelope, now))
+        return await services.writer.submit(lambda tx: _propose(services, tx, found, call.caller.key, envelope, now))
 
     async def listed(call: Call) -> AgreementList:
         now = services.clock.now()
         with services.database.read() as connection:
             seen = rights.votables(services, connection, call.caller.key)
-            return AgreementList(agreements=[_view(services, connection, item.held, now) for item in seen])
+            return AgreementList(
+                agreements=[_view(services, connection, item.held, call.caller.key, now) for item in seen]
+            )
 
     async def show(call: Call) -> AgreementView:
         now = services.clock.now()
         with services.database.read() as connection:
             seen = rights.votable(services, connection, call.params["digest"], call.caller.key)
-            return _view(services, connection, seen.held, now)
+            return _view(services, connection, seen.held, call.caller.key, now)
 
     async def approve(call: Call) -> AgreementView:
         envelope = ApproveAgreement.decode(call.body).approval
@@ -128,7 +130,7 @@ def _check_ours(services: Services, connection: Connection, found: Agreement, ke
 
 
 def _propose(
-    services: Services, transaction: Transaction, found: Agreement, envelope: Envelope, now: int
+    services: Services, transaction: Transaction, found: Agreement, key: str, envelope: Envelope, now: int
 ) -> AgreementView:
     now = transaction.journal.at(now)
     connection = transaction.connection
@@ -161,7 +163,7 @@ def _propose(
             )
         body = {"name": found.name, "version": found.metadata.version, "predecessor": found.metadata.predecessor or ""}
         transaction.journal.append("agreement", now, found.digest, found.digest, body)
-    return _view(services, connection, services.library.held(connection, found.digest), now)
+    return _view(services, connection, services.library.held(connection, found.digest), key, now)
 
 
 def _in_force(services: Services, connection: Connection, found: Agreement, before: str) -> Held:
@@ -205,7 +207,7 @@ def _approve(
     after = services.library.held(connection, wanted)
     if before and after.state == "in_force":
         machines.settle_void(connection, before, held.agreement, standing.approved)
-    return _view(services, connection, after, now)
+    return _view(services, connection, after, key, now)
 
 
 def _withdraw(
@@ -230,7 +232,7 @@ def _withdraw(
     if added:
         body = {"party": found.party, "keys": sorted(found.keys), "withdrawal": envelope.digest}
         transaction.journal.append("withdrawal", now, wanted, found.party, body)
-    return _view(services, connection, held, now)
+    return _view(services, connection, held, key, now)
 
 
 def _suspend(services: Services, transaction: Transaction, key: str, envelope: Envelope, now: int) -> SuspensionView:
@@ -259,9 +261,10 @@ def _suspension_state(connection: Connection, subject: str) -> SuspensionState:
     return SuspensionState(bool(row[0]), row[1]) if row else NEVER_CHANGED
 
 
-def _view(services: Services, connection: Connection, held: Held, now: int) -> AgreementView:
+def _view(services: Services, connection: Connection, held: Held, key: str, now: int) -> AgreementView:
     agreement = held.agreement
     standing = services.library.standing(connection, held, now)
+    suspended = services.library.suspended(connection, agreement)
     return AgreementView(
         digest=agreement.digest,
         name=agreement.name,
@@ -272,5 +275,5 @@ def _view(services: Services, connection: Connection, held: Held, now: int) -> A
         withdrawals=services.library.withdrawals(connection, agreement.digest),
         approved=sorted(standing.approved),
         missing=dict(standing.missing),
-        suspended=sorted(services.library.suspended(connection, agreement)),
+        suspended=sorted(suspended - rights.hidden(services, connection, held, key)) if suspended else [],
     )

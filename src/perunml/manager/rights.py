@@ -86,6 +86,19 @@ def names_asset(services: Services, connection: Connection, key: str, asset: str
     )
 
 
+def hidden(services: Services, connection: Connection, held: Held, key: str) -> frozenset[str]:
+    """Names of the agreement's assets of which a key is told nothing that happens to them: those whose sealer never gave its word to
+    this agreement, as in `names_asset`; and all of them, where the key was replaced."""
+    if held.state == "superseded" and not _named_now(services, connection, held, key):
+        return frozenset(held.agreement.assets)
+    return frozenset(
+        name
+        for name, asset in held.agreement.assets.items()
+        if (sealer := connection.run(_SEALER, {"asset": asset.digest}).scalar()) is None
+        or not gave_word(services, connection, held, str(sealer))
+    )
+
+
 def _named_now(services: Services, connection: Connection, held: Held, key: str) -> bool:
     newest = services.library.in_force(connection, held.line)
     return newest is not None and newest.agreement.party_of(key) is not None

@@ -161,7 +161,10 @@ def _submit(
     run = Run(agreement.digest, body["job"], body["id"], body["parameters"], body["assets"])
     reasons = decide_submission(
         agreement,
-        state=state.state_of(services, connection, held, now, body["job"]),
+        # A submission releases nothing: who names another's asset learns nothing of it here, and gets no keys there.
+        state=state.state_of(
+            services, connection, held, now, body["job"], hidden=rights.hidden(services, connection, held, key)
+        ),
         run=run,
         usage=state.usage_of(services, connection, held),
         now=now,

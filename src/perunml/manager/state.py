@@ -113,14 +113,18 @@ def lease_of(agreement: Agreement, job: str) -> float:
     return float(found.lease) if found else 0.0
 
 
-def state_of(services: Services, connection: Connection, held: Held, now: int, job: str) -> State:
+def state_of(
+    services: Services, connection: Connection, held: Held, now: int, job: str, *, hidden: frozenset[str] = frozenset()
+) -> State:
     """Whether the agreement is in force, which of its assets are suspended, and which witnesses have not cosigned the ledger
-    within a lease of `job`."""
+    within a lease of `job`. Without the suspensions and conditions of the `hidden` assets (`rights.hidden`): for answers only, never
+    where keys are released or renewed or an output leaves."""
     standing = services.library.standing(connection, held, now)
     in_force = standing.in_force and held.state == "in_force"
     absent = services.witnessed.absent(held.agreement, within=lease_of(held.agreement, job))
-    suspended = services.library.suspended(connection, held.agreement)
-    conditions = services.library.conditions(connection, held.agreement)
+    suspended = services.library.suspended(connection, held.agreement) - hidden
+    found = services.library.conditions(connection, held.agreement)
+    conditions = {name: those for name, those in found.items() if name not in hidden} if hidden else found
     return State(in_force, standing.missing, suspended, not absent, absent, conditions)
 
 

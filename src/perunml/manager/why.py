@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from perunml.agreements import flows
 from perunml.api.why import OwnCondition, Why
-from perunml.manager import rights, state
+from perunml.manager import conditions, rights, state
 from perunml.manager.codes import NO_HOST_YET
 from perunml.manager.context import Services
 from perunml.manager.http import Access, Call
@@ -33,7 +33,7 @@ def routes(services: Services) -> list[Spec]:
         with services.database.read() as connection:
             run = state.run(connection, call.params["run"])
             seen = rights.agreement(services, connection, run.agreement, call.caller.key)
-            return _run(services, connection, run, seen.held, seen.party, services.clock.now())
+            return _run(services, connection, run, seen.held, call.caller.key, services.clock.now())
 
     async def of_job(call: Call) -> Why:
         job, now = call.query.get("job", ""), services.clock.now()
@@ -43,11 +43,13 @@ def routes(services: Services) -> list[Spec]:
             if job not in held.agreement.jobs:
                 known = ", ".join(sorted(held.agreement.jobs))
                 raise refuse(codes.JOB_UNKNOWN, f"{held.agreement.name} has no job {job!r}", expected=known, seen=job)
-            now_state = state.state_of(services, connection, held, now, job)
+            key = call.caller.key
+            hidden = rights.hidden(services, connection, held, key)
+            now_state = state.state_of(services, connection, held, now, job, hidden=hidden)
             usage = state.usage_of(services, connection, held)
             case = Case(job, None, now, counts=usage.conditions)
             reasons = outlook(held.agreement, state=now_state, case=case, usage=usage)
-            return _why(held, job, "", reasons, _own(held, job, now_state, case, seen.party))
+            return _why(held, job, "", reasons, _own(services, connection, held, job, now_state, case, key))
 
     return [
         Spec("GET", "/v1/runs/{run}/why", Access.PARTY, of_run),
@@ -55,14 +57,17 @@ def routes(services: Services) -> list[Spec]:
     ]
 
 
-def _run(services: Services, connection: Connection, run: StoredRun, held: Held, party: str, now: int) -> Why:
+def _run(services: Services, connection: Connection, run: StoredRun, held: Held, key: str, now: int) -> Why:
+    hidden = rights.hidden(services, connection, held, key)
     if run.state in _OVER:
         reasons = tuple(Reason.from_json(reason) for reason in run.reasons)
-        case, now_state = _case(held, run, now, None), state.state_of(services, connection, held, now, run.job)
-        return _why(held, run.job, run.run, reasons, _own(held, run.job, now_state, case, party), run.state)
+        case = _case(held, run, now, None)
+        now_state = state.state_of(services, connection, held, now, run.job, hidden=hidden)
+        own = _own(services, connection, held, run.job, now_state, case, key)
+        return _why(held, run.job, run.run, reasons, own, run.state)
     if run.state != "queued":
         return _why(held, run.job, run.run, (), [], run.state)
-    now_state = state.state_of(services, connection, held, now, run.job)
+    now_state = state.state_of(services, connection, held, now, run.job, hidden=hidden)
     usage = state.usage_of(services, connection, held, resumes=run.released)
     case = _case(held, run, now, usage if run.released == 0 else None)
     reasons = outlook(held.agreement, state=now_state, case=case, usage=usage)
@@ -72,7 +77,7 @@ def _run(services: Services, connection: Connection, run: StoredRun, held: Held,
         role = held.agreement.jobs[run.job].hosts
         operator = held.agreement.jobs[run.job].operator
         reasons = (Reason(NO_HOST_YET, f"no host of {operator} has taken the run yet", f"a host for {role}", "none"),)
-    return _why(held, run.job, run.run, reasons, _own(held, run.job, now_state, case, party))
+    return _why(held, run.job, run.run, reasons, _own(services, connection, held, run.job, now_state, case, key))
 
 
 def _case(held: Held, run: StoredRun, now: int, usage: Usage | None) -> Case:
@@ -93,15 +98,18 @@ def _why(held: Held, job: str, run: str, reasons: tuple[Reason, ...], own: list[
     )
 
 
-def _own(held: Held, job: str, now_state: State, case: Case, party: str) -> list[OwnCondition]:
-    """What the caller's own conditions say to this; nobody else's."""
+def _own(
+    services: Services, connection: Connection, held: Held, job: str, now_state: State, case: Case, key: str
+) -> list[OwnCondition]:
+    """What the caller's own conditions say to this; nobody else's. Whose they are is not for this agreement alone to say: anybody can
+    call himself an owner in one of his own, and a replaced key is in the old one still."""
     agreement = held.agreement
     return [
         OwnCondition(
             asset=name, condition=condition.name, member=found.member, expected=found.expected, seen=found.seen
         )
         for name in sorted(flows.ancestors(agreement, job) & set(now_state.conditions))
-        if agreement.assets[name].owner == party
+        if conditions.is_owner(services, connection, agreement.assets[name].digest, key)
         for condition in now_state.conditions[name]
         for found in failings(agreement, condition, case)
     ]
