@@ -129,7 +129,7 @@ class Road:
         agreements.propose(self.startup.connection, self.startup.home, self.startup.identity, document)
         for party in self.parties:
             shown, again = agreements.show(party.connection, document.digest)
-            agreements.approve(party.connection, party.home, party.identity, again, shown.agreement)
+            agreements.approve(party.connection, party.home, party.identity, again, shown)
         return document.digest
 
     def _agreement(
