@@ -257,3 +257,36 @@ def test_what_one_key_stops_the_board_lets_go_on(own: Board) -> None:
     assert condition(by_all(drop, [own.seats["chair"]])).conditions == []
     assert own.submit().state == "queued"
     assert subject == stopped.subject
+
+
+def test_a_name_that_went_and_came_again_is_somebody_elses(own: Board) -> None:
+    """The clinic leaves with one version; another clinic comes with the next. It sees nothing of what was before it, its predecessor's
+    runs least of all; a key that the same party replaced sees all of it."""
+    first = own.agreement
+    run = own.submit().run
+
+    def following(change: Any) -> None:
+        document = own.document()
+        document["metadata"] |= {"version": own.agreement.metadata.version + 1, "predecessor": own.agreement.digest}
+        change(document)
+        own.agreement = agreement_from_json(document)
+        own.propose(own.agreement)
+        own.vote(own.agreement, "dpo")
+        for name in PARTIES:
+            if name in own.agreement.parties or name == "clinic":
+                own.approve(own.agreement, name)
+
+    def without(document: dict[str, Any]) -> None:
+        del document["parties"]["clinic"]
+        document["jobs"]["serve"]["clients"] = ["startup"]
+
+    following(without)
+    own.keys["clinic"] = SigningKey.generate()
+    own.party["clinic"] = own.world.party(own.keys["clinic"])
+    following(lambda document: None)
+    mine, theirs = own.party["clinic"], quote(first.digest)
+    assert mine.call("GET", f"/v1/agreements/{quote(own.agreement.digest)}", AgreementView).state == "in_force"
+    assert code_of(lambda: mine.call("GET", f"/v1/agreements/{theirs}", AgreementView)) == "not_entitled"
+    assert code_of(lambda: mine.raw("GET", f"/v1/ledger/entries?agreement={theirs}&documents=1")) == "not_entitled"
+    assert code_of(lambda: own.run(run, "clinic")) == "not_entitled"
+    assert own.run(run, "startup").run == run

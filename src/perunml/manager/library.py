@@ -157,6 +157,13 @@ class Library:
             later.append(agreement)
         return None
 
+    def still_there(self, connection: Connection, newest: Held, since: str, party: str) -> bool:
+        """Whether the party is in every version from `since` (a digest) to `newest`: a name that went and came again is somebody else's."""
+        line = [one.digest for one in self._line(connection, newest)]
+        return since in line and all(
+            party in self.held(connection, digest).agreement.parties for digest in line[line.index(since) :]
+        )
+
     def standing(self, connection: Connection, held: Held, now: int) -> Standing:
         """How far the agreement's approvals are at `now`, and those of the versions before it that it builds on."""
         digest = held.agreement.digest

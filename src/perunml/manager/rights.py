@@ -47,7 +47,8 @@ def agreement(services: Services, connection: Connection, digest: str, key: str)
     # A party's new key sees what the party did under its old one: earlier versions, their runs and outputs.
     party = connection.run(_PARTY_NOW, {"key": key, "agreement": digest}).scalar()
     held = services.library.held(connection, digest) if party is not None else None
-    if held is None or held.state != "superseded" or str(party) not in held.agreement.parties:
+    newest = services.library.in_force(connection, held.line) if held is not None else None
+    if held is None or newest is None or not services.library.still_there(connection, newest, digest, str(party)):
         raise outside()
     return Seen(held, str(party))
 
