@@ -120,3 +120,21 @@ def test_s10_a_clock_that_jumps_resets_no_limit(own_world: World, tmp_path: Path
     assert drawn(session, run, 9) == 1
     road.trained()
     assert code_of(road.submit) == "runs_exhausted"
+
+
+def test_s10_a_clock_that_wavers_gives_no_window_twice(own_world: World, tmp_path: Path) -> None:
+    """S10: a second back and on again, too little for a jump: what a window allowed is not given once more."""
+    road = Road(own_world, tmp_path / "road")
+    version(road, lambda document: document["jobs"]["serve"]["limits"].update(requests="2/second"))
+    road.trained()
+    run, session = serving(road)
+    base, shift = int(time.time()) + 2, [0]
+    own_world.stop()
+    own_world.clock = Clock(lambda: base + shift[0], monotonic)
+    own_world.start()
+    granted = []
+    for shift[0] in (1, 2, 1, 2, 1):
+        granted.append(drawn(session, run))
+    assert granted == [2, 2, 0, 0, 0]
+    shift[0] = 3
+    assert drawn(session, run) == 2

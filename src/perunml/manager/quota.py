@@ -43,6 +43,7 @@ def routes(services: Services) -> list[Spec]:
 def _draw(
     services: Services, transaction: Transaction, run_id: str, lease_id: str, wanted: int, now: int
 ) -> QuotaAnswer:
+    now = transaction.journal.at(now)
     connection = transaction.connection
     lease = leases.of_run(services, connection, lease_id, run_id)
     run = state.run(connection, run_id)
@@ -61,8 +62,9 @@ def _draw(
     if reasons:
         raise error(reasons)
     count, window = job.limits.requests
-    start = now - now % window
     row = connection.run(_USED, {"line": held.line, "job": run.job}).first()
+    # A window that began stays begun: a clock that wavers by less than a jump opens none a second time.
+    start = max(now - now % window, int(row[0]) if row else 0)
     used = int(row[1]) if row and int(row[0]) == start else 0
     granted = max(0, min(wanted, count - used))
     if granted:
