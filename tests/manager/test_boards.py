@@ -72,6 +72,9 @@ class Board(Road):
         path = f"/v1/agreements/{quote(agreement.digest)}/withdrawals"
         return self.party["startup"].call("POST", path, AgreementView, WithdrawApproval(withdrawal=made))
 
+    def suspension_of(self, subject: str) -> SuspensionView:
+        return self.party["hospital"].call("GET", f"/v1/suspensions?subject={subject}", SuspensionView)
+
     def line(self) -> Agreement:
         """A proposal of its own, which only the hospital has yet to agree to."""
         document = self.document()
@@ -290,3 +293,31 @@ def test_a_name_that_went_and_came_again_is_somebody_elses(own: Board) -> None:
     assert code_of(lambda: mine.raw("GET", f"/v1/ledger/entries?agreement={theirs}&documents=1")) == "not_entitled"
     assert code_of(lambda: own.run(run, "clinic")) == "not_entitled"
     assert own.run(run, "startup").run == run
+
+
+def test_nobody_takes_an_asset_out_by_listing_its_sealers_former_key(own: Board) -> None:
+    """The clinic, who can stop nothing, writes the key that the hospital replaced among its own: the hospital's scans are the hospital's all the
+    same, and the clinic decides nothing about them."""
+    former, fresh = own.seats["chair"], SigningKey.generate()
+    made = rotated(own.agreement, "hospital", "chair", fresh.public.text)
+    own.propose(made)
+    own.vote(made, "chair", "it")
+    own.seats = {**own.seats, "chair": fresh}
+    assert own.vote(made, "chair").state == "in_force"
+    own.agreement, own.keys["hospital"], own.party["hospital"] = made, fresh, own.world.party(fresh)
+    document = own.document()
+    document["metadata"] |= {"version": 3, "predecessor": made.digest}
+    document["parties"]["clinic"]["keys"]["found"] = former.public.text
+    document["parties"]["clinic"]["approve"] = "main"
+    own.agreement = agreement_from_json(document)
+    own.propose(own.agreement)
+    assert own.approve(own.agreement, "clinic").state == "in_force"
+    own.started()
+    assert own.suspend("scans", "hospital").suspended
+    subject = own.agreement.assets["scans"].digest
+    body = suspension(own.agreement, "scans", "lift", own.suspension_of(subject).digest)
+    lift = SuspendAsset(change=by_all(signed("Suspension", body, former), [own.keys["clinic"]]))
+    assert code_of(lambda: own.party["clinic"].call("POST", "/v1/suspensions", SuspensionView, lift)) in (
+        "bad_signature",
+        "not_on_board",
+    )

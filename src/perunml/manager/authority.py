@@ -30,8 +30,10 @@ def of_asset(services: Services, connection: Connection, subject: str, key: str)
         held
         for line in sorted(lines)
         if (held := services.library.in_force(connection, line)) is not None
-        and any(asset.digest == subject for asset in held.agreement.assets.values())
-        and services.library.agreed(connection, held, sealer)
+        and any(
+            asset.digest == subject and services.library.agreed(connection, held, sealer, asset.owner)
+            for asset in held.agreement.assets.values()
+        )
     ]
     if not any(held.agreement.party_of(key) for held in found):
         raise outside()

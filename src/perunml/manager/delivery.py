@@ -124,7 +124,7 @@ def _input(services: Services, connection: Connection, held: Held, grant: InputG
             DIGEST_NOT_AGREED, f"{grant.asset} was not sealed by {named.owner}", expected=" or ".join(owners),
             seen=row.owner,
         )  # fmt: skip
-    if not services.library.agreed(connection, held, row.owner):
+    if not services.library.agreed(connection, held, row.owner, named.owner):
         raise refuse(
             OWNER_NOT_AGREED, f"the key that sealed {grant.asset} has not agreed itself", expected=row.owner,
             command=f"perunml agreement approve {held.agreement.digest}",

@@ -147,16 +147,6 @@ class Library:
             found |= dict.fromkeys(agreement.parties[party].keys.values())
         return list(found)
 
-    def party_of(self, connection: Connection, held: Held, key: str) -> str | None:
-        """Whose key it is: as the newest version of the line says that lists it, if that party is still there. So a key that was
-        replaced stays its party's, and is no other's who lists it later."""
-        later: list[Agreement] = []
-        for agreement in reversed(self._line(connection, held)):
-            if party := agreement.party_of(key):
-                return party if all(party in one.parties for one in later) else None
-            later.append(agreement)
-        return None
-
     def still_there(self, connection: Connection, newest: Held, since: str, party: str) -> bool:
         """Whether the party is in every version from `since` (a digest) to `newest`: a name that went and came again is somebody else's."""
         line = [one.digest for one in self._line(connection, newest)]
@@ -217,15 +207,16 @@ class Library:
             kept = self._manifests.put(asset, stored(data))
         return kept
 
-    def agreed(self, connection: Connection, held: Held, key: str) -> bool:
-        """Whether `key` itself signed an approval of this version or of one before it, for the party whose key it is. An agreement may list any key as a party's, next to a board that this key never heard of; what the key owns is bound by its own
-        word only, and by that not to a party that lists the key later, when its own has let it go. Later versions need the board
-        that the key agreed to."""
-        name = f"{held.agreement.digest} {key}"
+    def agreed(self, connection: Connection, held: Held, key: str, party: str) -> bool:
+        """Whether `key` itself signed an approval of this version or of one before it, for `party`, which was there ever since. An agreement may
+        list any key as a party's, next to a board that this key never heard of: what the key owns is bound by its own word only. A key that
+        the party has replaced since keeps its word, and whoever else lists it later neither gains nor takes anything by that."""
+        name = f"{held.agreement.digest} {party} {key}"
         if self._agreed.get(name):
             return True
-        party = self.party_of(connection, held, key)
         for found in reversed(self._line(connection, held)):
+            if party not in found.parties:
+                break
             withdrawn = {
                 name
                 for envelope in self.withdrawals(connection, found.digest)

@@ -92,7 +92,7 @@ def routes(services: Services) -> list[Spec]:
             machine = machines.load(connection, call.caller.machine)
             held = services.library.held(connection, run.agreement)
             if not machines.may_take(machine, held.agreement, run.job) or not services.library.agreed(
-                connection, held, machine.operator
+                connection, held, machine.operator, held.agreement.jobs[run.job].operator
             ):
                 raise outside()
             machines.check_approved(machine, run.agreement)

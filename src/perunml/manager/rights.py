@@ -80,8 +80,10 @@ def names_asset(services: Services, connection: Connection, key: str, asset: str
     is shown no more."""
     sealer = connection.run(_SEALER, {"asset": asset}).scalar()
     return sealer is not None and any(
-        any(found.digest == asset for found in seen.held.agreement.assets.values())
-        and gave_word(services, connection, seen.held, str(sealer))
+        any(
+            found.digest == asset and gave_word(services, connection, seen.held, str(sealer), found.owner)
+            for found in seen.held.agreement.assets.values()
+        )
         for seen in agreements(services, connection, key)
         if seen.held.state != "superseded" or _named_now(services, connection, seen.held, key)
     )
@@ -96,7 +98,7 @@ def hidden(services: Services, connection: Connection, held: Held, key: str) -> 
         name
         for name, asset in held.agreement.assets.items()
         if (sealer := connection.run(_SEALER, {"asset": asset.digest}).scalar()) is None
-        or not gave_word(services, connection, held, str(sealer))
+        or not gave_word(services, connection, held, str(sealer), asset.owner)
     )
 
 
@@ -105,9 +107,9 @@ def _named_now(services: Services, connection: Connection, held: Held, key: str)
     return newest is not None and newest.agreement.party_of(key) is not None
 
 
-def gave_word(services: Services, connection: Connection, held: Held, key: str) -> bool:
-    """Whether the key itself proposed this version, or approved it or one before it."""
-    if services.library.agreed(connection, held, key):
+def gave_word(services: Services, connection: Connection, held: Held, key: str, party: str) -> bool:
+    """Whether the key itself proposed this version, or approved it or one before it for `party`."""
+    if services.library.agreed(connection, held, key, party):
         return True
     try:
         held.envelope.verify("Agreement", [PublicKey(key)])

@@ -85,7 +85,9 @@ def routes(services: Services) -> list[Spec]:
                 if (
                     machines.may_take(machine, held.agreement, row.job)
                     and machine.approved_under(row.agreement)
-                    and services.library.agreed(connection, held, machine.operator)
+                    and services.library.agreed(
+                        connection, held, machine.operator, held.agreement.jobs[row.job].operator
+                    )
                 ):
                     found.append(WorkItem(run=row.run, agreement=row.agreement, job=row.job, kind=row.kind))
         return Work(items=found)
