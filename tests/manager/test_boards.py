@@ -26,6 +26,7 @@ from perunml.agreements.schema import Agreement
 from perunml.agreements.withdrawals import withdrawal
 from perunml.api.agreements import AgreementView, ApproveAgreement, SuspendAsset, SuspensionView, WithdrawApproval
 from perunml.api.conditions import ChangeCondition, ConditionList
+from perunml.api.ledger import EntryList
 from perunml.client.rotation import rotated
 from perunml.wire.dsse import Envelope, signed, unsigned
 from perunml.wire.encoding import b64
@@ -321,3 +322,18 @@ def test_nobody_takes_an_asset_out_by_listing_its_sealers_former_key(own: Board)
         "bad_signature",
         "not_on_board",
     )
+
+
+def test_signatures_of_nobody_add_nothing(road: Board) -> None:
+    """Another party's approval again, with a stranger's signature beside it, a hundred ways: one row and one entry."""
+    made = road.line()
+    given = signed("Approval", approval(made, "hospital", made.ends), road.seats["dpo"])
+    road.send(made, given)
+    where = f"/v1/ledger/entries?agreement={quote(made.digest)}"
+    before = len(road.party["startup"].call("GET", where, EntryList).entries)
+    for _ in range(5):
+        stranger = SigningKey.generate()
+        view = road.send(made, by_all(given, [stranger]), "startup")
+    assert len(view.approvals) == len(PARTIES)
+    assert len(road.party["startup"].call("GET", where, EntryList).entries) == before
+    assert road.send(made, by_all(given, [road.seats["it"]])).state == "in_force"

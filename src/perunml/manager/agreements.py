@@ -27,6 +27,7 @@ from perunml.manager.library import Held
 from perunml.manager.routing import Spec
 from perunml.manager.store import tables as t
 from perunml.manager.store.connection import Connection, Statement
+from perunml.manager.store.envelopes import fresh
 from perunml.manager.writer import Transaction
 from perunml.release.policy import check_rules
 from perunml.wire.codes import MALFORMED
@@ -191,10 +192,9 @@ def _approve(
         if held.state == "proposed" and previous.state != "in_force":
             raise refuse(VERSION_ROLLBACK, "another version took this one's place", seen=held.agreement.digest)
     vote = check_approval(held.agreement, envelope, now, predecessor=predecessor)
-    added = _ADD_APPROVAL.run(
-        connection, agreement=wanted, digest=digest(envelope.encode()), envelope=envelope.encode()
-    ).rowcount
-    if added:
+    added = fresh(envelope, vote.keys, services.library.approvals(connection, wanted))
+    if added is not None:
+        _ADD_APPROVAL.run(connection, agreement=wanted, digest=digest(added.encode()), envelope=added.encode())
         body = {"party": vote.party, "keys": sorted(vote.keys), "approval": envelope.digest}
         transaction.journal.append("approval", now, wanted, vote.party, body)
     standing = services.library.standing(connection, held, now)
@@ -226,10 +226,9 @@ def _withdraw(
         raise refuse(
             NOTHING_TO_WITHDRAW, "the withdrawal names approvals that are not here", expected="approvals of it"
         )
-    added = _ADD_WITHDRAWAL.run(
-        connection, agreement=wanted, digest=digest(envelope.encode()), envelope=envelope.encode()
-    ).rowcount
-    if added:
+    added = fresh(envelope, found.keys, services.library.withdrawals(connection, wanted))
+    if added is not None:
+        _ADD_WITHDRAWAL.run(connection, agreement=wanted, digest=digest(added.encode()), envelope=added.encode())
         body = {"party": found.party, "keys": sorted(found.keys), "withdrawal": envelope.digest}
         transaction.journal.append("withdrawal", now, wanted, found.party, body)
     return _view(services, connection, held, key, now)

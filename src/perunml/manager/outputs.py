@@ -17,7 +17,7 @@ from perunml.manager.leases import Lease
 from perunml.manager.routing import Spec
 from perunml.manager.store import tables as t
 from perunml.manager.store.connection import Connection, Statement
-from perunml.manager.store.envelopes import stored
+from perunml.manager.store.envelopes import fresh, stored
 from perunml.manager.writer import Transaction
 from perunml.release.decide import decide_submission
 from perunml.release.outputs import check_output_approval
@@ -190,10 +190,11 @@ def _approve(
     connection = transaction.connection
     output, agreement, _ = _found(services, connection, asset, key)
     party, names = check_output_approval(agreement, envelope, output.registered_output)
-    added = _ADD_APPROVAL.run(
-        connection, asset=asset, digest=digest(envelope.encode()), envelope=envelope.encode()
-    ).rowcount
-    if added:
+    keys = {agreement.parties[party].keys[name] for name in names}
+    known = [stored(row[0]) for row in connection.run(registered.APPROVALS, {"asset": asset})]
+    added = fresh(envelope, keys, known)
+    if added is not None:
+        _ADD_APPROVAL.run(connection, asset=asset, digest=digest(added.encode()), envelope=added.encode())
         told = {"party": party, "keys": sorted(names), "approval": envelope.digest, "run": output.run}
         transaction.journal.append("output-approval", now, agreement.digest, asset, told)
     return registered.view(services, connection, output)

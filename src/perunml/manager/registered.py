@@ -20,7 +20,7 @@ _NEWEST = (
     "SELECT o.* FROM outputs o JOIN runs r ON r.run = o.run WHERE o.line = :line AND o.job = :job AND o.output = :output "
     "AND o.registered = 1 ORDER BY r.ended DESC, r.rowid DESC LIMIT 1"
 )
-_APPROVALS = "SELECT envelope FROM output_approvals WHERE asset = :asset ORDER BY rowid"
+APPROVALS = "SELECT envelope FROM output_approvals WHERE asset = :asset ORDER BY rowid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def ruled_by(services: Services, connection: Connection, output: StoredOutput) -
 def decide(services: Services, connection: Connection, output: StoredOutput, party: str) -> OutputRelease | Refusal:
     held = ruled_by(services, connection, output)
     now = services.clock.now()
-    rows = connection.run(_APPROVALS, {"asset": output.asset}).all()
+    rows = connection.run(APPROVALS, {"asset": output.asset}).all()
     return decide_output(
         held.agreement,
         state=state.state_of(services, connection, held, now, output.job),
