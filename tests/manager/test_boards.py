@@ -337,3 +337,36 @@ def test_signatures_of_nobody_add_nothing(road: Board) -> None:
     assert len(view.approvals) == len(PARTIES)
     assert len(road.party["startup"].call("GET", where, EntryList).entries) == before
     assert road.send(made, by_all(given, [road.seats["it"]])).state == "in_force"
+
+
+def test_an_owner_of_two_names_stops_and_lets_go(own: Board) -> None:
+    """The hospital is a hospital here and a clinic there: what one of its boards stopped is stopped in both agreements, and let go by a word
+    that satisfies both boards, under either name; by one board's alone it is not. An audit finds all of it in order."""
+    other = own.document()
+    other["metadata"] = {"name": "elsewhere"}
+    home = other["parties"].pop("hospital")
+    other["parties"]["ward"] = {**home, "approve": "chair"}
+    other["assets"]["scans"]["owner"] = "ward"
+    made = agreement_from_json(other)
+    own.propose(made)
+    for name in (*PARTIES[1:], "ward"):
+        body = approval(made, name, made.ends)
+        key = own.keys["hospital" if name == "ward" else name]
+        assert own.send(made, signed("Approval", body, key), "startup").state
+    first, subject = own.agreement, made.assets["scans"].digest
+
+    def change(agreement: Agreement, action: str, *keys: SigningKey) -> str:
+        body = suspension(agreement, "scans", action, own.suspension_of(subject).digest)
+        message = SuspendAsset(change=by_all(unsigned("Suspension", body), list(keys)))
+        return code_of(lambda: own.party["hospital"].call("POST", "/v1/suspensions", SuspensionView, message))
+
+    chair, dpo, it = (own.seats[name] for name in SEATS)
+    assert change(first, "suspend", dpo) == ""
+    assert code_of(own.submit) == "asset_suspended"
+    assert change(first, "lift", dpo, it) == "bad_signature"  # the other board is the chair alone, who signed nothing
+    assert change(made, "lift", chair) == "not_on_board"  # and this one two of three
+    assert change(made, "lift", chair, it) == ""
+    own.started()
+    assert change(made, "suspend", chair) == ""
+    assert change(first, "lift", chair, dpo) == ""
+    own.started()

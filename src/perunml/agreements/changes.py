@@ -66,16 +66,17 @@ def suspension(agreement: Agreement, asset: str, action: str, previous: str) -> 
     }
 
 
-def open_change(agreement: Agreement, envelope: Envelope) -> Change:
-    """The change, signed by whoever may make it under this agreement's boards. Raises `UsageError` (malformed),
-    `AgreementRefusal` (not_on_board), `IntegrityError` (bad_signature)."""
+def open_change(agreement: Agreement, envelope: Envelope, *, named: bool = True) -> Change:
+    """The change, signed by whoever may make it under this agreement's boards. With `named` the agreement calls the owner as the change
+    does; without, it may have another name for it: the board is what counts. Raises `UsageError` (malformed), `AgreementRefusal`
+    (not_on_board), `IntegrityError` (bad_signature)."""
     body = envelope.unverified(KIND)
     if set(body) != _FIELDS or not all(isinstance(value, str) for value in body.values()):
         raise refuse(MALFORMED, "not a suspension", expected=", ".join(sorted(_FIELDS)), seen=", ".join(sorted(body)))
     if body["action"] not in ACTIONS or body["manager"] != agreement.manager.key:
         raise refuse(MALFORMED, "not a suspension for this manager", expected=" or ".join(ACTIONS), seen=body["action"])
     asset = next((a for a in agreement.assets.values() if a.digest == body["subject"]), None)
-    if asset is None or asset.owner != body["party"]:
+    if asset is None or (named and asset.owner != body["party"]):
         raise refuse(NOT_ON_BOARD, "only an asset's owner suspends or lifts it", seen=body["party"])
     party = agreement.parties[asset.owner]
     board = {name: party.keys[name] for name in members(party.board)}

@@ -156,14 +156,14 @@ def read_change(envelope: Envelope) -> ConditionChange:
     )
 
 
-def open_condition(agreement: Agreement, envelope: Envelope) -> ConditionChange:
-    """The change, signed by whoever may make it under this agreement's boards. Raises `UsageError` (malformed),
-    `AgreementRefusal` (not_on_board), `IntegrityError` (bad_signature)."""
+def open_condition(agreement: Agreement, envelope: Envelope, *, named: bool = True) -> ConditionChange:
+    """The change, signed by whoever may make it under this agreement's boards; `named` as in `changes.open_change`. Raises `UsageError`
+    (malformed), `AgreementRefusal` (not_on_board), `IntegrityError` (bad_signature)."""
     change = read_change(envelope)
     if envelope.unverified(KIND)["manager"] != agreement.manager.key:
         raise refuse(MALFORMED, "not a change for this manager", expected=agreement.manager.key)
     asset = next((a for a in agreement.assets.values() if a.digest == change.subject), None)
-    if asset is None or asset.owner != change.party:
+    if asset is None or (named and asset.owner != change.party):
         raise refuse(NOT_ON_BOARD, "only an asset's owner puts conditions on it", seen=change.party)
     party = agreement.parties[asset.owner]
     board = {name: party.keys[name] for name in members(party.board)}

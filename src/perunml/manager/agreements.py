@@ -242,7 +242,7 @@ def _suspend(services: Services, transaction: Transaction, key: str, envelope: E
     found = authority.of_asset(services, connection, subject, key)
     change = authority.opened(
         [held.agreement for held in found],
-        lambda agreement: open_change(agreement, envelope),
+        lambda agreement, named: open_change(agreement, envelope, named=named),
         lambda made: made.action == "suspend",
     )
     state = fold([change], _suspension_state(connection, subject))

@@ -54,7 +54,7 @@ def _change(services: Services, transaction: Transaction, key: str, envelope: En
     found = authority.of_asset(services, connection, subject, key)
     change = authority.opened(
         [held.agreement for held in found],
-        lambda agreement: open_condition(agreement, envelope),
+        lambda agreement, named: open_condition(agreement, envelope, named=named),
         lambda made: made.action == "add",
     )
     fold_conditions([change], state_of(connection, subject))

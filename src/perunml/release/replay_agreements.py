@@ -250,7 +250,7 @@ class Agreements:
         (envelope, *_) = self.found(item, "suspension", text(item, "change"))
         self._about(item, str(envelope.unverified(SUSPENSION).get("subject")))
         try:
-            change = open_change(agreement, envelope)
+            change = open_change(agreement, envelope, named=False)
         except PerunError as exc:
             if entry.body.get("action") != "suspend":
                 raise
@@ -280,7 +280,7 @@ class Agreements:
             self.unchecked[f"conditions on {subject}: their owner alone sees them"] = None
             return
         (envelope, *_) = self.found(item, "condition", change_digest)
-        change = open_condition(self.of(item), envelope)
+        change = open_condition(self.of(item), envelope, named=False)
         self._about(item, change.subject)
         self._same(item, change)
         if subject not in self._conditions and change.previous:
