@@ -30,6 +30,7 @@ from perunml.manager import quorum
 from perunml.wire.dsse import signed
 from perunml.wire.errors import IntegrityError, PerunError
 from perunml.wire.identity import PublicKey, SigningKey
+from perunml.wire.timestamps import format_time
 
 QUORUM = {"at_least": 1, "of": ["hospital", "watcher"]}
 MAJORITY = {"at_least": 2, "of": ["hospital", "startup", "watcher"]}
@@ -352,3 +353,28 @@ def test_a_withheld_release_is_not_taken_back_from_a_later_condition(
     with road.witnessing("hospital"):
         road.release(run)
     assert code_of(road.submit) == "owner_condition"
+
+
+class Ending(Watched):
+    """Ends in eight seconds."""
+
+    def document(self) -> dict[str, Any]:
+        self.end = getattr(self, "end", None) or int(time.time()) + 8
+        made = super().document()
+        for job in made["jobs"].values():
+            job["limits"]["until"] = format_time(self.end)
+        return made
+
+
+def test_an_output_leaves_no_later_than_its_witnesses_say(own_world: World, tmp_path: Path) -> None:
+    """A manager whose clock is half a minute slow: where a quorum has been already, the agreement is over."""
+    road = Ending(own_world, tmp_path / "road")
+    with road.witnessing("watcher"):
+        _, sealed, _ = road.trained()
+        assert road.delivery(sealed.digest).output == "model"
+    with Connection(road.world.pin, road.keys["hospital"]) as connection:
+        view = connection.call("GET", "/v1/witness?size=0", WitnessView)
+        ahead = str(sign_as_witness(parse_note(view.checkpoint), road.keys["hospital"], road.end + 20))
+        connection.call("POST", "/v1/witness", Accepted, Cosignature(note=ahead))
+    assert time.time() < road.end
+    assert code_of(lambda: road.delivery(sealed.digest)) == "agreement_not_in_force"

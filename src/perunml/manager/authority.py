@@ -43,16 +43,22 @@ def of_asset(services: Services, connection: Connection, subject: str, key: str)
 def opened(agreements: list[Agreement], open_one: Callable[[Agreement, bool], T], forbids: Callable[[T], bool]) -> T:
     """A change that forbids, which any one of these agreements' boards may make; one that lets go, which all of them must, for
     what the owner let one board stop another must not let go. `open_one` opens it under an agreement, whether that calls the owner as the change does
-    or not: one of them has to. Raises what the last of them that refuses it raises."""
-    made: list[T] = []
+    or not: one of them has to. Raises what the last of them that refuses it raises: by its name for the owner where none knows that, else by its
+    board."""
     own: list[T] = []
+    unnamed: PerunError | None = None
     refused: PerunError | None = None
     for agreement in agreements:
         try:
-            made.append(open_one(agreement, False))
             own.append(open_one(agreement, True))
         except PerunError as exc:
-            refused = exc
-    if refused is not None and not (own and (len(made) == len(agreements) or forbids(own[0]))):
+            unnamed = exc
+            try:
+                open_one(agreement, False)
+            except PerunError as other:
+                refused = other
+    if not own and unnamed is not None:
+        raise unnamed
+    if refused is not None and not forbids(own[0]):
         raise refused
     return own[0]

@@ -76,7 +76,7 @@ def ruled_by(services: Services, connection: Connection, output: StoredOutput) -
 
 def decide(services: Services, connection: Connection, output: StoredOutput, party: str) -> OutputRelease | Refusal:
     held = ruled_by(services, connection, output)
-    now = services.clock.now()
+    now = services.witnessed.floor(held.agreement, services.clock.now())
     rows = connection.run(APPROVALS, {"asset": output.asset}).all()
     return decide_output(
         held.agreement,
