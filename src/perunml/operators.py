@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from perunml.client.client import Client
     from perunml.host.agent import Agent
     from perunml.host.enrol import Beside, SimulatedMachine, TeeMachine, TpmMachine
+    from perunml.manager.adopt import Adopted
     from perunml.manager.backup import Backup
     from perunml.manager.custody import Kind
     from perunml.manager.device import Device
@@ -129,6 +130,14 @@ def restore(source: PathLike, folder: PathLike, *, progress: Callable[[int, int]
     from perunml.manager import backup
 
     return backup.restore(Path(source), Path(folder), progress)
+
+
+def adopt(source: PathLike, folder: PathLike, *, progress: Callable[[int, int], None] = lambda *_: None) -> Adopted:
+    """Take the ciphertext of outputs that owners claimed at the manager of `folder` out of a lost manager's backup `source`. Raises
+    `UsageError` (nothing_to_adopt), `IntegrityError` (backup_damaged), `LimitReached` (disk_full)."""
+    from perunml.manager import adopt as adoption
+
+    return adoption.adopt(Path(folder), Path(source), progress)
 
 
 def rotate_intake(folder: PathLike, passphrase: bytes | None = None, *, tcti: str | None = None) -> tuple[str, int]:

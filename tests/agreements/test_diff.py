@@ -224,7 +224,7 @@ def _with_other(name: str) -> tuple[Agreement, Agreement]:
     other: dict[str, Any] = {
         "manager": {"key": key("manager").public.text, "profile": {"profile": "simulated", "imitates": "tee"}},
         "witnesses": {"at_least": 2, "of": ["st-vitus", "acme"]},
-        "recovery": {"at_least": 1},
+        "recovery": {"at_least": 2},
     }
     return versions(lambda d: d.update({name: other[name]}))
 

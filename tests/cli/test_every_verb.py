@@ -20,6 +20,7 @@ import httpx
 import pytest
 
 from cli.kit import PASSPHRASE, Party, Said
+from cli.manager import Manager
 from cli.test_infer import Doubles
 from cli.verbs import SENDS, SERVES, leaves
 from cli.world import World
@@ -124,6 +125,7 @@ def done(world: World, requests: list[tuple[str, str]], here: Path) -> dict[str,
     _agreed(do, world, here)
     _served(do, here)
     _operated(do, world, here)
+    _recovered(do, world, here)
     _audited(do, here)
     return do.done
 
@@ -230,6 +232,33 @@ def _operated(do: Doer, world: World, here: Path) -> None:
     assert restored["entries"] == entries
     assert do("manager rotate-intake", Party(here / "none"), "--folder", here / "manager")["generation"] == 2
     do("completion", cloud, "fish")
+
+
+def _recovered(do: Doer, world: World, here: Path) -> None:
+    """Another manager takes the world's model over; the world's own goes on, for other verbs."""
+    acme, nobody = world["acme"], Party(here / "none")
+    (kept, *_) = do("recovery keep", acme, "every")["shares"]
+    second = Manager(here / "second")
+    with second.running():
+        copies = {}
+        for name, party in world.parties.items():
+            copies[name] = Party(here / f"{name}-again")
+            shutil.copytree(party.home, copies[name].home, ignore=shutil.ignore_patterns("managers", "ledger"))
+            nobody.ok("manager", "admit", "--folder", second.folder, party.ok("id", "show")["identity"])
+            copies[name].ok("trust", second.url, "--profile", second.profile)
+        document = world.document("after")
+        document["manager"]["key"] = second.identity
+        document["recovery"] = {"managers": [world.manager.identity]}
+        digest = copies["acme"].ok("agreement", "propose", world.write(document))["digest"]
+        for copy in copies.values():
+            copy.ok("agreement", "approve", digest, "--digest", digest)
+        words = ("after", "--asset", kept["asset"])
+        (given,) = do("recovery give", copies["acme"], *words, watch=second.folder / "blobs")["outputs"]
+        assert (given["given"], given["recovered"], given["complete"]) == (["acme"], False, False)
+        adopted = do("manager adopt", nobody, "--folder", second.folder, here / "manager.backup")
+        assert adopted["outputs"] == [kept["asset"]]
+        (listed,) = do("recovery list", copies["acme"], "after")["outputs"]
+        assert (listed["complete"], listed["at_least"]) == (True, 2)
 
 
 def _audited(do: Doer, here: Path) -> None:

@@ -22,6 +22,8 @@ def inconsistencies(agreement: Agreement) -> list[Reason]:
     found += references
     if not references and (circle := flows.circle(agreement)):
         found.append(_fault("jobs", f"jobs feed each other in a circle: {' -> '.join(circle)}"))
+    elif not found:
+        found += _recovery(agreement)
     return found
 
 
@@ -93,6 +95,29 @@ def _witnesses(a: Agreement) -> Iterator[Reason]:
             yield _fault(f"witnesses.keys.{name}", "names no witness", expected=", ".join(a.witnesses.of))
         if not text.startswith("ed25519:"):
             yield _fault(f"witnesses.keys.{name}", "cosignatures are Ed25519's", expected="ed25519:…")
+
+
+def _recovery(a: Agreement) -> Iterator[Reason]:
+    """A quorum that some output can meet, and that leaves no owner alone with another's output (P10)."""
+    if a.recovery is None:
+        return
+    if a.manager.key in a.recovery.managers:
+        yield _fault("recovery.managers", "names the agreement's own manager; it names lost ones", seen=a.manager.key)
+    if len(set(a.recovery.managers)) != len(a.recovery.managers):
+        yield _fault("recovery.managers", "names a manager twice")
+    if a.recovery.at_least is None:
+        return
+    owners = {f"{job}.outputs.{name}": flows.owners(a, f"{job}.outputs.{name}") for job, name, _ in flows.outputs_of(a)}
+    most = max((len(found) for found in owners.values()), default=0)
+    if a.recovery.at_least > most:
+        yield _fault("recovery.at_least", "can never be met: no output has so many owners", expected=f"at most {most}")
+    if a.recovery.at_least == 1 and most > 1:
+        yield _fault(
+            "recovery.at_least", "would hand each owner the others' output alone", expected=f"2 to {most}", seen="1"
+        )
+    for party in sorted(frozenset().union(*owners.values())):
+        if a.parties[party].receive is None:
+            yield _fault("recovery.at_least", f"{party!r} has no receiving key to be given its share")
 
 
 def _baselines(a: Agreement) -> Iterator[Reason]:

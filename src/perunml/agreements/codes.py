@@ -71,3 +71,10 @@ NOTHING_TO_WITHDRAW = rule(
     "This key has no approval of the agreement that counts.",
     "The party looks at who has approved: `perunml agreement show`.",
 )
+SHARE_MISMATCH = rule(
+    "share_mismatch",
+    Kind.AGREEMENT,
+    "A share of an output's key is for another manager or agreement, of a party that holds none, or of a manager that the agreement does "
+    "not name in `recovery.managers`.",
+    "The party gives its share for the agreement in force: `perunml recovery give`.",
+)

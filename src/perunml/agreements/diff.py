@@ -22,7 +22,7 @@ from perunml.agreements.narrowing import (
     role_fields,
     written,
 )
-from perunml.agreements.schema import Agreement, Asset, Quorum
+from perunml.agreements.schema import Agreement, Asset, Quorum, Recovery
 from perunml.wire.digests import digest
 from perunml.wire.timestamps import format_time
 
@@ -216,4 +216,7 @@ def _asset(asset: Asset | None) -> str:
 def _top(value: object) -> str:
     if isinstance(value, Quorum):
         return f"{value.at_least} of {', '.join(value.of)}"
+    if isinstance(value, Recovery):
+        from_ = f", from {', '.join(value.managers)}" if value.managers else ""
+        return f"{value.at_least or 'all'} of the owners{from_}"
     return written(value)

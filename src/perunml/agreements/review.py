@@ -6,6 +6,7 @@ the agreement's upper bound, max_size times runs times 8: a model of that size c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from perunml.agreements import flows
@@ -15,6 +16,7 @@ from perunml.agreements.codes import INCONSISTENT
 from perunml.agreements.jobs import Output, ServiceJob, TrainingJob
 from perunml.agreements.narrowing import written
 from perunml.agreements.profiles import allows_simulated
+from perunml.agreements.recovery import holders, threshold
 from perunml.agreements.schema import Agreement, Quorum
 from perunml.agreements.versions import difference
 from perunml.agreements.words import REMAINS, about_role
@@ -108,6 +110,7 @@ def _part(a: Agreement, party: str) -> Section:
         if readers:
             said.append(f"On hosts of {', '.join(sorted({a.jobs[job].operator for job in readers}))}.")
             said.append(f"What is made from it reaches {', '.join(sorted(_recipients(a, readers))) or 'nobody'}.")
+    said.extend(_recovery(a, party))
     operated = [name for name, job in a.jobs.items() if job.operator == party]
     if operated:
         said.append(f"You run the hosts of {', '.join(operated)}.")
@@ -120,6 +123,22 @@ def _part(a: Agreement, party: str) -> Section:
     if asks:
         said.append(f"You may ask {', '.join(asks)}.")
     return Section("Your part", tuple(said))
+
+
+def _recovery(a: Agreement, party: str) -> Iterator[str]:
+    """What becomes of outputs when the manager is lost, as far as it is this party's."""
+    for job, name, _ in flows.outputs_of(a):
+        among, ref = holders(a, job, name), f"{job}.outputs.{name}"
+        if party in among:
+            least = threshold(a, len(among))
+            yield (
+                f"You hold a share of the key of each {ref}: {least} of {', '.join(among)} give it to another manager, and together "
+                "they could open it without one."
+            )
+        elif not among and party in flows.owners(a, ref):
+            yield f"Nobody holds shares of {ref}: an owner has no receiving key. It is lost with the manager."
+    if a.recovery and a.recovery.managers:
+        yield f"Outputs of lost managers may be taken over: {', '.join(a.recovery.managers)}."
 
 
 def _recipients(a: Agreement, jobs: list[str]) -> set[str]:

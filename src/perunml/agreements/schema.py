@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, PrivateAttr, Tag, model_validator
+from pydantic import Discriminator, Field, PrivateAttr, Strict, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from perunml.agreements.boards import Board
 from perunml.agreements.forms import (
+    MAX_NAMES,
     Digest,
     EntryPath,
     Filled,
@@ -85,6 +86,20 @@ Witnesses = Annotated[
 ]
 
 
+class Recovery(Part):
+    """What outlives a manager. An output's key is split among the owners of what flowed into it: `at_least` of their shares give it again,
+    all of them unless told. `managers` are identities of lost managers whose outputs this agreement's manager may take over."""
+
+    at_least: Annotated[int, Field(ge=1)] | None = None
+    managers: Annotated[tuple[SigningKeyText, ...], Strict(False), Field(max_length=MAX_NAMES)] = ()
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Recovery:
+        if self.at_least is None and not self.managers:
+            raise PydanticCustomError("malformed", "recovery says `at_least` or `managers`, or is left out")
+        return self
+
+
 class Party(Part):
     """An organisation or person: `keys` by name, the key that receives sealed things, and who decides."""
 
@@ -138,6 +153,7 @@ class Agreement(Part):
     assets: Filled[Name, Asset]
     hosts: Filled[Name, HostRole]
     jobs: Filled[Name, Job]
+    recovery: Recovery | None = None
 
     _payload: bytes = PrivateAttr()
     _digest: str = PrivateAttr()
@@ -217,4 +233,4 @@ def _cosigning(party: Party) -> Iterator[str]:
     return (key for key in party.keys.values() if key.startswith("ed25519:"))
 
 
-__all__ = ["Agreement", "AnyJob", "Asset", "ManagerPart", "Metadata", "Party", "Quorum", "Source", "Waived"]
+__all__ = ["Agreement", "AnyJob", "Asset", "ManagerPart", "Metadata", "Party", "Quorum", "Recovery", "Source", "Waived"]

@@ -154,6 +154,24 @@ def restore(settings: Settings, folder: Path, file: Path) -> None:
     _copied(settings, found, folder)
 
 
+@command.command("adopt")
+@folder_option
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.pass_obj
+def adopt(settings: Settings, folder: Path, file: Path) -> None:
+    """Take the ciphertext of outputs that owners claimed here (`perunml recovery give`) out of FILE, a lost manager's backup. It is checked against
+    what the run that made it signed; the manager may run meanwhile."""
+    from perunml import operators
+    from perunml.cli.progress import progress
+
+    with progress("adopting", silent=settings.voice.as_json) as report:
+        found = operators.adopt(file, folder, progress=report)
+    value = {"outputs": list(found.outputs), "missing": list(found.missing), "bytes": found.bytes}
+    rows: list[tuple[str, object]] = [("adopted", asset) for asset in found.outputs]
+    rows += [("not in the backup", asset) for asset in found.missing]
+    settings.voice.answer(value, table([*rows, ("bytes", found.bytes)]))
+
+
 def _copied(settings: Settings, found: Backup, where: Path) -> None:
     value = {"to": str(where), "entries": found.size, "root": found.root, "files": found.files, "bytes": found.bytes}
     rows = [("to", where), ("ledger", f"{found.size} entries, root {found.root}")]

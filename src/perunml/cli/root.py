@@ -28,6 +28,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "job": ("job", "Submit runs, watch them, wait for them."),
         "why": ("why", "Say why a job does not run: every reason at once."),
         "recover": ("recover", "Bring what is this party's to a manager that lost it."),
+        "recovery": ("recovery", "Keep shares of outputs' keys, and give them to another manager."),
         "asset": ("asset", "Show sealed assets; suspend one at once, or lift that."),
         "condition": ("condition", "Narrow what may be done with an own asset, at once."),
         "output": ("output", "List, approve and pull what runs produced."),

@@ -17,9 +17,10 @@ from perunml.client.party_audit import Audits
 from perunml.client.party_checker import Checkers
 from perunml.client.party_conditions import Conditions
 from perunml.client.party_ledger import Ledger
+from perunml.client.party_recovery import Recovery
 from perunml.client.party_runs import Runs
 from perunml.client.party_signing import Signing
 
 
-class Client(Assets, Runs, Signing, Conditions, Ledger, Audits, Checkers):
+class Client(Assets, Runs, Signing, Conditions, Ledger, Audits, Checkers, Recovery):
     """One party: its home folder, its open keys, and one pinned manager. Not thread-safe; use it in ``with``."""

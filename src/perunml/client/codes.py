@@ -126,3 +126,9 @@ BASELINE_SOURCE = rule(
     "nothing.",
     "The caller mends the source, installs the tool or names another source (the message says which): `perunml baseline build`.",
 )
+SHARE_DAMAGED = rule(
+    "share_damaged",
+    Kind.INTEGRITY,
+    "A share of an output's key that the manager sent, or that lies in the home folder, is not the one that its document says.",
+    "The party fetches it again while the manager is there: `perunml recovery keep`.",
+)

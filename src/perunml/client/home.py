@@ -7,6 +7,7 @@
     assets/<name>/v<n>/      sealed assets with wrapped data keys
     agreements/<hex>.json    agreements proposed or approved from here
     receipts/<run>.json      receipts of pulled outputs
+    recovery/<hex>.json      shares of outputs' keys, each still sealed to its party
 
 Everything but `identity.json` may be read by anybody; nothing is written in place (a crash leaves the old or the new).
 """
@@ -157,6 +158,13 @@ class Home:
 
     def agreement_path(self, digest: str) -> Path:
         return self.folder / "agreements" / f"{digest.removeprefix('sha256:')}.json"
+
+    @property
+    def recovery(self) -> Path:
+        return self.folder / "recovery"
+
+    def shares_path(self, asset: str) -> Path:
+        return self.recovery / f"{asset.removeprefix('sha256:')}.json"
 
     def receipt_path(self, run: str) -> Path:
         return self.receipts / f"{checked_name(run)}.json"

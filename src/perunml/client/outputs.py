@@ -16,12 +16,14 @@ from urllib.parse import quote
 
 from perunml.api.assets import PART_SIZE
 from perunml.api.runs import ApproveOutput, OutputDelivery, OutputView, RunView
+from perunml.client import agreements
 from perunml.client.assets import Progress
 from perunml.client.codes import ALREADY_EXISTS, NO_OUTPUT, OUTPUT_MISMATCH
 from perunml.client.connection import Connection
 from perunml.client.home import Home, write_file
 from perunml.client.identity import Identity
 from perunml.client.runs import show
+from perunml.ledger.receipts import KIND as RECEIPT
 from perunml.ledger.receipts import Receipt, open_receipt
 from perunml.sealing.keys import wipe
 from perunml.sealing.manifest import Manifest, open_manifest
@@ -114,9 +116,11 @@ def pull(
 def _checked(
     connection: Connection, delivery: OutputDelivery, run: str, name: str, asset: str
 ) -> tuple[Manifest, Receipt]:
-    receipt = open_receipt(delivery.receipt, PublicKey(connection.pin.identity))
+    receipt = open_receipt(delivery.receipt, PublicKey(_manager_of(connection, delivery)))
+    # What was recovered from a lost manager is this agreement's, and its receipt names the one that it was trained under.
+    under = receipt.agreement if receipt.manager == connection.pin.identity else delivery.agreement
     said = (delivery.run, delivery.output, delivery.manifest.digest, delivery.agreement)
-    proven = (receipt.run, name, receipt.outputs.get(name, "nothing"), receipt.agreement)
+    proven = (receipt.run, name, receipt.outputs.get(name, "nothing"), under)
     if said != proven or (receipt.run, delivery.manifest.digest) != (run, asset):
         raise refuse(
             OUTPUT_MISMATCH,
@@ -125,6 +129,20 @@ def _checked(
             seen=f"{delivery.output} of {delivery.run}: {delivery.manifest.digest}",
         )
     return open_manifest(delivery.manifest, [PublicKey(delivery.signer)]), receipt
+
+
+def _manager_of(connection: Connection, delivery: OutputDelivery) -> str:
+    """Whose receipt it has to be: the pinned manager's, or of one that the agreement lets it take outputs over from."""
+    said = str(delivery.receipt.unverified(RECEIPT).get("manager"))
+    if said == connection.pin.identity:
+        return said
+    _, agreement = agreements.show(connection, delivery.agreement)
+    if agreement.recovery is None or said not in agreement.recovery.managers:
+        raise refuse(
+            OUTPUT_MISMATCH, "the receipt is of a manager that the agreement does not name",
+            expected=connection.pin.identity, seen=said,
+        )  # fmt: skip
+    return said
 
 
 def _info(connection: Connection, delivery: OutputDelivery, asset: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from perunml.api.agreements import (
 )
 from perunml.api.base import Message
 from perunml.api.conditions import ChangeCondition, ConditionList
+from perunml.api.recovery import GiveShare, RecoveryView
 from perunml.client.home import write_file
 from perunml.wire.codes import MALFORMED
 from perunml.wire.dsse import Envelope, unsigned
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from perunml.client.connection import Connection
     from perunml.client.identity import Identity
 
-KINDS = ("Agreement", "Approval", "Withdrawal", "Suspension", "Condition")
+KINDS = ("Agreement", "Approval", "Withdrawal", "Suspension", "Condition", "OutputShare")
 
 
 def approval_of(agreement: Agreement, party: str, view: AgreementView, *, expires: int | None = None) -> Envelope:
@@ -96,6 +97,8 @@ def send(connection: Connection, envelope: Envelope) -> Message:
         return connection.call("POST", "/v1/suspensions", SuspensionView, SuspendAsset(change=envelope))
     if kind == "Condition":
         return connection.call("POST", "/v1/conditions", ConditionList, ChangeCondition(change=envelope))
+    if kind == "OutputShare":
+        return connection.call("POST", "/v1/recovery/shares", RecoveryView, GiveShare(share=envelope))
     where = f"/v1/agreements/{quote(str(envelope.unverified(kind).get('agreement')))}"
     if kind == "Approval":
         return connection.call("POST", f"{where}/approvals", AgreementView, ApproveAgreement(approval=envelope))

@@ -16,9 +16,11 @@ from perunml.manager import (
     ledger,
     outputs,
     quota,
+    recovery,
     release,
     renewal,
     runs,
+    shares,
     why,
     witnesses,
 )
@@ -34,6 +36,7 @@ def specs(services: Services) -> list[Spec]:
     """All routes, those that hosts ask for most first: they are looked through in order."""
     parts = (
         release, renewal, quota, assets, runs, enrolment, attestation, documents, agreements, outputs, ledger, hosts, witnesses, conditions, why,
+        shares, recovery,
     )  # fmt: skip
     return [spec for part in parts for spec in part.routes(services)]
 

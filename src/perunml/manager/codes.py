@@ -238,3 +238,33 @@ NO_HOST_YET = rule(
     "A run waits, and nothing stands in its way but that no host has taken it.",
     "The operator that the agreement names runs a host that may take it: `perunml host run`; `perunml host explain` says why one was refused.",
 )
+NO_SHARES = rule(
+    "no_shares",
+    Kind.USAGE,
+    "An output's key is split among nobody: an owner of what flowed into it has no receiving key in the agreement.",
+    "The parties approve a version that gives every owner a `receive` key: `perunml agreement review FILE` says who lacks one.",
+)
+SHARE_WRONG = rule(
+    "share_wrong",
+    Kind.INTEGRITY,
+    "A party's share of an output's key is not the one that the lost manager made for it, or the shares do not give that key.",
+    "The party that is named gives its own share again: `perunml recovery give`.",
+)
+SHARE_STALE = rule(
+    "share_stale",
+    Kind.INTEGRITY,
+    "A share is of an earlier split of the output's key: shares of two splits give no key together.",
+    "The party that is named gives the share of the newest split, as the other holders keep it: `perunml recovery give`.",
+)
+SHARE_GIVEN = rule(
+    "share_given",
+    Kind.INTEGRITY,
+    "The party gave its share of this output's key already; one party's share counts once.",
+    "Another holder gives its own: `perunml recovery list` says who has not.",
+)
+NOTHING_TO_ADOPT = rule(
+    "nothing_to_adopt",
+    Kind.USAGE,
+    "No output of a lost manager waits here for its ciphertext.",
+    "Holders of its key's shares claim it first: `perunml recovery give`; then the operator brings the backup.",
+)

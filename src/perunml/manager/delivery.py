@@ -18,6 +18,7 @@ from perunml.manager.codes import ASSET_INCOMPLETE, MODEL_MISSING, OWNER_NOT_AGR
 from perunml.manager.context import Services
 from perunml.manager.library import Held
 from perunml.manager.registered import newest_output
+from perunml.manager.shares import output_key
 from perunml.manager.state import StoredRun
 from perunml.manager.store.connection import Connection
 from perunml.release.clients import client_keys
@@ -152,5 +153,5 @@ def _made(services: Services, connection: Connection, held: Held, grant: InputGr
         mount=grant.mount,
         manifest=services.library.manifest(connection, output.asset),
         owners=[output.session_key],
-        key=services.keys.output_key(output.run, output.output),
+        key=output_key(services, connection, output),
     )

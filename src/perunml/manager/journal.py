@@ -127,6 +127,11 @@ class Journal:
         """Of the newest entry: time is never below it."""
         return self._time
 
+    @property
+    def size(self) -> int:
+        """Entries so far: the index of the next one."""
+        return self._size + len(self._pending)
+
     def append(self, type_: str, now: int, agreement: str, subject: str, body: dict[str, Any]) -> tuple[int, str]:
         """Index and hash of a new entry; it is in the ledger when the transaction commits. Raises `IntegrityError`
         (rollback_detected)."""

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from perunml.agreements.schema import Agreement
 from perunml.api.assets import AssetView
 from perunml.api.runs import ApproveOutput, OutputDelivery, OutputView, RegisterOutput
-from perunml.manager import assets, leases, registered, rights, state
+from perunml.manager import assets, leases, registered, rights, shares, state
 from perunml.manager.codes import OUTPUT_UNDECLARED
 from perunml.manager.context import Services
 from perunml.manager.http import Access, Call, outside
@@ -177,7 +177,7 @@ def _deliver(
         run=output.run,
         output=output.output,
         party=party,
-        sealed_key=HpkePublicKey(decided.receive).seal(services.keys.output_key(output.run, output.output), info),
+        sealed_key=HpkePublicKey(decided.receive).seal(shares.output_key(services, connection, output), info),
         receipt=stored(run.receipt),
     )
     return made, entry

@@ -16,6 +16,8 @@ _CHANGE = "SELECT envelope FROM changes WHERE digest = :wanted"
 _CONDITION = "SELECT envelope FROM conditions WHERE digest = :wanted"
 _REQUEST = "SELECT envelope FROM requests WHERE run = :wanted"
 _RECEIPT = "SELECT receipt FROM runs WHERE run = :wanted AND receipt != X''"
+_SHARES = "SELECT envelope FROM recoveries WHERE asset = :wanted AND line = :line"
+_GIVEN = "SELECT envelope FROM given_shares WHERE asset = :wanted AND line = :line ORDER BY rowid"
 _OUTPUT_APPROVALS = "SELECT envelope FROM output_approvals WHERE asset = :wanted ORDER BY rowid"
 
 
@@ -27,7 +29,8 @@ def named_by(
     digest = held.agreement.digest
 
     def rows(statement: str, wanted: object) -> Iterator[Envelope]:
-        for row in connection.run(statement, {"wanted": wanted}):
+        where = {"wanted": wanted, "line": held.line} if ":line" in statement else {"wanted": wanted}
+        for row in connection.run(statement, where):
             yield stored(row[0])
 
     def condition(entry: Mapping[str, Any]) -> Iterator[Envelope]:
@@ -49,6 +52,8 @@ def named_by(
         "run": lambda entry: rows(_REQUEST, entry["subject"]),
         "finished": lambda entry: rows(_RECEIPT, entry["subject"]),
         "failed": lambda entry: rows(_RECEIPT, entry["subject"]),
+        "share": lambda entry: rows(_GIVEN, entry["subject"]),
+        "recovered": lambda entry: rows(_SHARES, entry["subject"]),
         "output-approval": lambda entry: rows(_OUTPUT_APPROVALS, entry["subject"]),
     }
     found: dict[tuple[str, tuple[tuple[str, bytes], ...]], Envelope] = {}

@@ -11,6 +11,7 @@ from typing import Any
 
 from perunml.agreements.boards import lacking, members, satisfied
 from perunml.agreements.codes import APPROVAL_MISMATCH
+from perunml.agreements.jobs import Output
 from perunml.agreements.schema import Agreement
 from perunml.release import codes, conditions, rules
 from perunml.release.types import OutputRelease, Refusal, RegisteredOutput, State, mint_output_release
@@ -70,19 +71,9 @@ def decide_output(
 ) -> OutputRelease | Refusal:
     """An `OutputRelease`, or a `Refusal` with every rule that failed. Approvals that do not count are passed over. Outputs
     leave until the last `until` of the agreement's jobs."""
-    reasons = [*rules.in_force(agreement, state), *rules.cosigned(agreement, state)]
-    if now >= agreement.ends:
-        ends = format_time(agreement.ends)
-        reasons.append(
-            Reason(codes.AGREEMENT_EXPIRED, f"{agreement.name} ended {ends}", f"before {ends}", format_time(now))
-        )
-    job = agreement.training(output.job)
-    declared = job.outputs.get(output.name) if job else None
+    reasons, declared = _standing(agreement, state, output, now)
     if declared is None:
-        where = f"{output.job}.outputs.{output.name}"
-        reasons.append(Reason(codes.OUTPUT_UNKNOWN, f"the agreement declares no {where}", "a declared output", where))
         return Refusal(tuple(reasons))
-    reasons += rules.not_suspended(agreement, f"{output.job}.outputs.{output.name}", state)
     if recipient not in declared.to:
         reasons.append(
             Reason(
@@ -100,6 +91,36 @@ def decide_output(
     receive = agreement.parties[recipient].receive
     assert receive is not None, "checked when the agreement was read: every recipient has a receiving key"
     return mint_output_release(agreement=agreement, output=output, recipient=recipient, receive=receive)
+
+
+def decide_shares(agreement: Agreement, *, state: State, output: RegisteredOutput, now: int) -> tuple[Reason, ...]:
+    """Every reason why no share of the output's key may be handed out or taken now; none where it may. The approvals under which the output
+    leaves are no part of it: a share alone opens nothing."""
+    reasons, declared = _standing(agreement, state, output, now)
+    if declared is not None:
+        case = conditions.Case(output.job, None, now)
+        reasons += conditions.unmet(agreement, f"{output.job}.outputs.{output.name}", state, case)
+    return tuple(reasons)
+
+
+def _standing(
+    agreement: Agreement, state: State, output: RegisteredOutput, now: int
+) -> tuple[list[Reason], Output | None]:
+    """What holds for everything that is done with an output, and how it is declared."""
+    reasons = [*rules.in_force(agreement, state), *rules.cosigned(agreement, state)]
+    if now >= agreement.ends:
+        ends = format_time(agreement.ends)
+        reasons.append(
+            Reason(codes.AGREEMENT_EXPIRED, f"{agreement.name} ended {ends}", f"before {ends}", format_time(now))
+        )
+    job = agreement.training(output.job)
+    declared = job.outputs.get(output.name) if job else None
+    where = f"{output.job}.outputs.{output.name}"
+    if declared is None:
+        reasons.append(Reason(codes.OUTPUT_UNKNOWN, f"the agreement declares no {where}", "a declared output", where))
+    else:
+        reasons += rules.not_suspended(agreement, where, state)
+    return reasons, declared
 
 
 def _approved(

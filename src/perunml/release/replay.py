@@ -13,6 +13,7 @@ from perunml.agreements.schema import Quorum
 from perunml.ledger.entries import OpenedEntry
 from perunml.release.codes import HISTORY_INCONSISTENT
 from perunml.release.replay_agreements import Agreements, Documents, wrong
+from perunml.release.replay_recovery import Recoveries
 from perunml.release.replay_runs import Runs
 from perunml.wire.dsse import Envelope
 from perunml.wire.errors import PerunError, refuse
@@ -49,7 +50,7 @@ def replay(history: History) -> Replayed:
     """Raises `IntegrityError` (history_inconsistent), which names the first entry that does not follow."""
     agreements = Agreements(history.documents, history.manager)
     runs = Runs(agreements, history.receipts, history.manager)
-    handlers = agreements.handlers() | runs.handlers()
+    handlers = agreements.handlers() | runs.handlers() | Recoveries(agreements, runs).handlers()
     last, at = -1, 0
     for item in history.entries:
         if item.index <= last or item.entry.time < at:

@@ -171,7 +171,7 @@ class Runs:
         self.counts["outputs"] += len(outputs)
 
     def _output_approved(self, item: OpenedEntry) -> None:
-        output = self._output(item)
+        output = self.output(item)
         if output is None:
             return
         for envelope in self._agreements.found(item, "output approval", text(item, "approval")):
@@ -182,7 +182,7 @@ class Runs:
         raise wrong(item, "the approval is not signed by whom it says")
 
     def _output_released(self, item: OpenedEntry) -> None:
-        output, agreement, now = self._output(item), self._agreements.of(item), item.entry.time
+        output, agreement, now = self.output(item), self._agreements.of(item), item.entry.time
         if output is None:
             return
         if (text(item, "run"), text(item, "output")) != (output.run, output.name):
@@ -210,6 +210,14 @@ class Runs:
         told = f"what the manager did between its backup and entry {item.index}, where it began as a restored copy"
         self._agreements.unchecked[told] = None
 
+    def recovered(self, item: OpenedEntry, output: RegisteredOutput) -> None:
+        """An output of a lost manager's run is this agreement's from now on."""
+        if output.run in self._runs:
+            raise wrong(item, "a run of this id is known already", seen=output.run)
+        self._runs[output.run] = _Asked(item.entry.agreement, output.job, {}, {}, over="recovered")
+        self._outputs[output.asset] = output
+        self.counts["outputs"] += 1
+
     # Parts
 
     def _run(self, item: OpenedEntry) -> _Asked:
@@ -223,7 +231,7 @@ class Runs:
             raise wrong(item, "the run does not hold this lease", run.lease.id if run.lease else "none", lease)
         return run.lease
 
-    def _output(self, item: OpenedEntry) -> RegisteredOutput | None:
+    def output(self, item: OpenedEntry) -> RegisteredOutput | None:
         """None: made under an earlier version, which this party is not shown."""
         found = self._outputs.get(item.entry.subject)
         if found is None and self._unrooted(item, item.entry.subject):

@@ -348,13 +348,38 @@ cosignatures = Table(
 shares = Table(
     "shares",
     metadata,
-    Column("asset", String, nullable=False),
-    Column("party", String, nullable=False),
-    Column("epoch", Integer, nullable=False),
+    Column("asset", String, primary_key=True),
+    Column("entry", Integer, nullable=False),
+    Column("holders", String, nullable=False),  # digest of who they were, with which receiving keys
     Column("envelope", LargeBinary, nullable=False),
-    PrimaryKeyConstraint("asset", "party", "epoch"),
 )
-"""Shares of outputs' keys, each sealed to its party."""
+"""How outputs' keys were split: the newest document of each, its shares sealed to their parties."""
+
+recoveries = Table(
+    "recoveries",
+    metadata,
+    Column("asset", String, nullable=False),
+    Column("line", String, nullable=False),
+    Column("shares", String, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("receipt", LargeBinary, nullable=False),
+    Column("recovered", Integer, nullable=False),
+    PrimaryKeyConstraint("asset", "line"),
+)
+"""Outputs of lost managers that an agreement here may take over."""
+
+given_shares = Table(
+    "given_shares",
+    metadata,
+    Column("asset", String, nullable=False),
+    Column("line", String, nullable=False),
+    Column("shares", String, nullable=False),
+    Column("party", String, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("kept", LargeBinary, nullable=False),  # the share under custody; empty once it is needed no more
+    PrimaryKeyConstraint("asset", "line", "shares", "party"),
+)
+"""Shares that parties gave for them."""
 
 facts = Table(
     "facts",

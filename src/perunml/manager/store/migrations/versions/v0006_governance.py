@@ -54,11 +54,30 @@ def upgrade() -> None:
     )
     op.create_table(
         "shares",
-        sa.Column("asset", sa.String(), nullable=False),
-        sa.Column("party", sa.String(), nullable=False),
-        sa.Column("epoch", sa.Integer(), nullable=False),
+        sa.Column("asset", sa.String(), primary_key=True),
+        sa.Column("entry", sa.Integer(), nullable=False),
+        sa.Column("holders", sa.String(), nullable=False),
         sa.Column("envelope", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("asset", "party", "epoch"),
+    )
+    op.create_table(
+        "recoveries",
+        sa.Column("asset", sa.String(), nullable=False),
+        sa.Column("line", sa.String(), nullable=False),
+        sa.Column("shares", sa.String(), nullable=False),
+        sa.Column("envelope", sa.LargeBinary(), nullable=False),
+        sa.Column("receipt", sa.LargeBinary(), nullable=False),
+        sa.Column("recovered", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("asset", "line"),
+    )
+    op.create_table(
+        "given_shares",
+        sa.Column("asset", sa.String(), nullable=False),
+        sa.Column("line", sa.String(), nullable=False),
+        sa.Column("shares", sa.String(), nullable=False),
+        sa.Column("party", sa.String(), nullable=False),
+        sa.Column("envelope", sa.LargeBinary(), nullable=False),
+        sa.Column("kept", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("asset", "line", "shares", "party"),
     )
     op.create_table(
         "facts",
