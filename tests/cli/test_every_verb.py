@@ -150,6 +150,9 @@ def _newcomer(do: Doer, world: World, here: Path) -> None:
     published = here / "release.json"
     assert do("document sign", nova, world.manager.profile, "--out", published)["signers"] == [key]
     do("trust", nova, world.manager.url, "--profile", published, "--signed-by", key)
+    assert do("id rotate", nova)["identity"] == key
+    assert do("id switch", nova)["former"] == [{"identity": key, "kept": True}]
+    assert do("id forget", nova, key)["former"] == [{"identity": key, "kept": False}]
 
 
 def _agreed(do: Doer, world: World, here: Path) -> None:

@@ -39,6 +39,7 @@ _BASELINE = {
 _CONDITION = ("until", "runs", "wall", "lease", "jobs", "machines", "profiles", "operators", "recipients", "clients")
 RENAMED: dict[str, dict[str, str]] = {
     "id create": {},
+    "id switch": {"unasked": "ask"},
     "trust": {"dry_run": "Client.open"},
     "document push": {"file": "body"},
     "document digest": {"file": "body"},

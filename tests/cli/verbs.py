@@ -14,6 +14,9 @@ from perunml.cli.root import VERBS, cli
 SDK = {
     "id create": "Client.create",
     "id show": "Client.identity",
+    "id rotate": "Client.rotate_identity",
+    "id switch": "Client.switch_identity",
+    "id forget": "Client.forget_key",
     "trust": "Client.trust",
     "seal": "Client.seal",
     "push": "Client.push",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from perunml.client import outputs, recovery, signing
 from perunml.client.audit_verify import verify_export
 from perunml.client.home import Home
 from perunml.client.identity import Identity
+from perunml.ledger.receipts import open_receipt, sign_receipt
 from perunml.manager.adopt import adopt
 from perunml.manager.backup import backup
 from perunml.wire.dsse import signed
@@ -222,6 +224,10 @@ def test_no_outputs_of_a_manager_that_nobody_agreed_on(lost: Shared, other: Worl
     lying = signed(KIND, road.shares("clinic").body(), stranger)
     assert code_of(lambda: road.claim("clinic", kept.model_copy(update={"shares": lying}))) == "bad_signature"
     assert code_of(lambda: road.claim("cloud", kept)) == "share_mismatch"
+    _, sealed, _ = road.trained(b"another model")
+    theirs = recovery_documents(lost, sealed.digest, kept, road)
+    for changed in theirs:
+        assert code_of(lambda changed=changed: road.claim("clinic", changed)) in ("share_mismatch", "bad_signature")
     plain = agreement_from_json({**road.document(), "metadata": {"name": "plain"}, "recovery": {"at_least": 2}})
     road.in_force(plain)
     message = ClaimOutput(agreement=plain.digest, kept=kept)
@@ -229,6 +235,72 @@ def test_no_outputs_of_a_manager_that_nobody_agreed_on(lost: Shared, other: Worl
         code_of(lambda: road.party["clinic"].call("POST", "/v1/recovery/outputs", RecoveryView, message))
         == "share_mismatch"
     )
+
+
+def recovery_documents(lost: Shared, asset: str, kept: KeptShares, road: Shared) -> list[KeptShares]:
+    """Another receipt of the lost manager's, and another manifest than the shares name."""
+    manager = cached_keys(lost.world.folder).identity
+    receipt = open_receipt(kept.receipt, manager.public)
+    other = sign_receipt(replace(receipt, outputs={"model": asset}), manager)
+    strange = sign_receipt(replace(receipt, run="ab" * 16), manager)
+    manifest = kept.model_copy(update={"manifest": road.scans.envelope})
+    return [kept.model_copy(update={"receipt": other}), kept.model_copy(update={"receipt": strange}), manifest]
+
+
+def test_a_second_agreement_takes_no_output_that_one_has_taken(lost: Shared, other: World) -> None:
+    """One run, one line: whose limits and approvals would count else?"""
+    for name in HOLDERS:
+        lost.keep(name)
+    road = after(lost, other)
+    road.give("clinic")
+    assert road.give("hospital").recovered
+    road.agreement = agreement_from_json({**road.document(), "metadata": {"name": "other"}})
+    road.in_force(road.agreement)
+    assert not road.give("clinic").recovered
+    assert code_of(lambda: road.give("hospital")) == "asset_conflict"
+
+
+def test_a_holder_keeps_no_share_that_is_not_its_own(lost: Shared) -> None:
+    """A manager that sends another output's shares, a share that does not fit its digest, or another's."""
+    (kept,) = lost.keep("clinic")
+    answer, party, home, identity = (
+        lost.kept("clinic"),
+        lost.party["clinic"],
+        lost.home("clinic"),
+        lost.identity("clinic"),
+    )
+    manager = cached_keys(lost.world.folder).identity
+    kept.file.unlink()
+
+    def code(changed: OutputShares, asset: str = kept.shares.asset) -> str:
+        made = answer.model_copy(update={"shares": signed(KIND, changed.body(), manager)})
+        return code_of(lambda: recovery._keep(party, home, identity, made, asset, "clinic"))
+
+    held = dict(kept.shares.holders)
+    wrong = {**held, "clinic": replace(held["clinic"], digest="sha256:" + "0" * 64)}
+    assert code(replace(kept.shares, holders=wrong)) == "share_damaged"
+    assert code(replace(kept.shares, holders={**held, "clinic": replace(held["startup"], number=1)})) == "unseal_failed"
+    assert code(kept.shares, "sha256:" + "0" * 64) == "share_damaged"
+    assert code(replace(kept.shares, asset="sha256:" + "0" * 64)) == "share_damaged"
+    without = {party: replace(held[party], number=n) for n, party in enumerate(("hospital", "startup"), 1)}
+    assert code(replace(kept.shares, holders=without)) == "share_damaged"
+    assert not kept.file.exists()
+    assert code(kept.shares) == ""
+
+
+def test_a_receipt_of_a_manager_that_the_agreement_does_not_name_is_not_believed(lost: Shared, other: World) -> None:
+    """The new manager alone cannot make an older one's receipt count."""
+    for name in HOLDERS:
+        lost.keep(name)
+    road = after(lost, other)
+    road.give("clinic")
+    road.give("startup")
+    delivery = road.delivery(road.shares("clinic").asset)
+    assert outputs._manager_of(road.party["startup"], delivery) == lost.world.pin.identity
+    plain = agreement_from_json({**road.document(), "metadata": {"name": "plain"}, "recovery": {"at_least": 2}})
+    road.in_force(plain)
+    moved = delivery.model_copy(update={"agreement": plain.digest})
+    assert code_of(lambda: outputs._manager_of(road.party["startup"], moved)) == "output_mismatch"
 
 
 def test_a_share_is_for_one_agreement_at_one_manager(lost: Shared, other: World) -> None:
@@ -280,7 +352,8 @@ def test_ciphertext_that_was_altered_in_a_backup_is_not_adopted(lost: Shared, ot
     road.give("clinic")
     data = bytearray((lost.folder / "backup").read_bytes())
     manifest = lost.kept("clinic").manifest.digest.removeprefix("sha256:")
-    at = data.index(f"blobs/{manifest}/".encode()) + 512
+    with tarfile.open(lost.folder / "backup") as archive:
+        at = next(found.offset_data for found in archive if f"/{manifest}/" in found.name)
     data[at] ^= 1
     (lost.folder / "bent").write_bytes(data)
     assert code_of(lambda: adopt(other.folder, lost.folder / "bent")) == "backup_damaged"

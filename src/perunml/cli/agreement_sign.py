@@ -102,7 +102,13 @@ def withdraw(settings: Settings, agreement: str, dry_run: bool, manager: str) ->
 @command.command("rotate-key")
 @click.argument("agreement")
 @click.option("--member", required=True, help="The key's name in the agreement.")
-@click.option("--new-key", "key", required=True, metavar="KEY", help="The key that replaces it: ed25519:… or p384:….")
+@click.option(
+    "--new-key",
+    "key",
+    default="",
+    metavar="KEY",
+    help="The key that replaces it: ed25519:… or p384:… [default: the one of `id rotate`, the receiving key with it].",
+)
 @click.option("--party", default="", help="Of this party [default: this identity's].")
 @out_option
 @dry_run_option

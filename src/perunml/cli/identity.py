@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from perunml.cli.settings import Settings, group
@@ -37,6 +39,45 @@ def show(settings: Settings) -> None:
     _show(settings, PublicIdentity.load(settings.home).as_json())
 
 
-def _show(settings: Settings, public: dict[str, str]) -> None:
+@command.command("rotate")
+@click.pass_obj
+def rotate(settings: Settings) -> None:
+    """Make the keys that shall replace this party's, beside them; a second time, show them again. The operator of each manager admits the new key (`perunml manager admit`), each
+    agreement gets a version that names it (`perunml agreement rotate-key NAME --member MEMBER`), and when those are in force, `perunml id switch` uses it. Nothing is
+    sealed anew."""
+    with settings.client() as client:
+        made = client.rotate_identity(settings.passphrase())
+    _show(settings, made.public.as_json())
+
+
+@command.command("switch")
+@click.option(
+    "--while-agreements-may-name-the-former-key",
+    "unasked",
+    is_flag=True,
+    help="Ask no manager first. Agreements that name the former key alone shut this party out until they name the new one.",
+)
+@click.pass_obj
+def switch(settings: Settings, unasked: bool) -> None:
+    """Use the keys that `id rotate` made, from now on. The former ones stay, sealed like these, for what was sealed to them."""
+    with settings.client() as client:
+        made = client.switch_identity(settings.passphrase(), ask=not unasked)
+    _show(settings, made.public.as_json())
+
+
+@command.command("forget")
+@click.argument("key")
+@click.pass_obj
+def forget(settings: Settings, key: str) -> None:
+    """Forget the private halves of KEY, a former key of this party. Assets that it sealed stay in use where they are, and cannot be pushed to another manager any more."""
+    with settings.client() as client:
+        made = client.forget_key(settings.passphrase(), key)
+    _show(settings, made.public.as_json())
+
+
+def _show(settings: Settings, public: dict[str, Any]) -> None:
     rows = [("name", public["name"]), ("identity", public["identity"]), ("receive", public["receive"])]
+    if coming := public.get("next"):
+        rows += [("next identity", coming["identity"]), ("next receive", coming["receive"])]
+    rows += [("former", f"{it['identity']}{'' if it['kept'] else ' (forgotten)'}") for it in public.get("former", ())]
     settings.voice.answer(public, table(rows))

@@ -116,6 +116,9 @@ def approve(
     _check_manager(connection, agreement)
     party = party_in_line(connection, agreement, identity)
     made = signing.signed_by(signing.approval_of(agreement, party, view, expires=expires), identity)
+    made = signing.signed_by_others(
+        made, identity, agreement.parties[party].keys.values() if party in agreement.parties else ()
+    )
     message = ApproveAgreement(approval=made)
     view = connection.call("POST", f"/v1/agreements/{quote(agreement.digest)}/approvals", AgreementView, message)
     write_file(home.agreement_path(agreement.digest), view.agreement.encode())

@@ -20,7 +20,7 @@ from perunml.client.codes import NOT_FOUND
 from perunml.client.connection import Connection
 from perunml.client.home import Home, checked_name
 from perunml.client.identity import Identity
-from perunml.sealing.keys import WrappedKeys, new_data_key, unwrap_key, wipe, wrap_key
+from perunml.sealing.keys import WrappedKeys, new_data_key, wipe, wrap_key
 from perunml.sealing.manifest import DEFAULT_CHUNK, Manifest, open_manifest
 from perunml.sealing.store import FolderStore
 from perunml.sealing.writer import collect, seal_files
@@ -45,7 +45,7 @@ def load_sealed(home: Home, identity: Identity, name: str, version: int | None =
     """A sealed asset of this party, its manifest's signature checked."""
     folder = home.asset(name, version)
     envelope = FolderStore(folder).manifest()
-    manifest = open_manifest(envelope, [identity.signing.public])
+    manifest = open_manifest(envelope, identity.own_keys)
     return SealedAsset(envelope.digest, manifest, folder), envelope
 
 
@@ -74,7 +74,9 @@ def seal(
         raise refuse(NOT_FOUND, "there is nothing to seal", expected="a folder or a file", seen=str(source))
     versions = home.asset_versions(checked_name(name))
     version = max(versions, default=0) + 1
-    asset_id = load_sealed(home, identity, name)[0].manifest.asset_id if versions else None
+    before = load_sealed(home, identity, name)[0].manifest if versions else None
+    # An asset's versions have one owner's key; after that was replaced, the next version is another asset of the same name.
+    asset_id = before.asset_id if before and before.owner == identity.signing.public.text else None
     parent = home.assets / name
     parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=parent, prefix=".new-"))
@@ -116,6 +118,16 @@ def push(
 ) -> AssetView:
     """Send a sealed asset to the pinned manager, which alone gets a wrap of its key."""
     sealed, envelope = load_sealed(home, identity, name, version)
+    manifest = sealed.manifest
+    if manifest.owner != identity.signing.public.text:  # sealed under a former key, which alone may bring it
+        with connection.signed_by(identity.signer(manifest.owner)) as former:
+            return _push(former, sealed, envelope, identity, progress)
+    return _push(connection, sealed, envelope, identity, progress)
+
+
+def _push(
+    connection: Connection, sealed: SealedAsset, envelope: Envelope, identity: Identity, progress: Progress | None
+) -> AssetView:
     manifest = sealed.manifest
     with FolderStore(sealed.folder) as store:
         keys = _wrapped_for(HpkePublicKey(connection.pin.intake), sealed, store.keys(), identity)
@@ -159,7 +171,7 @@ def push_document(connection: Connection, identity: Identity, kind: str, body: d
 
 def _wrapped_for(recipient: HpkePublicKey, sealed: SealedAsset, keys: WrappedKeys, identity: Identity) -> WrappedKeys:
     """The asset's wraps, with a fresh one for `recipient`."""
-    data_key = unwrap_key(keys.find(identity.receiving.public), sealed.manifest, identity.receiving)
+    data_key = identity.data_key(keys, sealed.manifest)
     try:
         return keys.with_wrap(wrap_key(data_key, sealed.manifest, recipient))
     finally:

@@ -132,3 +132,21 @@ SHARE_DAMAGED = rule(
     "A share of an output's key that the manager sent, or that lies in the home folder, is not the one that its document says.",
     "The party fetches it again while the manager is there: `perunml recovery keep`.",
 )
+KEY_FORGOTTEN = rule(
+    "key_forgotten",
+    Kind.USAGE,
+    "A former key of this party is needed, and this home has forgotten its private half.",
+    "The party seals the asset anew under its present key: `perunml seal`.",
+)
+NO_NEXT_KEY = rule(
+    "no_next_key",
+    Kind.USAGE,
+    "This home has made no keys that shall replace those in use.",
+    "The party makes them first: `perunml id rotate`.",
+)
+STILL_NAMED = rule(
+    "key_still_named",
+    Kind.PENDING,
+    "A key cannot be replaced or forgotten yet: an agreement in force names it alone, or something in this home is sealed to it.",
+    "The party does what is named first, such as `perunml agreement rotate-key`.",
+)

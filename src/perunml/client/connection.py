@@ -64,6 +64,10 @@ class Connection:
     def close(self) -> None:
         self._http.close()
 
+    def signed_by(self, signer: Signer) -> Connection:
+        """Another connection to the same manager, whose requests another key signs."""
+        return Connection(self.pin, signer, dry_run=self._dry_run, clock=self._clock)
+
     def call(self, method: str, path: str, answer: type[M], body: Message | None = None) -> M:
         """Send `body` (or nothing) and read the answer. Raises whatever the manager refused with, or `Unreachable`."""
         data = self.raw(method, path, body.encode() if body is not None else b"", kind="application/json")

@@ -93,7 +93,7 @@ def pull(
     output = find(show(connection, run), name)
     delivery = connection.call("GET", f"/v1/outputs/{quote(output.asset)}/delivery", OutputDelivery)
     manifest, receipt = _checked(connection, delivery, run, name, output.asset)
-    key = bytearray(identity.receiving.open(delivery.sealed_key, _info(connection, delivery, output.asset)))
+    key = bytearray(identity.unseal(delivery.sealed_key, _info(connection, delivery, output.asset)))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".pull-"))
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,33 @@ class Party:
         """A new party, in a folder that has no identity yet."""
         made = Home(Path(home).expanduser())
         return cls(made, Identity.create(made, name, passphrase, algorithm=algorithm))
+
+    def rotate_identity(self, passphrase: bytes) -> Identity:
+        """Make the keys that shall replace this party's (once; the same ones after that). Agreements name them by `rotate_key`, `switch_identity`
+        uses them. Raises `IntegrityError` (unseal_failed)."""
+        from perunml.client import rotation
+
+        self.identity = rotation.begin(self.home, passphrase)
+        return self.identity
+
+    def switch_identity(self, passphrase: bytes, *, ask: bool = True) -> Identity:
+        """Use the next keys from now on, and keep the former ones. Unless told not to, every pinned manager is asked first. Raises `UsageError` (no_next_key),
+        `ApprovalPending` (key_still_named), `Unreachable`."""
+        from perunml.client import rotation
+
+        pins = self.home.pins().values() if ask else ()
+        with contextlib.ExitStack() as stack:
+            asked = [stack.enter_context(Connection(pin, self.identity.signing)) for pin in pins]
+            self.identity = rotation.switch(self.home, passphrase, asked)
+        self.close()
+        return self.identity
+
+    def forget_key(self, passphrase: bytes, key: str) -> Identity:
+        """Drop the private halves of a former key (text). Raises `UsageError` (not_found), `ApprovalPending` (key_still_named)."""
+        from perunml.client import rotation
+
+        self.identity = rotation.forget(self.home, passphrase, key)
+        return self.identity
 
     def __enter__(self) -> Self:
         return self

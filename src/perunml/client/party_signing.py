@@ -71,15 +71,22 @@ class Signing(Agreements):
 
         return signing.send(self.connection, message)
 
-    def rotate_key(self, agreement: str, member: str, key: str, *, party: str = "") -> tuple[Agreement, Envelope]:
-        """The next version of an agreement, in which a member of a party (this one unless told) has another key, and its proposal. Who
-        is still a member has signed it; else the new key must (`attach`) before it is sent. Sends nothing."""
+    def rotate_key(self, agreement: str, member: str, key: str = "", *, party: str = "") -> tuple[Agreement, Envelope]:
+        """The next version of an agreement, in which a member of a party (this one unless told) has another key, and its proposal. Without
+        `key` it is the one that this home made to replace its own (`rotate_identity`), its receiving key with it where the agreement names
+        the present one. Who is still a member has signed it; else the new key must (`attach`) before it is sent. Sends nothing. Raises
+        `UsageError` (no_next_key, not_found)."""
         from perunml.agreements.document import agreement_envelope
         from perunml.client import agreements, rotation, signing
 
         _, document = agreements.show(self.connection, agreement)
-        made = rotation.rotated(document, party or self.party_in(document), member, key)
+        who, receive = party or self.party_in(document), ""
+        if not key:
+            coming = rotation.coming(self.identity)
+            key, named = coming.signing.public.text, document.parties[who].receive
+            receive = coming.receiving.public.text if named == self.identity.receiving.public.text else ""
+        made = rotation.rotated(document, who, member, key, receive)
         envelope = agreement_envelope(made)
         if made.party_of(self.identity.signing.public.text) is not None:
             envelope = signing.signed_by(envelope, self.identity)
-        return made, envelope
+        return made, signing.signed_by_others(envelope, self.identity, made.parties[who].keys.values())

@@ -5,6 +5,7 @@ A share is kept as it came, sealed to this party's receiving key, with the docum
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hmac import compare_digest
@@ -26,11 +27,12 @@ from perunml.client import agreements, runs, signing
 from perunml.client.codes import NOT_FOUND, SHARE_DAMAGED
 from perunml.client.home import Home, write_file
 from perunml.wire.dsse import Envelope, signed
-from perunml.wire.errors import PerunError, refuse
-from perunml.wire.hpke import HpkePublicKey
+from perunml.wire.errors import IntegrityError, PerunError, refuse
+from perunml.wire.hpke import HpkePrivateKey, HpkePublicKey
 
 if TYPE_CHECKING:
     from perunml.agreements.schema import Agreement
+    from perunml.api.runs import RunView
     from perunml.client.connection import Connection
     from perunml.client.identity import Identity
 
@@ -52,9 +54,8 @@ def keep(connection: Connection, home: Home, identity: Identity, agreement: str 
     """Fetch this party's share of every output of an agreement (by digest or name; of all of them when empty), and keep it in the home
     folder. A share that is not this party's, or that its manager did not sign, is refused, and none is kept in its place. Raises
     `IntegrityError` (share_damaged), what the manager refuses."""
-    wanted = agreements.resolve(connection, agreement) if agreement else ""
     made = []
-    for view in runs.listed(connection, wanted):
+    for view in _runs(connection, agreement):
         for output in view.outputs if view.state == "finished" else ():
             try:
                 kept = connection.call("GET", f"/v1/outputs/{quote(output.asset)}/shares", KeptShares)
@@ -96,6 +97,28 @@ def listed(connection: Connection, agreement: str) -> list[RecoveryView]:
     """How far outputs of lost managers are recovered under an agreement: who gave a share, who has not."""
     digest = agreements.resolve(connection, agreement)
     return connection.call("GET", f"/v1/recovery?agreement={quote(digest)}", RecoveryList).outputs
+
+
+def _runs(connection: Connection, agreement: str) -> Iterator[RunView]:
+    """All runs, or those of an agreement in all of its versions."""
+    if not agreement:
+        yield from runs.listed(connection)
+        return
+    wanted: str | None = agreement
+    while wanted:
+        view, document = agreements.show(connection, wanted)
+        yield from runs.listed(connection, view.digest)
+        wanted = document.metadata.predecessor
+
+
+def sealed_to(home: Home, receiving: HpkePrivateKey) -> Iterator[Path]:
+    """Files of kept shares that open with this receiving key."""
+    for path in sorted(home.recovery.glob("*.json")):
+        shares = _opened(_read(path))
+        for party, holder in shares.holders.items():
+            with contextlib.suppress(IntegrityError):
+                receiving.open(holder.sealed, held_info(shares.manager, shares.asset, party, shares.order))
+                yield path
 
 
 def _keep(
@@ -150,7 +173,7 @@ def _share(identity: Identity, shares: OutputShares, party: str) -> bytes:
         raise refuse(
             SHARE_DAMAGED, "the document holds no share of this party's", expected=party, seen=", ".join(shares.holders)
         )
-    share = identity.receiving.open(holder.sealed, held_info(shares.manager, shares.asset, party, shares.order))
+    share = identity.unseal(holder.sealed, held_info(shares.manager, shares.asset, party, shares.order))
     if not compare_digest(share_digest(share, shares.asset, party, shares.order), holder.digest):
         raise refuse(SHARE_DAMAGED, "the share is not the one of its digest", expected=holder.digest, seen=shares.asset)
     return share

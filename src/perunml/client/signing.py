@@ -6,6 +6,7 @@ and sent by any party's client. What is signed names all that it is about, so it
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -57,6 +58,14 @@ def withdrawal_of(agreement: Agreement, party: str, view: AgreementView, key: st
 def signed_by(envelope: Envelope, identity: Identity) -> Envelope:
     """With this identity's signature."""
     return envelope.with_signature(identity.signing.public, identity.signing.sign(envelope.signing_bytes()))
+
+
+def signed_by_others(envelope: Envelope, identity: Identity, keys: Collection[str]) -> Envelope:
+    """With the signatures of this home's other keys (next and former ones) that are among `keys` (texts)."""
+    for pair in identity.pairs[1:]:
+        if pair.signing.public.text in keys:
+            envelope = envelope.with_signature(pair.signing.public, pair.signing.sign(envelope.signing_bytes()))
+    return envelope
 
 
 def write_message(envelope: Envelope, file: Path) -> Path:

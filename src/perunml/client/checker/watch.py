@@ -14,7 +14,7 @@ from perunml.client.checker.rules import Rules
 from perunml.client.client import Client
 from perunml.client.home import Home
 from perunml.client.identity import Identity
-from perunml.sealing.keys import unwrap_key, wipe
+from perunml.sealing.keys import wipe
 from perunml.sealing.reader import SealedReader
 from perunml.sealing.store import FolderStore
 from perunml.wire.errors import PerunError
@@ -47,7 +47,7 @@ def open_code(home: Home, identity: Identity, digest: str) -> dict[str, bytes] |
         if sealed.manifest.size > MAX_CODE:
             return f"{sealed.manifest.size} bytes, more than {MAX_CODE}"
         with FolderStore(sealed.folder) as store:
-            key = unwrap_key(store.keys().find(identity.receiving.public), sealed.manifest, identity.receiving)
+            key = identity.data_key(store.keys(), sealed.manifest)
             try:
                 with SealedReader(sealed.manifest, key, store) as reader:
                     return {path: reader.read_file(path) for path in reader.files}
