@@ -148,7 +148,7 @@ def test_what_happened_is_found_right_by_every_party(files: dict[str, Path], man
     """All of it, and what a party cannot know is said; unpacked it is the same."""
     report = verified(files[by], manager)
     assert report.counts == {"entries": sum(report.agreements.values())} | {
-        "runs": 2, "releases": 2, "renewals": 1, "receipts": 1, "outputs": 1
+        "runs": 2, "releases": 2, "renewals": 1, "receipts": 1, "outputs": 1, "cosigned": 0
     }  # fmt: skip
     assert len(report.agreements) == 2
     assert any("conditions" in words for words in report.unchecked) == (by != "hospital")

@@ -24,6 +24,7 @@ from perunml.manager import journal, quorum, setup
 from perunml.manager.keys import Keys
 from perunml.manager.store.database import Database
 from perunml.manager.writer import Transaction, Writer
+from perunml.release import replay
 from perunml.wire.hpke import HpkePrivateKey
 from perunml.wire.identity import PublicKey, SigningKey
 
@@ -107,6 +108,12 @@ def test_p17_witnesses_words_are_verified_and_releases_they_did_not_see_are_told
     road.witness("watcher")
     until(lambda: audited(road, "startup", tmp_path).unchecked == ())
     assert [found.key for found in audited(road, "startup", tmp_path).witnesses] == [road.watcher.public.text]
+    assert audited(road, "startup", tmp_path).counts["cosigned"] == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(replay, "SEEN_WITHIN", -1)  # as if its clock had been two minutes later
+        late = audited(road, "startup", tmp_path)
+    assert late.counts["cosigned"] == 0
+    assert told(late, "left before its quorum had cosigned it")
     assert code_of(lambda: road.release(second)) == "witnesses_unreachable"
     assert told(audited(road, "startup", tmp_path), "whether witnesses saw the release")
     until(lambda: road.run(second).state == "queued")
@@ -177,3 +184,10 @@ async def _append(database: Database, keys: Keys, times: list[int]) -> None:
 def _one(transaction: Transaction, now: int) -> None:
     at = transaction.journal.at(now)
     transaction.journal.append("enrolment", at if now % 2 else now, "", "machine", {})
+
+
+def test_a_witness_first_word_on_an_entry_counts(tmp_path: Path) -> None:
+    """Whatever it cosigned later, and in whatever order its words come: by each size, the earliest time of that or a larger one."""
+    firsts = replay._Firsts([(9, 300), (4, 100), (6, 90)])
+    assert [firsts.over(index) for index in (0, 3, 4, 5, 6, 8, 9)] == [90, 90, 90, 90, 300, 300, None]
+    assert replay._Firsts([]).over(0) is None

@@ -26,7 +26,7 @@ class EntryList(Message):
 
 
 class CosignatureView(Message):
-    """The newest cosignature of a witness: its `line` of the note over the ledger's first `size` entries."""
+    """A witness's first cosignature of this size: its `line` of the note over the ledger's first `size` entries."""
 
     key: str
     size: int
@@ -34,9 +34,10 @@ class CosignatureView(Message):
 
 
 class CosignatureList(Message):
-    """GET /v1/ledger/cosignatures?agreement=: of the agreement's witnesses."""
+    """GET /v1/ledger/cosignatures?agreement=&after=: of the agreement's witnesses. `after` asks for what follows; 0 when that was all."""
 
     cosignatures: list[CosignatureView]
+    after: int = 0
 
 
 class InclusionProof(Message):

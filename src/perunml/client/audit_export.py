@@ -4,7 +4,7 @@ checkpoint                  the newest signed note
 tile/<L>/<N>, tile/entries  C2SP tlog-tiles, of the whole ledger
 perunml/entries.jsonl       {index, salt, entry}: the entries of this party's agreements
 perunml/documents.jsonl     envelopes of what those entries name, and receipts
-perunml/cosignatures.jsonl  {key, size, line}: what the agreements' witnesses cosigned last
+perunml/cosignatures.jsonl  {key, size, line}: what the agreements' witnesses cosigned, each size once
 """
 
 from __future__ import annotations
@@ -132,11 +132,16 @@ def _cosignatures(connection: Connection, agreements: list[str], size: int) -> I
     """What was cosigned meanwhile is of another export."""
     told = set()
     for name in agreements:
-        found = connection.call("GET", f"/v1/ledger/cosignatures?agreement={quote(name)}", CosignatureList)
-        for item in found.cosignatures:
-            if item.size <= size and item.key not in told:
-                told.add(item.key)
-                yield {"key": item.key, "size": item.size, "line": item.line}
+        after, where = 0, f"/v1/ledger/cosignatures?agreement={quote(name)}&after="
+        while True:
+            found = connection.call("GET", f"{where}{after}", CosignatureList)
+            for item in found.cosignatures:
+                if item.size <= size and (item.key, item.size) not in told:
+                    told.add((item.key, item.size))
+                    yield {"key": item.key, "size": item.size, "line": item.line}
+            if found.after <= after:
+                break
+            after = found.after
 
 
 def _lines(archive: zipfile.ZipFile, name: str, values: Iterable[dict[str, Any]]) -> None:

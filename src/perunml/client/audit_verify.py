@@ -91,7 +91,7 @@ def verify_export(
             _contains(whole, seen)
         entries = list(_entries(files, leaves))
         documents, found_receipts = _documents(files)
-        witnesses = tuple(_cosigned(files, whole, manager))
+        cosigned = list(_cosigned(files, whole, manager))
     counts: dict[str, int] = {}
     chains: dict[str, list[OpenedEntry]] = {}
     for item in entries:
@@ -104,8 +104,14 @@ def verify_export(
             _not_cut(agreement, before, chains[agreement])
     for receipt in receipts:
         _recorded(receipt, leaves, found_receipts.get(receipt.run), manager)
-    cosigned = {found.key: found.size for found in witnesses}
-    replayed = replay(History(entries, documents, found_receipts, manager, cosigned))
+    words: dict[str, list[tuple[int, int]]] = {}
+    newest: dict[str, Cosigned] = {}
+    for found in cosigned:
+        words.setdefault(found.key, []).append((found.size, found.time))
+        if found.key not in newest or newest[found.key].size < found.size:
+            newest[found.key] = found
+    replayed = replay(History(entries, documents, found_receipts, manager, words))
+    witnesses = tuple(newest[key] for key in sorted(newest))
     return AuditReport(checkpoint.size, checkpoint.root.hex(), counts, replayed.counts, witnesses, replayed.unchecked)
 
 

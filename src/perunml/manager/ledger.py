@@ -23,7 +23,7 @@ _ENTRIES = (
     "SELECT position, leaf, salt, entry FROM entries WHERE agreement = :agreement AND position > :after "
     "ORDER BY position LIMIT 1000"
 )
-_COSIGNATURES = "SELECT key, size, line FROM cosignatures ORDER BY key"
+_COSIGNATURES = "SELECT rowid, key, size, line FROM cosignatures WHERE rowid > :after ORDER BY rowid LIMIT 1000"
 _LEAVES = "SELECT leaf FROM entries WHERE position >= :first AND position < :last ORDER BY position"
 
 
@@ -62,10 +62,11 @@ def routes(services: Services) -> list[Spec]:
     async def cosignatures(call: Call) -> CosignatureList:
         with services.database.read() as connection:
             seen = rights.agreement(services, connection, call.query.get("agreement", ""), call.caller.key)
-            found = connection.run(_COSIGNATURES).all()
+            found = connection.run(_COSIGNATURES, {"after": number(call, "after", default=0)}).all()
         keys = {key for known in seen.held.agreement.witness_keys.values() for key in known}
         return CosignatureList(
-            cosignatures=[CosignatureView(key=row[0], size=row[1], line=row[2]) for row in found if row[0] in keys]
+            cosignatures=[CosignatureView(key=row[1], size=row[2], line=row[3]) for row in found if row[1] in keys],
+            after=found[-1][0] if len(found) == PAGE else 0,
         )
 
     async def proof(call: Call) -> InclusionProof:
@@ -89,7 +90,7 @@ def routes(services: Services) -> list[Spec]:
     return [
         Spec("GET", "/v1/ledger/checkpoint", Access.PARTY, checkpoint),
         Spec("GET", "/v1/ledger/entries", Access.PARTY, entries, query=("agreement", "after", "documents")),
-        Spec("GET", "/v1/ledger/cosignatures", Access.PARTY, cosignatures, query=("agreement",)),
+        Spec("GET", "/v1/ledger/cosignatures", Access.PARTY, cosignatures, query=("agreement", "after")),
         Spec("GET", "/v1/ledger/proof", Access.PARTY, proof, query=("index", "size")),
         Spec("GET", "/v1/ledger/consistency", Access.PARTY, consistency, query=("old", "size")),
         Spec("GET", "/v1/ledger/tile/{path:path}", Access.PARTY, tiles),

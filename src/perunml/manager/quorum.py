@@ -51,7 +51,7 @@ class Witnessed:
         self._wanted_size = 0
         self._wanted_at = float("-inf")
         self._leases: dict[float, float] = {}
-        self._lines: dict[str, Cosigned] = {}
+        self._lines: dict[tuple[str, int], Cosigned] = {}
         self._withheld: set[str] = set()
 
     def add(self, key: str, found: Cosigned) -> None:
@@ -65,15 +65,16 @@ class Witnessed:
         before, size = self._seen.get(key), found.checkpoint.size
         if before is None or size >= before.size:
             self._seen[key] = Seen(size, found.time, self._clock.steady())
-            self._lines[key] = found
+            if before is None or size > before.size:
+                self._lines[key, size] = found
             self._stir()
 
     @property
     def has_lines(self) -> bool:
         return bool(self._lines)
 
-    def take_lines(self) -> dict[str, Cosigned]:
-        """Of each witness the newest cosignature since this was asked last."""
+    def take_lines(self) -> dict[tuple[str, int], Cosigned]:
+        """By witness and size the first cosignature of each, since this was asked last."""
         taken, self._lines = self._lines, {}
         return taken
 

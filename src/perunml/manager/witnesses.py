@@ -28,13 +28,7 @@ from perunml.wire.identity import PublicKey
 MAX_BODY = 128 * 1024
 """Bytes of a note in JSON: twice the longest note."""
 _STAND_ALONE = "SELECT 1 FROM witness_keys w JOIN agreements a ON a.digest = w.agreement WHERE w.key = :key AND a.state = 'in_force'"
-_line = upsert(t.cosignatures)
-_KEEP = Statement(
-    _line.on_conflict_do_update(
-        index_elements=["key"],
-        set_={"size": _line.excluded.size, "time": _line.excluded.time, "line": _line.excluded.line},
-    )
-)
+_KEEP = Statement(upsert(t.cosignatures).on_conflict_do_nothing())
 
 
 def routes(services: Services) -> list[Spec]:
@@ -100,9 +94,9 @@ def is_witness(services: Services, connection: Connection, key: str) -> bool:
 
 
 def keep(services: Services, transaction: Transaction) -> None:
-    """Write down the newest cosignatures, for audits; decisions count those in memory."""
-    for key, found in services.witnessed.take_lines().items():
-        _KEEP.run(transaction.connection, key=key, size=found.checkpoint.size, time=found.time, line=found.line)
+    """Write down the first cosignature of each size that a witness signed, for audits; decisions count those in memory."""
+    for (key, size), found in services.witnessed.take_lines().items():
+        _KEEP.run(transaction.connection, key=key, size=size, time=found.time, line=found.line)
 
 
 def _size(services: Services) -> int:

@@ -6,8 +6,10 @@ is believed in nothing but the time, and what its hosts proved: every decision i
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from perunml.agreements.schema import Quorum
 from perunml.ledger.entries import OpenedEntry
@@ -21,6 +23,9 @@ from perunml.wire.identity import PublicKey
 
 _TOLD = frozenset({"refusal", "epoch", "intake-rotation"})
 """Entries that give nothing to anybody: shown, not replayed."""
+SEEN_WITHIN = 65
+"""Seconds after an entry within which its quorum had cosigned it, by the witnesses' clocks: these may differ by a minute from the manager's, which waits
+for them for five seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +34,13 @@ class History:
     documents  signed documents by their payload's digest
     receipts   by run
     manager    the pinned key
-    cosigned   by a witness's key how many entries it saw last"""
+    cosigned   by a witness's key the sizes that it cosigned, and when by its clock (seconds since 1970)"""
 
     entries: Sequence[OpenedEntry]
     documents: Documents
     receipts: Mapping[str, Envelope]
     manager: PublicKey
-    cosigned: Mapping[str, int] = field(default_factory=dict)
+    cosigned: Mapping[str, Sequence[tuple[int, int]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +79,9 @@ def replay(history: History) -> Replayed:
     return Replayed({"entries": len(history.entries), **runs.counts}, tuple(agreements.unchecked))
 
 
-def _witnessed(agreements: Agreements, runs: Runs, cosigned: Mapping[str, int]) -> None:
-    """Who cosigned is a witness of one of the agreements; each release is in what a quorum saw, or is told."""
+def _witnessed(agreements: Agreements, runs: Runs, cosigned: Mapping[str, Sequence[tuple[int, int]]]) -> None:
+    """Who cosigned is a witness of one of the agreements; of each thing that left, when a quorum had cosigned its entry: that it was in time is counted,
+    that it was late, or is not shown, is told. It is no proof of a lie: an answer may have waited, and never have left a manager that died."""
     versions = list(agreements.all())
     named = {key for agreement in versions for keys in agreement.witness_keys.values() for key in keys}
     if strangers := set(cosigned) - named:
@@ -83,11 +89,37 @@ def _witnessed(agreements: Agreements, runs: Runs, cosigned: Mapping[str, int]) 
             HISTORY_INCONSISTENT, "a cosignature of a key that no agreement names as a witness",
             expected=", ".join(sorted(named)), seen=", ".join(sorted(strangers)),
         )  # fmt: skip
+    firsts = {key: _Firsts(words) for key, words in cosigned.items()}
     for agreement in versions:
         if not isinstance(agreement.witnesses, Quorum):
             continue
-        sizes = (max(cosigned.get(key, 0) for key in keys) for keys in agreement.witness_keys.values())
-        reach = sorted(sizes, reverse=True)[agreement.witnesses.at_least - 1]
-        for index in runs.released.get(agreement.digest, ()):
-            if index >= reach:
+        for index, at in runs.released.get(agreement.digest, {}).items():
+            times = sorted(
+                min(found)
+                for keys in agreement.witness_keys.values()
+                if (
+                    found := [first for key in keys if key in firsts and (first := firsts[key].over(index)) is not None]
+                )
+            )
+            if len(times) < agreement.witnesses.at_least:
                 agreements.unchecked[f"whether witnesses saw the release at entry {index}: none is shown"] = None
+            elif (late := times[agreement.witnesses.at_least - 1] - at) > SEEN_WITHIN:
+                words = f"whether the release at entry {index} left before its quorum had cosigned it, {late} s later"
+                agreements.unchecked[words] = None
+            else:
+                runs.counts["cosigned"] += 1
+
+
+class _Firsts:
+    """When a witness first cosigned a ledger of more than so many entries."""
+
+    def __init__(self, words: Sequence[tuple[int, int]]) -> None:
+        ordered = sorted(words)
+        self._sizes = [size for size, _ in ordered]
+        earliest = list(accumulate((time for _, time in reversed(ordered)), min))
+        self._times = earliest[::-1]
+
+    def over(self, index: int) -> int | None:
+        """The earliest time of a cosignature that covers the entry at `index`; None where there is none."""
+        place = bisect_right(self._sizes, index)
+        return self._times[place] if place < len(self._times) else None

@@ -61,7 +61,7 @@ class _Asked:
 
 
 class Runs:
-    """What ran. `counts` tells people how much of what was checked; `released` by agreement the entries of releases that left."""
+    """What ran. `counts` tells people how much of what was checked; `released` by agreement the entries under which keys left, and their times."""
 
     def __init__(self, agreements: Agreements, receipts: Mapping[str, Envelope], manager: PublicKey) -> None:
         self._agreements, self._receipts, self._manager = agreements, receipts, manager
@@ -70,8 +70,8 @@ class Runs:
         self._outputs: dict[str, RegisteredOutput] = {}
         self._approvals: dict[str, list[Envelope]] = {}
         self._epochs: dict[str, int] = {}
-        self.released: dict[str, dict[int, None]] = {}
-        self.counts = {"runs": 0, "releases": 0, "renewals": 0, "receipts": 0, "outputs": 0}
+        self.released: dict[str, dict[int, int]] = {}
+        self.counts = {"runs": 0, "releases": 0, "renewals": 0, "receipts": 0, "outputs": 0, "cosigned": 0}
 
     def handlers(self) -> dict[str, Handler]:
         """By an entry's type."""
@@ -127,7 +127,7 @@ class Runs:
             self._count(agreement, run, state)
         run.released += 1
         run.lease = _Lease(text(item, "lease"), text(item, "machine"), body["assets"], verdict, item.entry.time)
-        self.released.setdefault(item.entry.agreement, {})[item.index] = None
+        self.released.setdefault(item.entry.agreement, {})[item.index] = item.entry.time
         run.lease.at = item.index
         run.lease.until = _until(item, job)
         self.counts["releases"] += 1
@@ -197,6 +197,7 @@ class Runs:
         )
         if isinstance(decided, Refusal):
             raise _refused(item, decided.reasons)
+        self.released.setdefault(agreement.digest, {})[item.index] = now
 
     def _began_anew(self, item: OpenedEntry) -> None:
         """A manager that was restored: it has ended every lease before it goes on."""

@@ -338,12 +338,13 @@ witness_keys = Table(
 cosignatures = Table(
     "cosignatures",
     metadata,
-    Column("key", String, primary_key=True),
+    Column("key", String, nullable=False),
     Column("size", Integer, nullable=False),
     Column("time", Integer, nullable=False),  # as the witness says, seconds since 1970
     Column("line", Text, nullable=False),
+    PrimaryKeyConstraint("key", "size"),
 )
-"""The newest cosignature of each witness; kept for audits, decisions count those of this process alone."""
+"""Witnesses' first cosignature of each size that they signed; kept for audits, decisions count those of this process alone."""
 
 shares = Table(
     "shares",

@@ -47,10 +47,11 @@ def upgrade() -> None:
     )
     op.create_table(
         "cosignatures",
-        sa.Column("key", sa.String(), primary_key=True),
+        sa.Column("key", sa.String(), nullable=False),
         sa.Column("size", sa.Integer(), nullable=False),
         sa.Column("time", sa.Integer(), nullable=False),
         sa.Column("line", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("key", "size"),
     )
     op.create_table(
         "shares",
