@@ -135,7 +135,7 @@ def test_c5_evidence_that_was_made_for_something_else(purpose: Any, accepted: bo
     def reflected(url: str, nonce: bytes) -> Shown:
         shown = manager(url, nonce)
         said = shown.attestation
-        payload = digest_of({"custody": said.custody.model_dump(mode="json"), "host_ca": said.host_ca})
+        payload = digest_of({"custody": said.custody.told(), "host_ca": said.host_ca})
         keys = {"session_hpke": said.intake, "session_tls": said.tls, "manager": said.identity, "host": said.machine}
         bound = binding(purpose=purpose, nonce=nonce, role="manager", agreement="", run="", payload=payload, **keys)
         evidence = TPM.collect(bound).as_json()

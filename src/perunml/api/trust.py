@@ -4,12 +4,13 @@ POST /.well-known/perunml/attestation/activate.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from perunml.api.base import B64, Document, Message
 from perunml.evidence.binding import binding
+from perunml.release.managers import Proven
 from perunml.wire.canonical import canonical
 from perunml.wire.digests import digest, digest_of
 from perunml.wire.encoding import b64
@@ -17,17 +18,43 @@ from perunml.wire.encoding import b64
 MAX_COLLATERAL = 4 * 1024 * 1024
 """Bytes of the collateral that a manager hands out, as canonical JSON: what one platform is judged by has some 30 KB."""
 MAX_CHAIN = 16
-NEEDED_PCRS = frozenset({0, 2, 4, 7})
-"""PCRs that a TPM must keep a root key by: without them the operator chooses what runs (TCG PC Client Platform Firmware
-Profile, 3.3.4)."""
+MAX_ORIGIN = 64
+"""Managers that one root key came through: an update a month is ten years of them."""
+
+
+class Origin(Message):
+    """A manager that had the root key before and handed it on, as the one that took it judged it (docs/decisions/0026)."""
+
+    profile: str
+    imitates: str
+    judged_by: str
+    identities: list[str] = Field(max_length=20)
+    custody: Literal["passphrase", "tpm", "tee"]
+    pcrs: list[int] = Field(max_length=24)
+
+    @property
+    def proven(self) -> Proven:
+        """The same, as the rules read it."""
+        return Proven(
+            self.profile, self.imitates, self.judged_by, tuple(self.identities), self.custody, tuple(self.pcrs)
+        )
 
 
 class RootCustody(Message):
     """Who keeps the manager's root key while it does not run: ``passphrase`` (whoever knows it has all of the manager's
-    keys), ``tpm`` (the machine's, while its `pcrs` of the SHA-256 bank are what they were) or ``tee``."""
+    keys), ``tpm`` (the machine's, while its `pcrs` of the SHA-256 bank are what they were) or ``tee``. `origin` are the managers
+    that had it before, the first one first; where there is none the key was made here."""
 
     kind: Literal["passphrase", "tpm", "tee"]
     pcrs: list[int] = Field(max_length=24)
+    origin: list[Origin] = Field(default_factory=list, max_length=MAX_ORIGIN)
+
+    def told(self) -> dict[str, Any]:
+        """As evidence covers it: without an origin where there is none."""
+        found = self.model_dump(mode="json")
+        if not self.origin:
+            del found["origin"]
+        return found
 
 
 class ManagerTpm(Message):
@@ -84,7 +111,7 @@ def manager_binding(
         agreement="",
         run="",
         host=machine,
-        payload=digest_of({"custody": custody.model_dump(mode="json"), "host_ca": host_ca}),
+        payload=digest_of({"custody": custody.told(), "host_ca": host_ca}),
     )
 
 

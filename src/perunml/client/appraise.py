@@ -1,56 +1,38 @@
-"""What a manager must prove besides its evidence's own rules: which machine it runs on, and who keeps its root key."""
+"""What a manager must prove besides its evidence's own rules: which machine it runs on, who keeps its root key, and where that key
+came from."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
 from perunml.agreements.profiles import AnyProfile
-from perunml.api.trust import NEEDED_PCRS, RootCustody
-from perunml.client.codes import CUSTODY_WEAK
-from perunml.evidence.codes import WRONG_MACHINE
+from perunml.api.trust import RootCustody
+from perunml.client.codes import CUSTODY_ORIGIN
 from perunml.evidence.types import Appraisal
-from perunml.release.hosts import machines_of
+from perunml.release.managers import custody_reasons, machine_reasons, meets
 from perunml.wire.rules import Reason
-
-ADMITTED = {"simulated": ("passphrase", "tpm", "tee"), "measured": ("tpm", "tee"), "measured+tee": ("tpm", "tee")}
-"""Who may keep the root key of a manager that achieved a profile, where the parties do not say it themselves."""
-ELSE = ("tee",)
-"""Of every other profile: a TPM beside a TEE is whosever machine it is."""
 
 
 def more_reasons(
     appraisal: Appraisal, profile: AnyProfile, custody: RootCustody, admitted: Collection[str] | None
 ) -> Iterator[Reason]:
     """Why a manager is not what `profile` names, beyond `appraisal.reasons`. `admitted` are the parties' own words."""
-    yield from _machine(appraisal, profile)
-    wanted = ADMITTED.get(appraisal.profile, ELSE) if admitted is None else sorted(admitted)
-    if custody.kind not in wanted:
-        yield Reason(
-            CUSTODY_WEAK,
-            "its root key, and so every key that it has, is known to whoever knows a passphrase"
-            if custody.kind == "passphrase"
-            else "its root key is kept by something that the profile does not admit",
-            expected=" or ".join(wanted),
-            seen=custody.kind,
-        )
-    elif custody.kind == "tpm" and not set(custody.pcrs) >= NEEDED_PCRS:
-        yield Reason(
-            CUSTODY_WEAK,
-            "its TPM gives the root key to a machine that was booted otherwise too",
-            expected="PCRs " + ", ".join(map(str, sorted(NEEDED_PCRS))),
-            seen=", ".join(map(str, custody.pcrs)) or "none",
-        )
+    yield from machine_reasons(profile, identities(appraisal))
+    yield from custody_reasons(appraisal.profile, custody.kind, custody.pcrs, admitted)
 
 
-def _machine(appraisal: Appraisal, profile: AnyProfile) -> Iterator[Reason]:
-    proven = set(identities(appraisal))
-    for listed in machines_of(profile):
-        if not any(proven >= set(name.split("+")) for name in listed):
+def origin_reasons(
+    profiles: Collection[AnyProfile], custody: RootCustody, admitted: Collection[str] | None
+) -> Iterator[Reason]:
+    """Why a root key that others had before is not good enough: one of them proved none of the `profiles`, and whoever ran that one
+    may have chosen the key."""
+    for before in custody.origin:
+        if not meets(profiles, before.proven, admitted):
             yield Reason(
-                WRONG_MACHINE,
-                "the manager runs on another machine than the profile names",
-                expected=" or ".join(listed),
-                seen="+".join(sorted(proven)) or "none",
+                CUSTODY_ORIGIN,
+                "its root key comes from a manager that the profile does not admit",
+                expected=f"a profile for one judged by {before.judged_by or 'nothing'}",
+                seen=f"{before.profile or 'nothing'} on {'+'.join(before.identities) or 'no machine'}, root key kept by {before.custody}",
             )
 
 

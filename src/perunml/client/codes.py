@@ -38,13 +38,13 @@ WRONG_MANAGER = rule(
     "A manager's identity is not the one that the profile or the agreement names.",
     "The party asks the manager's operator which key is right, out of band, then verifies that one: `perunml trust`.",
 )
-CUSTODY_WEAK = rule(
-    "custody_weak",
+CUSTODY_ORIGIN = rule(
+    "custody_origin",
     Kind.EVIDENCE,
-    "Who keeps the manager's root key is not what the profile admits: whoever has it has every key of the manager, whatever "
-    "its evidence shows.",
-    "The manager's operator makes one whose root key a TPM or a TEE keeps (`perunml manager init --custody tpm`), or the party "
-    "writes in its ManagerProfile what it admits.",
+    "The manager's root key was handed to it by another one, which did not prove what the profile asks for: who ran that one may know "
+    "every key of this manager.",
+    "The party looks at what the manager before proved, and where that was good enough names it in `origins` of its ManagerProfile "
+    "(docs/measurements.md): `perunml trust URL --profile FILE`.",
 )
 NOT_ACTIVATED = rule(
     "not_activated",

@@ -6,6 +6,7 @@
     key: ed25519:…                      # optional: the only identity that may answer
     profile: {profile: simulated}       # or {any_of: [{…}, {…}]}
     custody: [tee, tpm]                 # optional: who may keep its root key
+    origins: {profile: …}               # optional: what managers proved that the key was handed through, where not `profile`
 
 It comes from the parties' own document, never from the address that is to be trusted (DESIGN §6). A release publishes one
 in a signed envelope (docs/measurements.md).
@@ -43,6 +44,7 @@ class _Document(Part):
     key: SigningKeyText | None = None
     profile: HostRole
     custody: Items[Custody] | None = None
+    origins: HostRole | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,19 @@ class ManagerProfile:
     alternatives  what is written, any one of which will do, each with what evidence is judged by
     custody       who may keep the root key; None: what each profile implies (`client.appraise`)
     signers       the keys whose signatures the document bears, of those that were asked for
+    origins       what each manager must have proved that had the root key before; None: one of `alternatives`
     """
 
     key: str
     alternatives: tuple[tuple[AnyProfile, Policy], ...]
     custody: frozenset[str] | None = None
     signers: frozenset[str] = frozenset()
+    origins: tuple[AnyProfile, ...] | None = None
+
+    @property
+    def admitted_origins(self) -> tuple[AnyProfile, ...]:
+        """One of these must have been met by each manager that had the root key before."""
+        return tuple(written for written, _ in self.alternatives) if self.origins is None else self.origins
 
     @classmethod
     def load(cls, data: bytes, *, baselines: Sequence[Baseline] = (), signed_by: Sequence[str] = ()) -> ManagerProfile:
@@ -73,7 +82,8 @@ class ManagerProfile:
             return cls(part.key, _judged(part.profile, known))
         found = _document(value)
         custody = frozenset(found.custody) if found.custody is not None else None
-        return cls(found.key or "", _judged(found.profile, known), custody, signers)
+        origins = alternatives(found.origins) if found.origins is not None else None
+        return cls(found.key or "", _judged(found.profile, known), custody, signers, origins)
 
 
 def _document(value: Any) -> _Document:

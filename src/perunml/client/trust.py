@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 from perunml.agreements.profiles import AnyProfile
 from perunml.api.codes import CHANNEL_MISMATCH
 from perunml.api.pin import Pin, spki_digest
-from perunml.api.trust import Attestation, RootCustody, manager_binding
+from perunml.api.trust import Attestation, Origin, RootCustody, manager_binding
 from perunml.client.activation import check_active, tpm_machine
-from perunml.client.appraise import identities, more_reasons
+from perunml.client.appraise import identities, more_reasons, origin_reasons
 from perunml.client.asking import Activate, Fetch, fetch_attestation, send_activation
 from perunml.client.codes import MANAGER_CHANGED, WRONG_MANAGER
 from perunml.client.documents import read_baseline
@@ -85,12 +85,27 @@ class Trusted:
     custody     who keeps its root key
     identities  which machine it proved to run on
     claims      what its evidence tells besides, for people
+    imitates    for ``simulated``, whose checks were run
     """
 
     pin: Pin
     custody: RootCustody
     identities: tuple[str, ...]
     claims: Mapping[str, Json]
+    imitates: str = ""
+
+    @property
+    def origin(self) -> Origin:
+        """What it proved, for whoever takes its root key over."""
+        pin, kept = self.pin, self.custody
+        return Origin(
+            profile=pin.profile,
+            imitates=self.imitates,
+            judged_by=pin.judged_by,
+            identities=list(self.identities),
+            custody=kept.kind,
+            pcrs=kept.pcrs,
+        )
 
 
 def examine(
@@ -146,7 +161,7 @@ def examine(
             for name, one in _newest((*(seen or {}).items(), *judgement.seen.items())).items()
         },
     )
-    return Trusted(pin, said.custody, identities(appraisal), appraisal.claims)
+    return Trusted(pin, said.custody, identities(appraisal), appraisal.claims, appraisal.imitates)
 
 
 def trust(
@@ -254,6 +269,7 @@ def _reasons(
     yield from appraisal.reasons
     if appraisal.binding == expected:  # else nothing was verified, and there are reasons
         yield from more_reasons(appraisal, written, custody, profile.custody)
+        yield from origin_reasons(profile.admitted_origins, custody, profile.custody)
 
 
 def _machine(said: Attestation, bundle: Bundle, given: Given, now: int) -> Machine:

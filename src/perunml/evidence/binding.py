@@ -21,7 +21,7 @@ MAX_BINDINGS = 64
 REPORT_DATA_SIZE = 64
 """Bytes of a TEE's report data: SGX, TDX and SEV-SNP alike."""
 
-Purpose = Literal["release", "renew", "finish", "manager", "serve", "enrol"]
+Purpose = Literal["release", "renew", "finish", "manager", "serve", "enrol", "join"]
 
 
 def binding(

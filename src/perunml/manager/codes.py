@@ -160,8 +160,8 @@ CUSTODY_STATE = rule(
     Kind.INTEGRITY,
     "The machine is not in the state in which the manager's root key was sealed to its TPM: other firmware, boot loader, "
     "kernel, initrd or command line.",
-    "The manager's operator boots what the manager was made under: `perunml manager run`. What is to run from now on wants "
-    "a new manager (`perunml manager init`), to which owners push again.",
+    "The manager's operator boots what the manager was made under: `perunml manager run`. What is to run from now on joins it there "
+    "(`perunml manager join`), once every agreement in force names it.",
 )
 CUSTODY_ELSEWHERE = rule(
     "custody_elsewhere",
@@ -213,6 +213,27 @@ BACKUP_DAMAGED = rule(
     Kind.INTEGRITY,
     "A backup is not whole, or is not what was written.",
     "The manager's operator takes another one: `perunml manager restore`.",
+)
+HANDOVER_REFUSED = rule(
+    "handover_refused",
+    Kind.EVIDENCE,
+    "A machine asked for the manager's root key, and did not prove what the newest version in force of every agreement says of a manager, "
+    "or an owner has data here that no agreement in force covers. Everybody hears this one answer; the ledger tells the parties more.",
+    "The parties bring a version into force whose `manager.profile` names the new manager (`perunml agreement propose`); the manager's "
+    "operator reads in its log what was missing, and starts again: `perunml manager join`.",
+)
+HANDOVER_CLOSED = rule(
+    "handover_closed",
+    Kind.AGREEMENT,
+    "This manager hands its root key to nobody: it handed it on before, no agreement is in force, or it has no counter that shows its store to be "
+    "the newest (docs/decisions/0026).",
+    "The manager's operator makes a new one (`perunml manager init --count-in-tpm`), to which owners bring their keys: `perunml recover`.",
+)
+BACKUP_OTHER = rule(
+    "backup_other",
+    Kind.USAGE,
+    "A backup is of another manager than the one whose root key was handed to the folder.",
+    "The manager's operator names the backup of the manager that handed it over: `perunml manager restore`.",
 )
 INTAKE_ROTATED = rule(
     "intake_rotated",

@@ -11,6 +11,7 @@ runs there: a root key that an operator chose beforehand does not pass for one.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -19,7 +20,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from pydantic import ValidationError
 
+from perunml.api.trust import Origin
 from perunml.manager.codes import CUSTODY_ELSEWHERE, STATE_DAMAGED
 from perunml.wire.canonical import canonical, load_json
 from perunml.wire.encoding import b64, unb64
@@ -36,20 +39,31 @@ _SALT, _NONCE = 32, 12
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """How a root key is kept, as the manager tells it under its evidence. `pcrs` are those that a TPM demands."""
+    """How a root key is kept, as the manager tells it under its evidence. `pcrs` are those that a TPM demands, `origin` the managers
+    that had the key before."""
 
     kind: Kind = "passphrase"
     pcrs: tuple[int, ...] = ()
+    origin: tuple[Origin, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "pcrs": list(self.pcrs)}
+        return {
+            "kind": self.kind,
+            "pcrs": list(self.pcrs),
+            "origin": [one.model_dump(mode="json") for one in self.origin],
+        }
 
 
 class Custody(Protocol):
     """Whoever keeps a root key."""
 
-    def seal(self, root: bytes) -> bytes:
-        """What ``root.json`` holds."""
+    @property
+    def kept(self) -> Kept:
+        """How a key that is sealed now will be kept."""
+        ...
+
+    def seal(self, root: bytes, origin: Sequence[Origin] = ()) -> bytes:
+        """What ``root.json`` holds. `origin` are the managers that had the key before."""
         ...
 
     def open(self, data: bytes) -> tuple[bytes, Kept]:
@@ -63,7 +77,12 @@ class Passphrase:
     def __init__(self, passphrase: bytes) -> None:
         self._passphrase = passphrase
 
-    def seal(self, root: bytes) -> bytes:
+    @property
+    def kept(self) -> Kept:
+        return Kept()
+
+    def seal(self, root: bytes, origin: Sequence[Origin] = ()) -> bytes:
+        """Where it came from is not kept: whoever knows the passphrase knows the key."""
         return seal_with_passphrase(root, self._passphrase, ROOT_LABEL)
 
     def open(self, data: bytes) -> tuple[bytes, Kept]:
@@ -83,9 +102,12 @@ def kind_of(folder: Path) -> Kind:
     return kind
 
 
-def seal_under(key: bytes, root: bytes, head: dict[str, Any]) -> bytes:
-    """``root.json``: `root` by AES-256-GCM under HKDF-SHA256 of the sealing `key` and a fresh salt (RFC 5869), bound to `head`."""
+def seal_under(key: bytes, root: bytes, head: dict[str, Any], origin: Sequence[Origin] = ()) -> bytes:
+    """``root.json``: `root` by AES-256-GCM under HKDF-SHA256 of the sealing `key` and a fresh salt (RFC 5869), bound to `head` and
+    to its `origin`."""
     head = {"format": FORMAT, "label": ROOT_LABEL, **head, "salt": b64(os.urandom(_SALT))}
+    if origin:
+        head["origin"] = [one.model_dump(mode="json") for one in origin]
     nonce = os.urandom(_NONCE)
     sealed = AESGCM(_wrapping_key(key, head)).encrypt(nonce, root, canonical(head))
     return canonical({**head, "nonce": b64(nonce), "sealed": b64(sealed)})
@@ -94,7 +116,7 @@ def seal_under(key: bytes, root: bytes, head: dict[str, Any]) -> bytes:
 def read_head(data: bytes, kind: Kind, names: set[str]) -> dict[str, Any]:
     """The document, of this kind and with exactly these further members. Raises `IntegrityError` (state_damaged)."""
     found = _document(data)
-    if set(found) != {"format", "label", "kind", "salt", "nonce", "sealed", *names}:
+    if set(found) - {"origin"} != {"format", "label", "kind", "salt", "nonce", "sealed", *names}:
         raise _damaged("other members")
     if (found["format"], found["label"], found["kind"]) != (FORMAT, ROOT_LABEL, kind):
         raise _damaged(str(found["kind"]))
@@ -111,6 +133,14 @@ def open_under(key: bytes, document: dict[str, Any], where: str) -> bytes:
         raise refuse(
             CUSTODY_ELSEWHERE, f"root.json does not open under this {where}'s key: it is another's, or was altered"
         ) from None
+
+
+def read_origin(document: dict[str, Any]) -> tuple[Origin, ...]:
+    """The managers that had the key before, of a document that has opened. Raises `IntegrityError` (state_damaged)."""
+    try:
+        return tuple(Origin.model_validate(one) for one in document.get("origin", []))
+    except (ValidationError, TypeError):
+        raise _damaged("an origin of another form") from None
 
 
 def _wrapping_key(key: bytes, head: dict[str, Any]) -> bytes:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ctypes import addressof, c_char, create_string_buffer
 from pathlib import Path
 from typing import Any
 
+from perunml.api.trust import Origin
 from perunml.manager.codes import CUSTODY_UNAVAILABLE
-from perunml.manager.custody import Kept, open_under, read_head, seal_under
+from perunml.manager.custody import Kept, open_under, read_head, read_origin, seal_under
 from perunml.wire.errors import PerunError, refuse
 
 GRAMINE_KEY = Path("/dev/attestation/keys/_sgx_mrenclave")
@@ -39,15 +40,20 @@ class TeeCustody:
     def __init__(self, tee: str, sealing_key: SealingKey) -> None:
         self._tee, self._sealing_key = tee, sealing_key
 
-    def seal(self, root: bytes) -> bytes:
+    @property
+    def kept(self) -> Kept:
+        return Kept("tee")
+
+    def seal(self, root: bytes, origin: Sequence[Origin] = ()) -> bytes:
         """Raises `UsageError` (custody_unavailable)."""
-        return seal_under(self._sealing_key(), root, {"kind": "tee", "tee": self._tee})
+        return seal_under(self._sealing_key(), root, {"kind": "tee", "tee": self._tee}, origin)
 
     def open(self, data: bytes) -> tuple[bytes, Kept]:
         """Raises `IntegrityError` (custody_elsewhere: another processor, or another measurement; state_damaged), `UsageError`
         (custody_unavailable)."""
         document = read_head(data, "tee", {"tee"})
-        return open_under(self._sealing_key(), document, "TEE"), Kept("tee")
+        root = open_under(self._sealing_key(), document, "TEE")
+        return root, Kept("tee", (), read_origin(document))
 
     def __repr__(self) -> str:
         return f"<TeeCustody {self._tee}>"

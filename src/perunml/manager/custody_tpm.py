@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from perunml.api.trust import NEEDED_PCRS
+from perunml.api.trust import Origin
 from perunml.attesters.bound import BoundKey, new_key, secret
 from perunml.attesters.esys import WrongState, WrongTpm
 from perunml.manager.codes import CUSTODY_ELSEWHERE, CUSTODY_STATE
-from perunml.manager.custody import ROOT_LABEL, Kept, open_under, read_head, seal_under
+from perunml.manager.custody import ROOT_LABEL, Kept, open_under, read_head, read_origin, seal_under
+from perunml.release.managers import NEEDED_PCRS
 from perunml.wire.canonical import canonical
 from perunml.wire.codes import MALFORMED
 from perunml.wire.encoding import b64, unb64
@@ -29,12 +30,16 @@ class TpmCustody:
     def __init__(self, tcti: str, pcrs: Sequence[int] = DEFAULT_PCRS) -> None:
         self._tcti, self._pcrs = tcti, check_pcrs(pcrs)
 
-    def seal(self, root: bytes) -> bytes:
+    @property
+    def kept(self) -> Kept:
+        return Kept("tpm", self._pcrs)
+
+    def seal(self, root: bytes, origin: Sequence[Origin] = ()) -> bytes:
         """Raises `Unreachable` (tpm_unavailable)."""
         key = new_key(self._tcti, self._pcrs)
         head: dict[str, Any] = {"kind": "tpm", "pcrs": list(key.pcrs)}
         head |= {name: b64(getattr(key, name)) for name in ("private", "public", "parent")}
-        return seal_under(self._secret(key), root, head)
+        return seal_under(self._secret(key), root, head, origin)
 
     def open(self, data: bytes) -> tuple[bytes, Kept]:
         """Raises `IntegrityError` (custody_state: the machine is in another state; custody_elsewhere: another TPM, or one that
@@ -45,7 +50,8 @@ class TpmCustody:
             private, public, parent = (unb64(document[name]) for name in ("private", "public", "parent"))
         except (PerunError, TypeError):
             raise refuse(CUSTODY_ELSEWHERE, "root.json names no key of a TPM in a state") from None
-        return open_under(self._secret(BoundKey(private, public, parent, pcrs)), document, "TPM"), Kept("tpm", pcrs)
+        root = open_under(self._secret(BoundKey(private, public, parent, pcrs)), document, "TPM")
+        return root, Kept("tpm", pcrs, read_origin(document))
 
     def _secret(self, key: BoundKey) -> bytes:
         try:

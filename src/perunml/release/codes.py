@@ -147,6 +147,14 @@ OWNER_CONDITION = rule(
     "An owner's condition on its asset is not met; what it says is told to that owner alone.",
     "The asset's owner looks at it and may drop it: `perunml why`, `perunml condition list`.",
 )
+CUSTODY_WEAK = rule(
+    "custody_weak",
+    Kind.EVIDENCE,
+    "Who keeps the manager's root key is not what the profile admits: whoever has it has every key of the manager, whatever "
+    "its evidence shows.",
+    "The manager's operator makes one whose root key a TPM or a TEE keeps (`perunml manager init --custody tpm`), or the party "
+    "writes in its ManagerProfile what it admits.",
+)
 HISTORY_INCONSISTENT = rule(
     "history_inconsistent",
     Kind.INTEGRITY,
