@@ -44,6 +44,7 @@ __all__ = [
     "custody",
     "doctor",
     "enrol",
+    "join_manager",
     "machine",
     "make_manager",
     "manager",
@@ -107,6 +108,43 @@ def make_manager(
         collateral_signers=collateral_signers,
         count_in_tpm=count_in_tpm,
     )
+
+
+def join_manager(
+    url: str,
+    folder: PathLike,
+    passphrase: bytes | None,
+    *,
+    profile: PathLike,
+    baselines: Sequence[PathLike] = (),
+    signed_by: Sequence[str] = (),
+    count_in_tpm: bool = False,
+    custody: Kind = "passphrase",
+    pcrs: Sequence[int] | None = None,
+    attester: str = "simulated",
+    tcti: str | None = None,
+    ima_log: PathLike | None = None,
+    event_log: PathLike | None = None,
+    cmdline: PathLike | None = None,
+    ek_chain: Sequence[PathLike] = (),
+    **given: Sequence[PathLike],
+) -> str:
+    """Take over, into a new folder, the root key of the manager that runs at `url`, after its evidence was judged by `profile` (with `baselines`,
+    `signed_by`, and `given` as `client.trust.Given.read` takes it); its identity's text. The rest is as for `make_manager`. The folder is a
+    manager's once that one's backup is restored into it. Raises what `client.trust.examine` and `make_manager` raise, and `EvidenceRefusal`
+    (handover_refused), `AgreementRefusal` (handover_closed), `Unreachable` (witnesses_unreachable)."""
+    from perunml.client.handover import Taker
+    from perunml.client.trust import Given, examine, read_profile
+    from perunml.manager.device import make_custody
+    from perunml.manager.join import join
+
+    device = _device(attester, tcti, {"ima_log": ima_log, "event_log": event_log, "cmdline": cmdline}, ek_chain)
+    keeper = make_custody(custody, device, passphrase, pcrs)
+    wanted = read_profile(Path(profile), list(map(Path, baselines)), signed_by)
+    found = examine(url, wanted, given=Given.read(**{name: list(map(Path, paths)) for name, paths in given.items()}))
+    with Taker(found.pin) as manager:
+        origin = (*found.custody.origin, found.origin)
+        return join(Path(folder), manager, keeper, device, origin, count_in_tpm=count_in_tpm)
 
 
 def admit(folder: PathLike, keys: Iterable[str]) -> None:

@@ -20,7 +20,7 @@ from perunml.api.agreements import (
     SuspensionView,
     WithdrawApproval,
 )
-from perunml.manager import authority, machines, rights
+from perunml.manager import authority, counter, machines, rights
 from perunml.manager.context import Services
 from perunml.manager.http import Access, Call, outside
 from perunml.manager.library import Held
@@ -85,7 +85,10 @@ def routes(services: Services) -> list[Spec]:
     async def approve(call: Call) -> AgreementView:
         envelope = ApproveAgreement.decode(call.body).approval
         wanted, key, now = call.params["digest"], call.caller.key, services.clock.now()
-        return await services.writer.submit(lambda tx: _approve(services, tx, wanted, key, envelope, now))
+        view = await services.writer.submit(lambda tx: _approve(services, tx, wanted, key, envelope, now))
+        if view.state == "in_force":
+            await counter.advance(services)  # an old copy would not know that it is
+        return view
 
     async def withdraw(call: Call) -> AgreementView:
         envelope = WithdrawApproval.decode(call.body).withdrawal

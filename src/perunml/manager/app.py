@@ -12,6 +12,7 @@ from perunml.manager import (
     conditions,
     documents,
     enrolment,
+    handover,
     hosts,
     ledger,
     outputs,
@@ -36,7 +37,7 @@ def specs(services: Services) -> list[Spec]:
     """All routes, those that hosts ask for most first: they are looked through in order."""
     parts = (
         release, renewal, quota, assets, runs, enrolment, attestation, documents, agreements, outputs, ledger, hosts, witnesses, conditions, why,
-        shares, recovery,
+        shares, recovery, handover,
     )  # fmt: skip
     return [spec for part in parts for spec in part.routes(services)]
 

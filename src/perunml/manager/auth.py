@@ -64,6 +64,12 @@ def identify(services: Services, access: Access) -> Identify:
         services.limits.take("open", address, limits.OPEN)
         return Caller(address=address)
 
+    async def joiner(scope: Scope, read: Read) -> Caller:
+        caller = await opened(scope, read)
+        if not services.handovers.let_in(scope["path_params"]["handover"]):
+            raise unsigned()  # a stranger's body is not read
+        return caller
+
     async def party(scope: Scope, read: Read) -> Caller:
         return await _party(services, scope, read)
 
@@ -88,6 +94,7 @@ def identify(services: Services, access: Access) -> Identify:
         Access.LEASE: lease,
         Access.PARTY_OR_LEASE: either,
         Access.WITNESS: witness,
+        Access.JOINER: joiner,
     }[access]
 
 

@@ -17,19 +17,21 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from perunml.ledger.checkpoint import parse_checkpoint
+from perunml.ledger.checkpoint import open_checkpoint, origin, parse_checkpoint
 from perunml.ledger.notes import parse_note
 from perunml.manager import journal
-from perunml.manager.codes import BACKUP_DAMAGED, FOLDER_IN_USE
+from perunml.manager.codes import BACKUP_DAMAGED, BACKUP_OTHER, FOLDER_IN_USE
 from perunml.manager.config import Config, sync_folder
+from perunml.manager.join import JOINED, Joined
 from perunml.manager.store import facts
 from perunml.manager.store.database import Database
 from perunml.wire.canonical import canonical, load_json
 from perunml.wire.errors import PerunError, refuse
+from perunml.wire.identity import PublicKey
 
 FORMAT = "perunml/backup-v1"
 INDEX = "backup.json"
@@ -82,27 +84,68 @@ def backup(folder: Path, target: Path, progress: Progress = lambda *_: None) -> 
 
 
 def restore(source: Path, folder: Path, progress: Progress = lambda *_: None) -> Backup:
-    """Make `folder` (not there, or empty) what it was when `source` was written. When the manager runs, it begins its next epoch: every lease is
-    over, and nothing is released before the witnesses say that no newer ledger was seen. Raises `UsageError` (folder_in_use),
-    `IntegrityError` (backup_damaged)."""
-    if folder.exists() and any(folder.iterdir()):
+    """Make `folder` (not there, or empty, or with a root key that was handed to it) what it was when `source` was written. When the manager runs, it begins
+    its next epoch: every lease is over, and nothing is released before the witnesses say that no newer ledger was seen. A root key that was
+    handed over stays, and so does what proves the machine that it lies on. Raises `UsageError` (folder_in_use; backup_other: of another manager than the one
+    whose key lies there), `IntegrityError` (backup_damaged)."""
+    waits = Joined.load(folder) if not (folder / "manager.json").exists() else None
+    if waits is None and folder.exists() and any(folder.iterdir()):
         raise refuse(FOLDER_IN_USE, "the folder is not empty", expected="a new folder", seen=str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".restore-"))
     try:
         found = _unpack(source, temporary, progress)
         _mark(temporary / _DATABASE, found.size)
-        Config.load(temporary)
+        config = Config.load(temporary)
+        if waits is not None:
+            _take_over(config, folder, waits)
         for path in sorted(temporary.rglob("*")):
             if path.is_dir():
                 sync_folder(path)
-        if folder.exists():
-            folder.rmdir()
-        temporary.rename(folder)
+        if waits is not None:
+            _move_in(temporary, folder)
+        else:
+            if folder.exists():
+                folder.rmdir()
+            temporary.rename(folder)
         sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return found
+
+
+def _take_over(config: Config, folder: Path, waits: Joined) -> None:
+    """Make what was unpacked that of the machine whose root key lies in `folder`."""
+    temporary = config.folder
+    database = Database(config.database)
+    with database.write() as connection:
+        note = journal.state(connection).note
+        try:
+            open_checkpoint(note, PublicKey(waits.identity))
+        except PerunError:
+            raise refuse(
+                BACKUP_OTHER, "the backup is another manager's", expected=f"{waits.identity} ({origin(PublicKey(waits.identity))})",
+                seen=parse_checkpoint(parse_note(note).text).origin,
+            ) from None  # fmt: skip
+        facts.drop(connection, facts.COUNTER)  # of the machine before
+        if waits.counter:
+            facts.put(connection, facts.COUNTER, waits.counter)
+    database.close()
+    (temporary / "root.json").unlink()
+    shutil.rmtree(temporary / "device", ignore_errors=True)
+    replace(config, device=waits.device).save_settings()
+
+
+def _move_in(temporary: Path, folder: Path) -> None:
+    """What was unpacked into a folder that has the rest, the settings last: what has them is whole. A crash before leaves a folder into which the backup is
+    restored again."""
+    for path in sorted(temporary.iterdir(), key=lambda path: path.name == "manager.json"):
+        target = folder / path.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        path.rename(target)
+    (folder / JOINED).unlink()
+    sync_folder(folder)
 
 
 def _copy_database(source: Path, target: Path) -> None:

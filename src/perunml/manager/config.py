@@ -73,6 +73,15 @@ class Config:
 
     def save(self) -> None:
         """Write the settings and roots into the folder."""
+        (self.folder / "roots").mkdir(mode=0o755)
+        kinds = (("vendor", self.vendor_roots), ("simulated", self.simulated_roots), ("tee", self.simulated_tee_roots))
+        for kind, roots in kinds:
+            for number, root in enumerate(roots):
+                write_file(self.folder / "roots" / f"{kind}-{number:03d}.pem", root, 0o644)
+        self.save_settings()
+
+    def save_settings(self) -> None:
+        """Write the settings alone, in place of those that are there."""
         settings: dict[str, Json] = {"format": FORMAT, "url": self.url}
         if self.demand_revocations:
             settings["demand_revocations"] = True
@@ -80,12 +89,9 @@ class Config:
             settings["device"] = device
         if self.collateral_signers:
             settings["collateral_signers"] = list(self.collateral_signers)
-        write_file(self.folder / "manager.json", canonical(settings), 0o644)
-        (self.folder / "roots").mkdir(mode=0o755)
-        kinds = (("vendor", self.vendor_roots), ("simulated", self.simulated_roots), ("tee", self.simulated_tee_roots))
-        for kind, roots in kinds:
-            for number, root in enumerate(roots):
-                write_file(self.folder / "roots" / f"{kind}-{number:03d}.pem", root, 0o644)
+        path = self.folder / "manager.json"
+        path.unlink(missing_ok=True)
+        write_file(path, canonical(settings), 0o644)
 
     @classmethod
     def load(cls, folder: Path) -> Config:

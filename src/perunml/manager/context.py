@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from perunml.manager.keys import Keys
 from perunml.manager.library import Library
 from perunml.manager.limits import Limits
 from perunml.manager.logstates import LogStates
-from perunml.manager.pending import Challenges, Enrolments
+from perunml.manager.pending import Challenges, Enrolments, Handovers
 from perunml.manager.quorum import Witnessed
 from perunml.manager.rollback import Rollback
 from perunml.manager.store.database import Database
@@ -43,9 +44,11 @@ class Services:
     logs: LogStates
     challenges: Challenges
     enrolments: Enrolments
+    handovers: Handovers
     attester: Attester
     collateral: CollateralStore
     authorities: set[str] = field(default_factory=set)
+    counting: asyncio.Lock = field(default_factory=asyncio.Lock)  # one at a time counts in the TPM
 
 
 def make_services(config: Config, keys: Keys, *, clock: Clock | None = None) -> Services:
@@ -78,7 +81,8 @@ def make_services(config: Config, keys: Keys, *, clock: Clock | None = None) -> 
         logs=logs,
         challenges=Challenges(clock.steady),
         enrolments=Enrolments(clock.steady),
-        attester=make_attester(config.device, config.folder / "device", keys),
+        handovers=Handovers(clock.steady),
+        attester=make_attester(config.device, config.folder / "device", keys.machine),
         collateral=CollateralStore(
             config.collateral, config.collateral_signers, config.simulated_tee_roots, clock.steady
         ),

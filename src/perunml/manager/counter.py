@@ -1,33 +1,74 @@
 """A counter in the TPM, off the way of every request: it tells an old copy of the manager's store when that starts.
 
-It is counted when the manager starts, and every few minutes while the ledger grows. The store says the next value first, durably, then the TPM counts: a
-manager that died in between is one behind, and no more. A store that says less than the TPM is an old copy. What happened since the counter was counted last it does not
-tell: that is for the witnesses, who are asked before each release.
+It is counted when the manager starts, when an agreement comes into force, and every few minutes while the ledger grows. The store says the
+next value first, durably, then the TPM counts: a manager that died in between is one behind, and no more. A store that says less than the TPM
+is an old copy. The record of a count is sealed under the root key and holds the ledger of that moment: what lies in the store cannot be
+edited into a newer one. What happened since the counter was counted last it does not tell: that is for the witnesses, who are asked before
+each release.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+from perunml.ledger.merkle import Tree
 from perunml.manager import journal
 from perunml.manager.codes import CUSTODY_UNAVAILABLE
 from perunml.manager.context import Services
 from perunml.manager.device import Device
+from perunml.manager.keys import Keys
 from perunml.manager.store import facts
 from perunml.manager.store.connection import Connection
 from perunml.manager.writer import Transaction
-from perunml.wire.errors import refuse
+from perunml.wire.canonical import canonical, load_json
+from perunml.wire.encoding import b64, unb64
+from perunml.wire.errors import PerunError, refuse
 
 EVERY = 300.0
 """Seconds between two counts: a TPM's memory bears some hundred thousand writes, ten years of these."""
 FIRST_INDEX, INDICES = 0x0180_5000, 64
 """NV indices of the owner's range that are tried for a new counter (TCG registry of reserved handles: 0x01800000 to 0x01BFFFFF)."""
-_COUNTED = "counted_size"
+_LABEL = "perunml/counter"
 
 
-def begin(connection: Connection, device: Device) -> None:
-    """Make a counter for a new manager. Raises `Unreachable` (tpm_unavailable), `UsageError` (custody_unavailable): no index is free."""
+@dataclass(frozen=True, slots=True)
+class Record:
+    """index  the counter's NV index
+    value  what it said last, or will say next
+    size, root  the ledger when it was counted
+    handed  the manager gave its root key away (manager/handover.py)
+    """
+
+    index: int
+    value: int
+    size: int
+    root: str
+    handed: bool = False
+
+    def sealed(self, keys: Keys) -> str:
+        """As it is kept."""
+        return canonical({**asdict(self), "seal": b64(keys.keep(b"", self._what))}).decode()
+
+    @classmethod
+    def opened(cls, text: str, keys: Keys) -> Record:
+        """Raises `IntegrityError` (custody_broken), `UsageError` (malformed)."""
+        found: dict[str, Any] = load_json(text.encode())
+        seal = unb64(found.pop("seal"))
+        made = cls(**found)
+        keys.take(seal, made._what)
+        return made
+
+    @property
+    def _what(self) -> dict[str, Any]:
+        return {"label": _LABEL, **asdict(self)}
+
+
+def make(device: Device, size: int, root: str) -> Record:
+    """A new counter in the device's TPM, for a ledger of `size` entries under `root` (hex). Raises `Unreachable` (tpm_unavailable),
+    `UsageError` (custody_unavailable): no index is free."""
     from perunml.attesters.esys import open_tpm
 
     with open_tpm(device.tcti) as tpm:
@@ -35,51 +76,98 @@ def begin(connection: Connection, device: Device) -> None:
         if index is None:
             raise refuse(CUSTODY_UNAVAILABLE, "the TPM has no room for another counter", expected=f"one of {INDICES}")
         tpm.new_counter(index)
-        value = tpm.count(index)
-    facts.put(connection, facts.COUNTER_INDEX, index)
-    facts.put(connection, facts.COUNTER, value)
+        return Record(index, tpm.count(index), size, root)
+
+
+def begin(connection: Connection, device: Device, keys: Keys) -> None:
+    """Make a counter for a new manager. Raises as `make`."""
+    facts.put(connection, facts.COUNTER, make(device, *_ledger(connection)).sealed(keys))
 
 
 def check(services: Services) -> None:
     """Hold the store against its counter, and count. A store that is behind enters nothing any more (rollback_detected); so does one whose
-    counter is not there. Raises `Unreachable` (tpm_unavailable)."""
+    counter is not there, or whose record is not this manager's. Raises `Unreachable` (tpm_unavailable)."""
     with services.database.read() as connection:
-        index, said = _facts(connection)
-    if not index or services.rollback.seen:
-        return
-    seen = _read(services, index)
-    if seen is None or not said - 1 <= seen <= said:
-        words = "the TPM's counter is gone" if seen is None else f"the TPM counted {seen}, this store {said}"
-        with services.database.write() as connection:
-            services.rollback.found(connection, words)
-        return
+        text = facts.get(connection, facts.COUNTER)
+        if not text or services.rollback.seen:
+            return
+        words, record = "", None
+        try:
+            record = Record.opened(text, services.keys)
+            if not _contains(connection, record):
+                words = f"the ledger is not the one that was counted, of {record.size} entries"
+        except (PerunError, TypeError, KeyError):
+            words = "the counter's record was altered"
+    if record is not None and not words:
+        seen = _read(services, record.index)
+        if seen is None:
+            words = "the TPM's counter is gone"
+        elif not record.value - 1 <= seen <= record.value:
+            words = f"the TPM counted {seen}, this store {record.value}"
+        else:
+            with services.database.write() as connection:
+                _put(services, connection, replace(record, value=seen + 1))
+            _count(services, record.index)
+            return
     with services.database.write() as connection:
-        facts.put(connection, facts.COUNTER, seen + 1)
-        facts.put(connection, _COUNTED, journal.state(connection).size)
-    _count(services, index)
+        services.rollback.found(connection, words)
+
+
+def record_of(services: Services, connection: Connection) -> Record | None:
+    """What was counted last; None without a counter. The record was looked at when the manager started."""
+    text = facts.get(connection, facts.COUNTER)
+    return Record.opened(text, services.keys) if text else None
 
 
 async def advance(services: Services) -> None:
     """Count once more, if the ledger grew since. Raises `Unreachable` (tpm_unavailable): the next time tries again."""
-    with services.database.read() as connection:
-        index, said = _facts(connection)
-        grew = journal.state(connection).size > facts.number(connection, _COUNTED, 0)
-    if not index or not grew or services.rollback.seen:
-        return
-    if await asyncio.to_thread(_read, services, index) == said:  # else the last count is still to be made good
-        said += 1
-    await services.writer.submit(functools.partial(_put, said))
-    await asyncio.to_thread(_count, services, index)
+    async with services.counting:
+        with services.database.read() as connection:
+            record = record_of(services, connection)
+            grew = record is not None and journal.state(connection).size > record.size
+        if record is not None and grew and not services.rollback.seen:
+            await _advance(services, record)
 
 
-def _put(said: int, transaction: Transaction) -> None:
-    facts.put(transaction.connection, facts.COUNTER, said)
-    facts.put(transaction.connection, _COUNTED, journal.state(transaction.connection).size)
+async def prove(services: Services, *, handed: bool = False) -> bool:
+    """Count now, whatever happened since, and say whether the TPM counts with this store: then it is the newest. With `handed` the record
+    says from then on that the root key was given away; once. False without a counter, and where it was given away before. Raises `Unreachable` (tpm_unavailable)."""
+    async with services.counting:
+        with services.database.read() as connection:
+            record = record_of(services, connection)
+        if record is None or record.handed or services.rollback.seen:
+            return False
+        value, seen = await _advance(services, replace(record, handed=handed))
+        return value == seen
 
 
-def _facts(connection: Connection) -> tuple[int, int]:
-    """Its NV index, 0 where there is none, and what it said last."""
-    return facts.number(connection, facts.COUNTER_INDEX, 0), facts.number(connection, facts.COUNTER, 0)
+async def _advance(services: Services, record: Record) -> tuple[int, int]:
+    """What the store says then, and the TPM."""
+    value = record.value
+    if await asyncio.to_thread(_read, services, record.index) == value:  # else the last count is still to be made good
+        value += 1
+    await services.writer.submit(lambda tx: _put_in(services, tx, replace(record, value=value)))
+    return value, await asyncio.to_thread(functools.partial(_count, services, record.index))
+
+
+def _put_in(services: Services, transaction: Transaction, record: Record) -> None:
+    _put(services, transaction.connection, record)
+
+
+def _put(services: Services, connection: Connection, record: Record) -> None:
+    size, root = _ledger(connection)
+    facts.put(connection, facts.COUNTER, replace(record, size=size, root=root).sealed(services.keys))
+
+
+def _ledger(connection: Connection) -> tuple[int, str]:
+    size = journal.state(connection).size
+    return size, Tree(size, journal.Nodes(connection)).root().hex()
+
+
+def _contains(connection: Connection, record: Record) -> bool:
+    """Whether the ledger goes on from the one that was counted."""
+    size = journal.state(connection).size
+    return size >= record.size and Tree(size, journal.Nodes(connection)).root(record.size).hex() == record.root
 
 
 def _read(services: Services, index: int) -> int | None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from perunml.attesters.simulated import SimulatedAttester
 from perunml.manager.codes import CUSTODY_UNAVAILABLE
 from perunml.manager.custody import Custody, Kind, Passphrase
-from perunml.manager.keys import Keys
 from perunml.wire.codes import MALFORMED
 from perunml.wire.errors import refuse
+from perunml.wire.identity import SigningKey
 
 if TYPE_CHECKING:
     from perunml.attesters.base import Attester
@@ -69,8 +69,8 @@ class Device:
 _PLAIN = Device()
 
 
-def make_attester(device: Device, state: Path, keys: Keys, ground: Ground | None = None) -> Attester:
-    """The manager's attester; `state` is a folder of its own, `ground` what a TEE is seen through. Raises `Unreachable` or `EvidenceRefusal` for a device that
+def make_attester(device: Device, state: Path, machine: SigningKey, ground: Ground | None = None) -> Attester:
+    """The manager's attester; `state` is a folder of its own, `machine` the key that a simulated one is, `ground` what a TEE is seen through. Raises `Unreachable` or `EvidenceRefusal` for a device that
     is not there or cannot prove itself."""
     if device.kind == "tpm":
         from perunml.attesters.tpm import TpmAttester
@@ -81,7 +81,7 @@ def make_attester(device: Device, state: Path, keys: Keys, ground: Ground | None
         from perunml.attesters import detect
 
         return detect.make([device.kind], tpm=_no_tpm, ground=ground)
-    return SimulatedAttester.of(keys.machine)
+    return SimulatedAttester.of(machine)
 
 
 def _no_tpm() -> TpmAttester:

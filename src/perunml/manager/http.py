@@ -52,6 +52,7 @@ class Access(enum.Enum):
     LEASE = "lease"
     PARTY_OR_LEASE = "party or lease"
     WITNESS = "party or witness"
+    JOINER = "joiner"
 
 
 @dataclass(frozen=True, slots=True)

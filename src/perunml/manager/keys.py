@@ -19,7 +19,7 @@ from perunml.manager.custody import Kept
 from perunml.wire.canonical import canonical
 from perunml.wire.digests import digest
 from perunml.wire.errors import refuse
-from perunml.wire.hpke import HpkePrivateKey
+from perunml.wire.hpke import HpkePrivateKey, HpkePublicKey
 from perunml.wire.identity import SigningKey
 
 ROOT_SIZE = 32
@@ -89,6 +89,10 @@ class Keys:
             return self._custody.decrypt(kept[:_NONCE], kept[_NONCE:], canonical(what))
         except (InvalidTag, ValueError):
             raise refuse(CUSTODY_BROKEN, "a stored key does not open as what it is stored for") from None
+
+    def hand_over(self, key: HpkePublicKey, info: dict[str, Any]) -> bytes:
+        """The root key, sealed to another manager's fresh key. For `handover` alone, after every agreement admitted that manager."""
+        return key.seal(self._root, info)
 
     def _derive(self, info: dict[str, Any], length: int = 32) -> bytes:
         # The root key is uniform, so HKDF's extract step has nothing to do (RFC 5869 section 3.3).

@@ -30,6 +30,10 @@ HOST = Rate(500, 2000)
 """A machine's or a lease's requests: one renewal per lease and run is 1/30 a second."""
 ENROL = Rate(0.5, 30)
 """An operator's enrolments begun: each costs a credential, and a wrong answer ends it (K16)."""
+HANDOVER = Rate(0.1, 8)
+"""By address, whoever asks for the root key: a manager joins once, and each attempt may send a whole log."""
+HANDOVER_TOLD = Rate(1 / 60, 16)
+"""Attempts that were refused and that the ledger tells of, all addresses together: it is not for strangers to fill."""
 
 
 class Limits:

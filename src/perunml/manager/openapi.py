@@ -32,6 +32,10 @@ _SCHEMES: dict[str, dict[str, str]] = {
     "machine": {"type": "mutualTLS", "description": "The certificate that the machine got when it enrolled."},
     "lease": {"type": "mutualTLS", "description": "The certificate that the session got with its lease."},
     "witness": {"type": "apiKey", "in": "header", "name": "Signature", "description": "As party, by a stand-alone witness."},
+    "joiner": {
+        "type": "apiKey", "in": "header", "name": "Path",
+        "description": "The unguessable name in the path, which the manager gave to the machine that asks for its root key; good for one request.",
+    },
 }  # fmt: skip
 _SECURITY: dict[Access, list[str]] = {
     Access.OPEN: [],
@@ -40,6 +44,7 @@ _SECURITY: dict[Access, list[str]] = {
     Access.LEASE: ["lease"],
     Access.PARTY_OR_LEASE: ["party", "lease"],
     Access.WITNESS: ["party", "witness"],
+    Access.JOINER: ["joiner"],
 }
 
 

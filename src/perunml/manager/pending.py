@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from perunml.api.runs import NONCE_SIZE
+from perunml.evidence.policy import Machine
 from perunml.manager.codes import (
     ENROLMENT_FAILED,
     NONCE_EXPIRED,
@@ -22,10 +23,14 @@ from perunml.wire.errors import refuse
 CHALLENGE_TTL = 60.0
 """Seconds from challenge to release: a quote takes milliseconds, a first IMA log of 15 MB some seconds to send."""
 ENROLMENT_TTL = 120.0
+HANDOVER_TTL = 300.0
+"""Seconds from the nonce to the end of an answer, which may be a log of 20 MB."""
 MAX_CHALLENGES = 20_000
 MAX_ENROLMENTS = 2_000
 """D7: an enrolment begun holds 2 KiB."""
 MAX_PER_OPERATOR = 64
+MAX_HANDOVERS, MAX_PER_ADDRESS = 64, 4
+"""D7: each may send evidence of 32 MiB, once; those that send are counted."""
 MAX_USED = 50_000
 """Nonces remembered as used, so that a second answer is told apart from an unknown one; either way it is refused."""
 
@@ -158,6 +163,57 @@ class Enrolments:
         del self._open[name]
         if found.until <= self._steady():
             raise refuse(ENROLMENT_FAILED, "the enrolment was answered too late", expected=f"{ENROLMENT_TTL:.0f} s")
+        return found
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """A machine that asks for the root key: what it must answer, and what its evidence is judged against."""
+
+    address: str
+    nonce: bytes
+    machine: Machine
+    secret: bytes  # of a TPM's credential; empty for other machines
+    until: float
+
+
+class Handovers:
+    """Attempts by a random id. An answer is let in once, before its body is read, and ends the attempt."""
+
+    def __init__(self, steady: Callable[[], float]) -> None:
+        self._steady = steady
+        self._open: OrderedDict[str, tuple[Handover, bool]] = OrderedDict()
+
+    def check_room(self, address: str) -> None:
+        """Raises `LimitReached` (rate_limited)."""
+        while self._open and next(iter(self._open.values()))[0].until <= self._steady():
+            self._open.popitem(last=False)
+        mine = sum(item.address == address for item, _ in self._open.values())
+        if len(self._open) >= MAX_HANDOVERS or mine >= MAX_PER_ADDRESS:
+            raise refuse(RATE_LIMITED, "too many machines ask for the root key")
+
+    def begin(self, item: Handover) -> str:
+        self.check_room(item.address)
+        name = secrets.token_hex(16)
+        self._open[name] = (item, False)
+        return name
+
+    def let_in(self, name: str) -> bool:
+        """Whether an answer to this one may be read: the first one, in time."""
+        found = self._open.get(name)
+        if found is None or found[1] or found[0].until <= self._steady():
+            return False
+        self._open[name] = (found[0], True)
+        return True
+
+    def take(self, name: str) -> Handover:
+        """The attempt of an answer that was let in. Raises `EvidenceRefusal` (nonce_expired): it took too long."""
+        found, _ = self._open.pop(name, (None, False))
+        if found is None:
+            raise refuse(NONCE_EXPIRED, "the answer came too late", expected=f"{HANDOVER_TTL:.0f} s")
         return found
 
     def __len__(self) -> int:

@@ -76,7 +76,7 @@ def init(
     keeper = Passphrase(custody) if isinstance(custody, bytes) else custody
     root = os.urandom(ROOT_SIZE)
     keys = Keys(root)
-    make_attester(config.device, folder / "device", keys)  # what cannot prove itself is said now
+    make_attester(config.device, folder / "device", keys.machine)  # what cannot prove itself is said now
     now = int(time.time())
     write_file(folder / "root.json", keeper.seal(root), 0o600)
     write_file(folder / "tls.pem", tls_certificate(keys.tls_key(), url, now), 0o644)
@@ -87,7 +87,7 @@ def init(
     with database.write() as connection:
         journal.begin(connection, keys)
         if count_in_tpm:
-            counter.begin(connection, config.device)
+            counter.begin(connection, config.device, keys)
     database.close()
     sync_folder(folder)
     config.save()  # last: what has settings is whole

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from perunml.agreements.profiles import alternatives
+from perunml.agreements.profiles import AnyOf, AnyProfile, alternatives
+from perunml.agreements.schema import Agreement
 from perunml.evidence.appraise import appraise_unverified
 from perunml.evidence.binding import Purpose, binding
 from perunml.evidence.bundle import Bundle, TpmPart
@@ -89,17 +90,7 @@ def ask(
     even when another run's newer quote came first. Raises `EvidenceRefusal` (baseline_missing,
     baseline_unsigned, tpm_cleared); `Unread`."""
     machines.check_approved(machine, held.agreement.digest)
-    role = held.agreement.role(job)
-    wanted = {profile.baseline_digest for profile in alternatives(role)} - {""}
-    signers = {
-        profile.baseline_digest: services.library.baseline_signers(
-            connection, profile.baseline_digest, held.agreement.parties[profile.baseline_signer].keys.values()
-        )
-        for profile in alternatives(role)
-        if profile.baseline_signer
-    }
-    check_signed(held.agreement, role, signers)
-    policies = tuple(policy_for(role, services.library.baselines(connection, wanted)))
+    policies = policies_of(services, connection, held.agreement, held.agreement.role(job))
     known, now_known = machines.read_clock(clock), machines.read_clock(machine.clock)
     offset = max((part.ima_offset for part in bundle.parts if isinstance(part, TpmPart)), default=0)
     if now_known and (known is None or known[:2] != now_known[:2]):
@@ -110,6 +101,23 @@ def ask(
     judged = any(policy.tee is not None or policy.gpu is not None for policy in policies)
     endorsements = services.collateral.endorsements(connection) if judged else NO_ENDORSEMENTS
     return Question(machine, policies, known, size, held.agreement.digest, services.clock.now(), endorsements)
+
+
+def policies_of(
+    services: Services, connection: Connection, agreement: Agreement, role: AnyProfile | AnyOf
+) -> tuple[Policy, ...]:
+    """What evidence for a role of the agreement is judged by, one for each alternative. Raises `EvidenceRefusal` (baseline_missing,
+    baseline_unsigned); `Unread`."""
+    wanted = {profile.baseline_digest for profile in alternatives(role)} - {""}
+    signers = {
+        profile.baseline_digest: services.library.baseline_signers(
+            connection, profile.baseline_digest, agreement.parties[profile.baseline_signer].keys.values()
+        )
+        for profile in alternatives(role)
+        if profile.baseline_signer
+    }
+    check_signed(agreement, role, signers)
+    return tuple(policy_for(role, services.library.baselines(connection, wanted)))
 
 
 async def answer(services: Services, question: Question, bundle: Bundle, bound: bytes) -> Judgement:

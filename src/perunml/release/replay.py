@@ -75,6 +75,7 @@ def replay(history: History) -> Replayed:
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             # Whoever wrote the ledger wrote the bodies, and may have put anything where a text or a table belongs.
             raise wrong(item, "its body is not of its form") from exc
+    agreements.finish()
     _witnessed(agreements, runs, history.cosigned)
     return Replayed({"entries": len(history.entries), **runs.counts}, tuple(agreements.unchecked))
 

@@ -23,10 +23,12 @@ from perunml.agreements.conditions import (
     open_condition,
 )
 from perunml.agreements.document import open_agreement
+from perunml.agreements.profiles import alternatives
 from perunml.agreements.schema import Agreement
 from perunml.agreements.withdrawals import check_withdrawal
 from perunml.ledger.entries import OpenedEntry
 from perunml.release.codes import HISTORY_INCONSISTENT
+from perunml.release.managers import Proven, meets
 from perunml.release.types import State
 from perunml.wire.dsse import Envelope
 from perunml.wire.errors import PerunError, refuse
@@ -75,6 +77,7 @@ class Agreements:
         self._partly: set[str] = set()
         self._stood: dict[str, tuple[int, float, Standing]] = {}
         self._votes = 0
+        self._handovers: dict[str, tuple[OpenedEntry, set[str]]] = {}
         self.unchecked: dict[str, None] = {}
         self.added: dict[str, int] = {}
 
@@ -88,6 +91,7 @@ class Agreements:
             "superseded": self._superseded,
             "suspension": self._suspended,
             "condition": self._conditioned,
+            "handover": self._handed,
         }
 
     def found(self, item: OpenedEntry, kind: str, digest: str) -> Iterator[Envelope]:
@@ -292,6 +296,40 @@ class Agreements:
         self._conditions[subject] = fold_conditions([change], known)
         if change.action == "add":
             self.added[change.digest] = 0
+
+    def _handed(self, item: OpenedEntry) -> None:
+        """The root key went to a machine that proved what this version, which was in force, says of a manager."""
+        version, body = self._of(item), item.entry.body
+        verdict, custody = body["verdict"], body["custody"]
+        if version.state != "in_force" or item.entry.subject != item.entry.agreement:
+            raise wrong(
+                item, "the root key was handed over by a version that was not in force", "in_force", version.state
+            )
+        proven = Proven(
+            verdict["profile"], verdict["imitates"], verdict["judged_by"], tuple(verdict["identities"]), custody["kind"],
+            tuple(custody["pcrs"]),
+        )  # fmt: skip
+        wanted = alternatives(version.agreement.manager.profile)
+        if not meets(wanted, proven) or verdict["simulated"] is not (proven.profile == "simulated"):
+            expected = " or ".join(found.profile for found in wanted)
+            raise wrong(
+                item, "the root key was handed to what this version does not name", expected, str(verdict["profile"])
+            )
+        others = {
+            digest
+            for digest in self._newest.values()
+            if digest in self._versions and digest != version.agreement.digest
+        }
+        _, left = self._handovers.setdefault(text(item, "handover"), (item, {*others, version.agreement.digest}))
+        left.discard(version.agreement.digest)
+
+    def finish(self) -> None:
+        """What can be told only when all entries were seen: each agreement in force admitted whoever got the root key."""
+        for item, left in self._handovers.values():
+            if left:
+                raise wrong(
+                    item, "an agreement in force did not admit who got the root key", expected=", ".join(sorted(left))
+                )
 
     def _about(self, item: OpenedEntry, subject: str) -> None:
         if subject != item.entry.subject:
