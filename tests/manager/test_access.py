@@ -44,7 +44,7 @@ def ask(world: World, method: str, path: str, body: bytes = b"", headers: dict[s
 
 def test_every_route_without_credentials(road: Road) -> None:
     """P13: 401 in one constant shape on every route and method of docs/spec/openapi.json, and on paths that do not exist, but for a
-    written list: what the manager shows of itself, and whether it lives."""
+    written list: what the manager shows of itself, whether it lives, and where a machine asks for its root key."""
     paths = json.loads(OPENAPI.read_text())["paths"]
     assert len(paths) > 35
     _, constant = ask(road.world, "GET", "/v1/nothing")
@@ -53,7 +53,7 @@ def test_every_route_without_credentials(road: Road) -> None:
         path = template.replace("{path}", "0/000")
         for name in ("asset", "agreement", "digest"):
             path = path.replace("{" + name + "}", road.scans.digest)
-        for name in ("run", "blob", "enrolment"):
+        for name in ("run", "blob", "enrolment", "handover"):
             path = path.replace("{" + name + "}", "0" * 32)
         for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"):
             status, body = ask(road.world, method, path, b"{}" if method in ("POST", "PUT") else b"")
@@ -64,7 +64,7 @@ def test_every_route_without_credentials(road: Road) -> None:
                 assert status == 401, (method, path)
                 assert body in (constant, b""), (method, path)
     shows = "/.well-known/perunml/attestation"
-    assert opened == {shows, shows + "/activate", "/healthz"}
+    assert opened == {shows, shows + "/activate", "/healthz", "/v1/handovers"}
 
 
 def test_strangers_cannot_tell_what_exists(road: Road) -> None:

@@ -297,7 +297,7 @@ def watched(own_world: World, tmp_path: Path) -> Watched:
     return Watched(own_world, tmp_path / "road")
 
 
-def test_n11_no_quorum_no_key(watched: Watched, tmp_path: Path) -> None:
+def test_no_quorum_no_key(watched: Watched, tmp_path: Path) -> None:
     """The entry must be seen by the agreement's witnesses before the answer leaves."""
     assert code_of(lambda: joined(watched.world, tmp_path / "a")) == "witnesses_unreachable"
     assert not (tmp_path / "a" / "root.json").exists()
