@@ -123,28 +123,28 @@ def join_manager(
     pcrs: Sequence[int] | None = None,
     attester: str = "simulated",
     tcti: str | None = None,
-    ima_log: PathLike | None = None,
-    event_log: PathLike | None = None,
-    cmdline: PathLike | None = None,
+    files: dict[str, PathLike | None] | None = None,
     ek_chain: Sequence[PathLike] = (),
-    **given: Sequence[PathLike],
+    given: dict[str, Sequence[PathLike]] | None = None,
+    dry_run: bool = False,
 ) -> str:
-    """Take over, into a new folder, the root key of the manager that runs at `url`, after its evidence was judged by `profile` (with `baselines`,
-    `signed_by`, and `given` as `client.trust.Given.read` takes it); its identity's text. The rest is as for `make_manager`. The folder is a
-    manager's once that one's backup is restored into it. Raises what `client.trust.examine` and `make_manager` raise, and `EvidenceRefusal`
-    (handover_refused), `AgreementRefusal` (handover_closed), `Unreachable` (witnesses_unreachable)."""
+    """Take over, into a new folder, the root key of the manager that runs at `url`, once its evidence was judged by `profile` (`baselines`, `signed_by`; `given`
+    as `client.trust.Given.read` takes it); its identity's text. The rest is as for `make_manager`, `files` are its three by name. Restoring that manager's backup
+    makes the folder a manager's. With `dry_run` what would be sent first is raised as `WouldSend`. Raises what `client.trust.examine` and
+    `make_manager` raise, and `EvidenceRefusal` (handover_refused), `AgreementRefusal` (handover_closed), `Unreachable` (witnesses_unreachable)."""
     from perunml.client.handover import Taker
     from perunml.client.trust import Given, examine, read_profile
     from perunml.manager.device import make_custody
     from perunml.manager.join import join
 
-    device = _device(attester, tcti, {"ima_log": ima_log, "event_log": event_log, "cmdline": cmdline}, ek_chain)
+    device = _device(attester, tcti, files or {}, ek_chain)
     keeper = make_custody(custody, device, passphrase, pcrs)
     wanted = read_profile(Path(profile), list(map(Path, baselines)), signed_by)
-    found = examine(url, wanted, given=Given.read(**{name: list(map(Path, paths)) for name, paths in given.items()}))
-    with Taker(found.pin) as manager:
-        origin = (*found.custody.origin, found.origin)
-        return join(Path(folder), manager, keeper, device, origin, count_in_tpm=count_in_tpm)
+    held = Given.read(**{name: list(map(Path, paths)) for name, paths in (given or {}).items()})
+    found = examine(url, wanted, given=held)
+    with Taker(found.pin, dry_run=dry_run) as manager, tempfile.TemporaryDirectory(prefix="perunml-") as scratch:
+        where = Path(scratch) / "new" if dry_run else Path(folder)
+        return join(where, manager, keeper, device, (*found.custody.origin, found.origin), count_in_tpm=count_in_tpm)
 
 
 def admit(folder: PathLike, keys: Iterable[str]) -> None:

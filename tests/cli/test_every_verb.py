@@ -121,6 +121,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def done(world: World, requests: list[tuple[str, str]], here: Path) -> dict[str, Done]:
     """All verbs, in an order in which each can be done."""
     do = Doer(world, requests)
+    _joined(do, world, here)
     _newcomer(do, world, here)
     _agreed(do, world, here)
     _served(do, here)
@@ -128,6 +129,14 @@ def done(world: World, requests: list[tuple[str, str]], here: Path) -> dict[str,
     _recovered(do, world, here)
     _audited(do, here)
     return do.done
+
+
+def _joined(do: Doer, world: World, here: Path) -> None:
+    """While every owner has an agreement: who brings data without one holds the root key back."""
+    world.agree("joining")
+    words = ("--folder", here / "joined", "--profile", world.manager.profile)
+    told = do("manager join", Party(here / "none"), world.manager.url, *words, watch=here / "joined")
+    assert told["identity"] == world.manager.identity
 
 
 def _newcomer(do: Doer, world: World, here: Path) -> None:

@@ -67,6 +67,10 @@ RENAMED: dict[str, dict[str, str]] = {
     "checker try": {},
     "checker run": {"config": "rules", "every": "pause", "manager": "client"},
     "witness run": {"manager": "connection"},
+    "manager join": {
+        **dict.fromkeys(("ima_log", "event_log", "cmdline"), "files"),
+        **dict.fromkeys(("simulated_ek_roots", "vendor_roots", "simulated_tee_roots", "collateral"), "given"),
+    },
     "manager run": {},
     "manager backup": {"file": "target"},
     "manager restore": {"file": "source"},

@@ -78,6 +78,7 @@ SDK = {
     "collateral bundle": "perunml.client.collateral.make_bundle",
     "collateral show": "perunml.client.collateral.read_bundle",
     "manager init": "operators.make_manager",
+    "manager join": "operators.join_manager",
     "manager admit": "operators.admit",
     "manager backup": "operators.backup",
     "manager restore": "operators.restore",
@@ -113,6 +114,7 @@ SENDS = {
     "output approve",
     "infer",
     "host enrol",
+    "manager join",
 }
 """Verbs that send something which changes something, there or (`trust`: what is believed from now on) here."""
 SERVES = {"manager run", "host run", "witness run", "checker run"}

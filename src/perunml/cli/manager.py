@@ -23,7 +23,7 @@ folder_option = click.option(
     "--folder", required=True, type=click.Path(path_type=Path, file_okay=False), help="The manager's own folder."
 )
 HTTPS = 443
-_KEPT = {
+KEPT = {
     "passphrase": "simulated: protected by a passphrase alone, for development",
     "tpm": "in the TPM, while the machine is in the state that it is in now",
     "tee": "in the TEE, for what runs now",
@@ -54,7 +54,7 @@ def indices(ctx: click.Context, param: click.Parameter, value: str | None) -> li
         raise click.BadParameter("give whole numbers with commas between", ctx, param) from None
 
 
-def _worth(custody: str) -> str:
+def worth(custody: str) -> str:
     return "simulated" if custody == "passphrase" else ""
 
 
@@ -101,14 +101,14 @@ def init(settings: Settings, /, folder: Path, url: str, custody: Kind, attester:
 
     passphrase = settings.passphrase("New passphrase of the manager", new=True) if custody == "passphrase" else None
     identity = operators.make_manager(folder, passphrase, url=url, custody=custody, attester=attester, **more)
-    simulated = "simulated" in (attester, _worth(custody))
+    simulated = "simulated" in (attester, worth(custody))
     value = {"folder": str(folder), "url": url, "identity": identity, "simulated": simulated}
     rows = [
         ("manager", url),
         ("identity", identity),
         ("folder", folder),
         ("attester", "simulated: it proves nothing" if attester == "simulated" else attester),
-        ("root key", _KEPT[custody]),
+        ("root key", KEPT[custody]),
     ]
     settings.voice.answer({**value, "attester": attester, "custody": custody}, table(rows))
 
@@ -209,15 +209,18 @@ def run(settings: Settings, folder: Path, listen: tuple[str, int] | None, tcti: 
     config, identity = server.services.config, server.services.keys.identity.public.text
     host = listen[0] if listen else urlsplit(config.url).hostname
     attester = config.device.kind
-    simulated = "simulated" in (attester, _worth(custody))
+    simulated = "simulated" in (attester, worth(custody))
 
     def ready(bound: tuple[str, int]) -> None:
         where = config.url if bound[1] == (urlsplit(config.url).port or HTTPS) else f"https://{host}:{bound[1]}"
         event = {"event": "ready", "url": where, "identity": identity, "simulated": simulated}
-        line = f"ready     {where} {identity} (attester {attester}; root key {_KEPT[custody]})"
+        line = f"ready     {where} {identity} (attester {attester}; root key {KEPT[custody]})"
         say_event(settings, {**event, "attester": attester, "custody": custody}, line)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn lets what is under way end, then raises the signal again: being told to stop is no failure.
         signal.signal(number, lambda number, frame: sys.exit(0))
     server.run(ready)
+
+
+from perunml.cli import manager_join  # noqa: E402, F401 - below what it uses of this module

@@ -7,7 +7,7 @@ from types import TracebackType
 from perunml.api.base import Message
 from perunml.api.handover import HandoverAnswer, HandoverChallenge, HandoverGiven, HandoverRequest
 from perunml.api.pin import Pin, pinned_context
-from perunml.client.connection import exchange
+from perunml.client.connection import WouldSend, exchange
 
 TIMEOUT = 120.0
 """Seconds: the manager reads its whole ledger, and waits for every agreement's witnesses."""
@@ -15,12 +15,12 @@ _JSON = {"content-type": "application/json"}
 
 
 class Taker:
-    """`manager.join.Manager` over a pin. Close it, or use it in ``with``."""
+    """`manager.join.Manager` over a pin. Close it, or use it in ``with``. With `dry_run` the first request is raised as `WouldSend`."""
 
-    def __init__(self, pin: Pin) -> None:
+    def __init__(self, pin: Pin, *, dry_run: bool = False) -> None:
         import httpx
 
-        self._pin = pin
+        self._pin, self._dry_run = pin, dry_run
         self._http = httpx.Client(
             verify=pinned_context(pin), timeout=TIMEOUT, trust_env=False, follow_redirects=False
         )  # no proxy of the environment's has a say in whom we talk to
@@ -47,4 +47,7 @@ class Taker:
         return HandoverGiven.decode(self._post(f"/v1/handovers/{handover}/answer", answer))
 
     def _post(self, path: str, body: Message) -> bytes:
-        return exchange(self._http, "POST", self._pin.url + path, body.encode(), _JSON)
+        url = self._pin.url + path
+        if self._dry_run:
+            raise WouldSend("POST", url, body.encode())
+        return exchange(self._http, "POST", url, body.encode(), _JSON)
