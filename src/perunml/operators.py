@@ -12,8 +12,6 @@ Each function imports its room when it is called: a machine that only runs jobs 
 
 from __future__ import annotations
 
-import errno
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -93,15 +91,13 @@ def make_manager(
     from perunml.manager import setup
     from perunml.manager.device import make_custody
 
-    files = {"ima_log": ima_log, "event_log": event_log, "cmdline": cmdline}
-    device = _device(attester, tcti, files, ek_chain)
-    roots, simulated = list(map(Path, vendor_roots)), list(map(Path, simulated_ek_roots))
+    device = _device(attester, tcti, {"ima_log": ima_log, "event_log": event_log, "cmdline": cmdline}, ek_chain)
     return setup.init(
         Path(folder),
         make_custody(custody, device, passphrase, pcrs),
         url=url,
-        vendor_roots=roots,
-        simulated_ek_roots=simulated,
+        vendor_roots=list(map(Path, vendor_roots)),
+        simulated_ek_roots=list(map(Path, simulated_ek_roots)),
         demand_revocations=demand_revocations,
         device=device,
         simulated_tee_roots=list(map(Path, simulated_tee_roots)),
@@ -128,10 +124,9 @@ def join_manager(
     given: dict[str, Sequence[PathLike]] | None = None,
     dry_run: bool = False,
 ) -> str:
-    """Take over, into a new folder, the root key of the manager that runs at `url`, once its evidence was judged by `profile` (`baselines`, `signed_by`; `given`
-    as `client.trust.Given.read` takes it); its identity's text. The rest is as for `make_manager`, `files` are its three by name. Restoring that manager's backup
-    makes the folder a manager's. With `dry_run` what would be sent first is raised as `WouldSend`. Raises what `client.trust.examine` and
-    `make_manager` raise, and `EvidenceRefusal` (handover_refused), `AgreementRefusal` (handover_closed), `Unreachable` (witnesses_unreachable)."""
+    """Take over, into a new folder, the root key of the manager at `url`, judged by `profile` (`given` as `client.trust.Given.read` takes it); its identity's text. The
+    rest is as for `make_manager`, `files` are its three by name. Restoring that manager's backup makes the folder a manager's. With `dry_run` what would be sent is raised
+    as `WouldSend`. Raises what `client.trust.examine` and `make_manager` raise, and handover_refused, handover_closed, witnesses_unreachable."""
     from perunml.client.handover import Taker
     from perunml.client.trust import Given, examine, read_profile
     from perunml.manager.device import make_custody
@@ -140,11 +135,12 @@ def join_manager(
     device = _device(attester, tcti, files or {}, ek_chain)
     keeper = make_custody(custody, device, passphrase, pcrs)
     wanted = read_profile(Path(profile), list(map(Path, baselines)), signed_by)
-    held = Given.read(**{name: list(map(Path, paths)) for name, paths in (given or {}).items()})
-    found = examine(url, wanted, given=held)
+    found = examine(
+        url, wanted, given=Given.read(**{name: list(map(Path, one)) for name, one in (given or {}).items()})
+    )
     with Taker(found.pin, dry_run=dry_run) as manager, tempfile.TemporaryDirectory(prefix="perunml-") as scratch:
-        where = Path(scratch) / "new" if dry_run else Path(folder)
-        return join(where, manager, keeper, device, (*found.custody.origin, found.origin), count_in_tpm=count_in_tpm)
+        where, origin = Path(scratch) / "new" if dry_run else Path(folder), (*found.custody.origin, found.origin)
+        return join(where, manager, keeper, device, origin, count_in_tpm=count_in_tpm)
 
 
 def admit(folder: PathLike, keys: Iterable[str]) -> None:
@@ -385,24 +381,13 @@ def _device(kind: str, tcti: str | None, files: dict[str, PathLike | None], ek_c
 def _would_enrol(pin: Pin, folder: Path, name: str, which: dict[str, Any], beside: Beside) -> None:
     """Raises `WouldSend`, always, or what is wrong with the machine or the folder."""
     from perunml.client.connection import WouldSend
-    from perunml.host.enrol import enrol_request
+    from perunml.host.enrol import check_writable, enrol_request
     from perunml.wire.identity import SigningKey
 
-    _check_writable(folder)
+    check_writable(folder)
     with tempfile.TemporaryDirectory(prefix="perunml-") as scratch:
         own = folder / ("machine.key" if which.get("simulated_machine") else "tpm.json")
         asked = {**which, "binder": ""} if which.get("binder") == "pcr" else which  # which enrolling does not need
         found = machine(folder if own.exists() else scratch, **asked)
         body = enrol_request(found, name, SigningKey.generate().public.text, beside).encode()
     raise WouldSend("POST", f"{pin.url}/v1/enrolments", body)
-
-
-def _check_writable(folder: Path) -> None:
-    """Raises `OSError` where `folder` can be neither written nor made."""
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
