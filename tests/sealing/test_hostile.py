@@ -22,7 +22,7 @@ from perunml.sealing.keys import Wrap, WrappedKeys, new_data_key, unwrap_key, wr
 from perunml.sealing.manifest import Manifest, open_manifest
 from perunml.sealing.reader import SealedReader, verify_tree
 from perunml.sealing.store import FolderStore, write_file
-from perunml.sealing.views import unpack
+from perunml.sealing.views.files import unpack
 from perunml.sealing.writer import collect, seal_files
 from perunml.wire.canonical import canonical
 from perunml.wire.dsse import Envelope, signed

@@ -14,7 +14,7 @@ from perunml.sealing.keys import WrappedKeys, new_data_key, unwrap_key, wrap_key
 from perunml.sealing.manifest import Manifest, open_manifest
 from perunml.sealing.reader import SealedReader
 from perunml.sealing.store import FolderStore
-from perunml.sealing.views import unpack
+from perunml.sealing.views.files import unpack
 from perunml.sealing.writer import collect, seal_files
 from perunml.wire.dsse import Envelope
 from perunml.wire.errors import IntegrityError, UsageError

@@ -29,7 +29,7 @@ from perunml.sealing.keys import wipe
 from perunml.sealing.manifest import Manifest, open_manifest
 from perunml.sealing.reader import SealedReader, verify_tree
 from perunml.sealing.store import FolderStore
-from perunml.sealing.views import unpack
+from perunml.sealing.views.files import unpack
 from perunml.wire.dsse import signed
 from perunml.wire.errors import refuse
 from perunml.wire.identity import PublicKey

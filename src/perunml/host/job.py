@@ -17,7 +17,7 @@ from perunml.host.limits import Cgroup, make_cgroup
 from perunml.host.memory import SLACK, PrivateMemory, available_memory, swap_is_on
 from perunml.host.progress import Report
 from perunml.host.sandbox import Sandbox, View, job_user, show_interpreter
-from perunml.sealing.views import unpack
+from perunml.sealing.views.files import unpack
 from perunml.wire.canonical import canonical
 from perunml.wire.errors import refuse
 

@@ -69,3 +69,21 @@ OUTPUT_TOO_LARGE = rule(
     "An output is larger than its max_size.",
     "The code's owner writes less, or the parties agree to more: `perunml agreement propose`.",
 )
+FILE_MISSING = rule(
+    "file_missing",
+    Kind.USAGE,
+    "An asset, or a job's inputs, have no file of this name.",
+    "Whoever wrote the code names one that is there: `perunml asset show NAME`.",
+)
+NO_RECORDS = rule(
+    "no_records",
+    Kind.USAGE,
+    "A file is not what is read record by record: a .npy array of numbers, rows first, or records of one length.",
+    "Whoever wrote the code names the file's records as they are, or its owner seals it anew: `perunml seal`.",
+)
+READ_ONLY = rule(
+    "read_only",
+    Kind.USAGE,
+    "A sealed asset is read through its views; it is not written.",
+    "The owner seals the next version: `perunml seal`.",
+)

@@ -19,7 +19,7 @@ from perunml.host.limits import make_cgroup
 from perunml.host.memory import SLACK, available_memory
 from perunml.host.runner import Run, Settings, run_main
 from perunml.host.sandbox import job_user
-from perunml.sealing.views import unpack
+from perunml.sealing.views.files import unpack
 from perunml.serving.codes import SERVICE_ADDRESS
 from perunml.serving.confined import ConfinedEngine
 from perunml.serving.gateway import Gateway, listen
