@@ -141,6 +141,7 @@ def test_every_rule_of_the_decision_is_broken_somewhere_here() -> None:
         "recipient_not_agreed",
         "output_held",
         "history_inconsistent",
+        "custody_weak",
         "combination_not_agreed",
     }
     declared = {rule.code for rule in vars(rules).values() if isinstance(rule, Rule)}

@@ -62,7 +62,8 @@ def command(
     found = examine(url, wanted, given=Given.read(**given), seen=seen_before(settings.home))
     if not dry_run:
         keep(settings.home, found)
-    value = {**found.pin.model_dump(mode="json"), "claims": dict(found.claims)}
+    origin = [one.model_dump(mode="json") for one in found.custody.origin]
+    value = {**found.pin.model_dump(mode="json"), "claims": dict(found.claims), "origin": origin}
     settings.voice.answer(value, table(list(_rows(found, dry_run))))
 
 
@@ -74,6 +75,8 @@ def _rows(found: Trusted, dry_run: bool) -> Iterator[tuple[str, object]]:
     for name in found.identities:
         yield "machine", name
     yield "root key", _KEPT[pin.custody].format(pcrs=", ".join(map(str, found.custody.pcrs)))
+    for before in found.custody.origin:
+        yield "which came from", f"{before.profile} on {'+'.join(before.identities)}, kept by {before.custody}"
     if pin.judged_by:
         yield "judged by", pin.judged_by
     yield "tls key", pin.tls

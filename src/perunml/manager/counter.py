@@ -96,7 +96,7 @@ def check(services: Services) -> None:
             record = Record.opened(text, services.keys)
             if not _contains(connection, record):
                 words = f"the ledger is not the one that was counted, of {record.size} entries"
-        except (PerunError, TypeError, KeyError):
+        except (PerunError, TypeError, KeyError, AttributeError):
             words = "the counter's record was altered"
     if record is not None and not words:
         seen = _read(services, record.index)
@@ -122,10 +122,12 @@ def record_of(services: Services, connection: Connection) -> Record | None:
 async def advance(services: Services) -> None:
     """Count once more, if the ledger grew since. Raises `Unreachable` (tpm_unavailable): the next time tries again."""
     async with services.counting:
+        if services.rollback.seen:
+            return
         with services.database.read() as connection:
             record = record_of(services, connection)
             grew = record is not None and journal.state(connection).size > record.size
-        if record is not None and grew and not services.rollback.seen:
+        if record is not None and grew:
             await _advance(services, record)
 
 
@@ -133,9 +135,11 @@ async def prove(services: Services, *, handed: bool = False) -> bool:
     """Count now, whatever happened since, and say whether the TPM counts with this store: then it is the newest. With `handed` the record
     says from then on that the root key was given away; once. False without a counter, and where it was given away before. Raises `Unreachable` (tpm_unavailable)."""
     async with services.counting:
+        if services.rollback.seen:
+            return False
         with services.database.read() as connection:
             record = record_of(services, connection)
-        if record is None or record.handed or services.rollback.seen:
+        if record is None or record.handed:
             return False
         value, seen = await _advance(services, replace(record, handed=handed))
         return value == seen

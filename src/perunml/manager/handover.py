@@ -9,72 +9,38 @@ its store is the newest, and once: the right to hand it on goes with the key. A 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass
 
-from perunml.agreements.profiles import AnyProfile, alternatives
-from perunml.agreements.schema import Agreement
 from perunml.api.base import MAX_MESSAGE
 from perunml.api.handover import (
     HandoverAnswer,
     HandoverChallenge,
     HandoverGiven,
     HandoverRequest,
-    handover_activation,
-    handover_binding,
     handover_info,
 )
-from perunml.api.trust import RootCustody
-from perunml.evidence.bundle import Bundle
-from perunml.evidence.endorsements import Endorsements
-from perunml.evidence.judge import NO_ENDORSEMENTS, Judgement, judge
-from perunml.evidence.policy import Machine, Policy
+from perunml.evidence.policy import Machine
 from perunml.evidence.simulated.verify import machine_id
 from perunml.evidence.tpm.credential import make_credential
 from perunml.evidence.tpm.ek import verify_ek
 from perunml.evidence.tpm.keys import check_ak
-from perunml.manager import counter, journal, limits, lines, verdicts
-from perunml.manager.codes import ENROLMENT_FAILED, HANDOVER_CLOSED, HANDOVER_REFUSED
+from perunml.manager import admission, counter, journal, limits, lines, verdicts
+from perunml.manager.codes import HANDOVER_REFUSED
 from perunml.manager.context import Services
 from perunml.manager.http import Access, Call
 from perunml.manager.lines import InForce
 from perunml.manager.pending import HANDOVER_TTL, Handover
 from perunml.manager.routing import Spec
-from perunml.manager.store.connection import Connection
 from perunml.manager.writer import Transaction
-from perunml.release.managers import custody_reasons, machine_reasons
 from perunml.wire.codes import MALFORMED
 from perunml.wire.digests import digest
 from perunml.wire.errors import PerunError, refuse
 from perunml.wire.hpke import HpkePublicKey
 from perunml.wire.identity import PublicKey
-from perunml.wire.rules import Reason
 
 SECRET_SIZE = 32
-_OWNERS = "SELECT DISTINCT owner FROM assets WHERE run = '' ORDER BY owner"
 log = logging.getLogger("perunml.manager")
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What every agreement in force asks of a manager, in one snapshot; `uncovered` are owners who have data here and no agreement."""
-
-    agreements: tuple[Agreement, ...]
-    policies: tuple[tuple[Policy, ...], ...]
-    uncovered: tuple[str, ...]
-    endorsements: Endorsements
-    now: int
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What one agreement's profile made of the evidence: no reasons where it admits the machine."""
-
-    judged: Judgement | None
-    reasons: tuple[Reason, ...]
 
 
 def routes(services: Services) -> list[Spec]:
@@ -93,10 +59,10 @@ def routes(services: Services) -> list[Spec]:
             raise refuse(MALFORMED, "where the root key comes from is not for who asks for it to say")
         _check_open(services)
         if not _known_to_its_operator(services) and not await counter.prove(services):
-            raise _closed("the counter does not count with this store")
+            raise admission.closed("the counter does not count with this store")
         known = await asyncio.to_thread(lines.proven, services.config.database, services.keys)
-        question = await verdicts.read(services, lambda connection: _question(services, connection, known))
-        found = await asyncio.to_thread(_judge, services, question, begun, message)
+        question = await verdicts.read(services, lambda connection: admission.ask(services, connection, known))
+        found = await asyncio.to_thread(admission.judge_all, services, question, begun, message)
         made = await services.writer.submit(lambda tx: _record(services, tx, question, known, found, begun, message))
         if isinstance(made, PerunError):
             raise made
@@ -104,7 +70,7 @@ def routes(services: Services) -> list[Spec]:
             await services.witnessed.demand(agreement, size=made)
         _check_unchanged(services, made, begun)
         if not _known_to_its_operator(services) and not await counter.prove(services, handed=True):
-            raise _closed("it was handed on meanwhile, or the counter does not count with this store")
+            raise admission.closed("it was handed on meanwhile, or the counter does not count with this store")
         note = _check_unchanged(services, made, begun)
         digests = [agreement.digest for agreement in question.agreements]
         info = handover_info(services.keys.identity.public.text, begun.nonce, digests)
@@ -125,19 +91,14 @@ def _check_open(services: Services) -> None:
     if _known_to_its_operator(services):
         return
     if record is None:
-        raise _closed("it has no counter")
+        raise admission.closed("it has no counter")
     if record.handed:
-        raise _closed("it handed its root key on before")
+        raise admission.closed("it handed its root key on before")
 
 
 def _known_to_its_operator(services: Services) -> bool:
     """Whose key a passphrase opens has nothing to prove: its operator has the key anyway."""
     return services.keys.kept.kind == "passphrase"
-
-
-def _closed(why: str) -> PerunError:
-    log.warning("the root key stays: %s", why)
-    return refuse(HANDOVER_CLOSED, "this manager hands its root key to nobody")
 
 
 def _begin(services: Services, request: HandoverRequest, address: str) -> HandoverChallenge:
@@ -167,93 +128,12 @@ def _begin(services: Services, request: HandoverRequest, address: str) -> Handov
     )
 
 
-def _question(services: Services, connection: Connection, known: InForce) -> Question:
-    """Raises `EvidenceRefusal` (baseline_missing, baseline_unsigned, handover_closed); `Unread`."""
-    held = [services.library.held(connection, digest) for digest in known.digests]
-    if not held:
-        raise _closed("no agreement is in force")
-    policies = tuple(
-        verdicts.policies_of(services, connection, one.agreement, one.agreement.manager.profile) for one in held
-    )
-    judged = any(policy.tee is not None or policy.gpu is not None for each in policies for policy in each)
-    endorsements = services.collateral.endorsements(connection) if judged else NO_ENDORSEMENTS
-    owners = [str(row[0]) for row in connection.run(_OWNERS).all()]
-    covered = {
-        key
-        for one in held
-        for party in one.agreement.parties
-        for key in services.library.keys_of(connection, one, party)
-        if key in owners and services.library.agreed(connection, one, key, party)
-    }
-    return Question(
-        tuple(one.agreement for one in held),
-        policies,
-        tuple(owner for owner in owners if owner not in covered),
-        endorsements,
-        services.clock.now(),
-    )
-
-
-def _judge(services: Services, question: Question, begun: Handover, message: HandoverAnswer) -> list[Verdict]:
-    """A verdict for each agreement, in order; for any thread. Evidence that nobody can read is good for none."""
-    manager, machine = services.keys.identity.public.text, begun.machine
-    bound = handover_binding(
-        nonce=begun.nonce, manager=manager, hpke=message.hpke, custody=message.custody, machine=machine.id
-    )
-    expected = handover_activation(begun.secret, manager, begun.nonce) if begun.secret else ""
-    try:
-        if not hmac.compare_digest(expected.encode(), message.activation.encode()):
-            raise refuse(ENROLMENT_FAILED, "the TPM does not hold the key that signed the evidence", seen=machine.id)
-        bundle = Bundle.from_json(message.evidence)
-    except PerunError as exc:
-        return [Verdict(None, exc.reasons) for _ in question.agreements]
-    made: dict[str, Verdict] = {}
-    found = []
-    for agreement, policies in zip(question.agreements, question.policies, strict=True):
-        role = agreement.manager.profile
-        text = role.model_dump_json()
-        if text not in made:
-            made[text] = _one(question, alternatives(role), policies, machine, bundle, bound, message.custody)
-        found.append(made[text])
-    return found
-
-
-def _one(
-    question: Question,
-    profiles: tuple[AnyProfile, ...],
-    policies: tuple[Policy, ...],
-    machine: Machine,
-    bundle: Bundle,
-    bound: bytes,
-    custody: RootCustody,
-) -> Verdict:
-    """Under the first alternative that is met; else every reason, each once."""
-    failed: dict[Reason, None] = {}
-    for profile, policy in zip(profiles, policies, strict=True):
-        judged = judge(
-            bundle, machine=machine, policy=policy, binding=bound, now=question.now, endorsements=question.endorsements
-        )
-        reasons = tuple(_reasons(judged, profile, bound, custody))
-        if not reasons:
-            return Verdict(judged, ())
-        failed |= dict.fromkeys(reasons)
-    return Verdict(None, tuple(failed))
-
-
-def _reasons(judged: Judgement, profile: AnyProfile, bound: bytes, custody: RootCustody) -> Iterator[Reason]:
-    appraisal = judged.appraisal
-    yield from appraisal.reasons
-    if appraisal.binding == bound:  # else nothing was verified, and there are reasons
-        yield from machine_reasons(profile, appraisal.identities)
-        yield from custody_reasons(appraisal.profile, custody.kind, custody.pcrs, None)
-
-
 def _record(
     services: Services,
     transaction: Transaction,
-    question: Question,
+    question: admission.Question,
     known: InForce,
-    found: list[Verdict],
+    found: list[admission.Verdict],
     begun: Handover,
     message: HandoverAnswer,
 ) -> int | PerunError:
