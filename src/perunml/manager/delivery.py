@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from perunml.agreements.flows import split_ref
+from perunml.agreements.flows import ancestors, sources, split_ref
 from perunml.agreements.jobs import ServiceJob, TrainingJob
 from perunml.agreements.schema import Agreement
 from perunml.api.runs import InputKey, KeyDelivery, OutputKey
@@ -22,20 +22,20 @@ from perunml.manager.shares import output_key
 from perunml.manager.state import StoredRun
 from perunml.manager.store.connection import Connection
 from perunml.release.clients import client_keys
-from perunml.release.codes import DIGEST_NOT_AGREED
 from perunml.release.types import InputGrant, Release
 from perunml.wire.dsse import Envelope
-from perunml.wire.errors import refuse
+from perunml.wire.errors import error, refuse
+from perunml.wire.rules import Reason
 from perunml.wire.timestamps import format_time
 
-_ASSET = "SELECT owner, complete, kept FROM assets WHERE digest = :digest"
+_ASSET = "SELECT owner, complete, kept FROM assets WHERE digest = :digest AND run = ''"
 
 
 def build(
     services: Services, connection: Connection, held: Held, run: StoredRun, release: Release
 ) -> tuple[KeyDelivery, dict[str, str]]:
     """The delivery, and the digests of the assets granted by input name. Raises `ApprovalPending` (asset_incomplete,
-    model_missing, owner_not_agreed), `AgreementRefusal` (digest_not_agreed), `IntegrityError` (custody_broken)."""
+    model_missing, owner_not_agreed), `IntegrityError` (custody_broken)."""
     if type(release) is not Release:
         raise TypeError("keys leave custody for a Release only")
     agreement = held.agreement
@@ -104,6 +104,48 @@ def service_certificate(
     ).envelope(services.keys.identity)
 
 
+def strangers(
+    services: Services, connection: Connection, held: Held, job: str
+) -> tuple[frozenset[str], tuple[Reason, ...]]:
+    """Of what flows into a job the assets that nobody vouched for (`Library.vouched`), and a reason for each: nothing that is said of
+    them elsewhere may be told to who asks, and the job gets nothing. An asset that only flows in through another job's output and is
+    not here counts as none: what is not here has not flowed."""
+    direct = sources(held.agreement.jobs[job])
+    names = frozenset(
+        name
+        for name in ancestors(held.agreement, job)
+        if not services.library.vouched(connection, held, name)
+        and (name in direct or services.library.sealer(connection, held.agreement.assets[name].digest))
+    )
+    return names, tuple(_unvouched(services, connection, held, name) for name in sorted(names))
+
+
+def _unvouched(services: Services, connection: Connection, held: Held, name: str) -> Reason:
+    """Why an asset that nobody vouched for is not given out. It depends on the agreement's own keys alone, not on whether the asset is
+    here and whose it is: anybody can write a digest into an agreement of his own."""
+    owner, library = held.agreement.assets[name].owner, services.library
+    if all(library.agreed(connection, held, key, owner) for key in held.agreement.parties[owner].keys.values()):
+        return _absent(held.agreement, name)
+    return Reason(
+        OWNER_NOT_AGREED,
+        f"no key of {owner} that has itself agreed sealed {name} and pushed it",
+        "an approval by the key that sealed it",
+        "none",
+        f"perunml agreement approve {held.agreement.digest}",
+    )
+
+
+def _absent(agreement: Agreement, name: str) -> Reason:
+    asset = agreement.assets[name]
+    return Reason(
+        ASSET_INCOMPLETE,
+        f"the {asset.kind} {name}, as sealed by {asset.owner}, is not here, or not whole",
+        asset.digest,
+        "not here",
+        "perunml push NAME",
+    )
+
+
 @functools.lru_cache(maxsize=256)
 def _job_json(agreement: Agreement, job: str) -> dict[str, Any]:
     """A job as the document writes it; parsing an agreement takes a quarter of a millisecond. Nobody changes it."""
@@ -113,23 +155,12 @@ def _job_json(agreement: Agreement, job: str) -> dict[str, Any]:
 def _input(services: Services, connection: Connection, held: Held, grant: InputGrant) -> InputKey:
     """An asset of the agreement."""
     named = held.agreement.assets[grant.asset]
-    row = connection.run(_ASSET, {"digest": grant.digest}).first()
-    if row is None or not row.complete:
-        raise refuse(
-            ASSET_INCOMPLETE, f"the {named.kind} {grant.asset} of {named.owner} is not here, or not whole",
-            expected=grant.digest, command="perunml push NAME",
-        )  # fmt: skip
     owners = services.library.keys_of(connection, held, named.owner)
-    if row.owner not in owners:
-        raise refuse(
-            DIGEST_NOT_AGREED, f"{grant.asset} was not sealed by {named.owner}", expected=" or ".join(owners),
-            seen=row.owner,
-        )  # fmt: skip
-    if not services.library.agreed(connection, held, row.owner, named.owner):
-        raise refuse(
-            OWNER_NOT_AGREED, f"the key that sealed {grant.asset} has not agreed itself", expected=row.owner,
-            command=f"perunml agreement approve {held.agreement.digest}",
-        )  # fmt: skip
+    row = connection.run(_ASSET, {"digest": grant.digest}).first()
+    if row is None or not services.library.vouched(connection, held, grant.asset):
+        raise error([_unvouched(services, connection, held, grant.asset)])
+    if not row.complete:
+        raise error([_absent(held.agreement, grant.asset)])
     return InputKey(
         asset=grant.digest,
         kind=named.kind,

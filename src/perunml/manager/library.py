@@ -39,6 +39,7 @@ _VOTES = (
     "SELECT (SELECT count(*) FROM approvals WHERE agreement IN (SELECT digest FROM agreements WHERE line = :line)) "
     "+ (SELECT count(*) FROM withdrawals WHERE agreement IN (SELECT digest FROM agreements WHERE line = :line))"
 )
+_SEALER = "SELECT owner FROM assets WHERE digest = :asset AND run = ''"
 _BASELINE = "SELECT envelope FROM documents WHERE digest = :digest AND kind = 'Baseline'"
 _COMPILED = "SELECT envelope FROM documents WHERE digest = :digest AND kind = 'CompiledBaseline'"
 T = TypeVar("T")
@@ -113,12 +114,14 @@ class Library:
         self._manifests: _Kept[Envelope] = _Kept()
         self._agreed: _Kept[bool] = _Kept()
         self._signed: _Kept[bool] = _Kept()
+        self._sealers: _Kept[str] = _Kept()
         self._conditions: _Kept[dict[str, tuple[Condition, ...]]] = _Kept(2)
 
     def forget(self) -> None:
         """What was read in a transaction that failed is read anew."""
         for kept in (self._agreements, self._baselines, self._standings, self._manifests, self._agreed, self._signed):
             kept.clear()
+        self._sealers.clear()
         self._conditions.clear()
 
     def held(self, connection: Connection, digest: str) -> Held:
@@ -231,6 +234,24 @@ class Library:
                     # an approval of what was once in force is never taken away
                     return held.state == "proposed" or self._agreed.put(name, True)
         return False
+
+    def sealer(self, connection: Connection, asset: str) -> str:
+        """The key that sealed an asset (its digest) which a party pushed; empty when none is here. It never changes."""
+        kept = self._sealers.get(asset)
+        if kept is None:
+            found = connection.run(_SEALER, {"asset": asset}).scalar()
+            return self._sealers.put(asset, str(found)) if found is not None else ""
+        return kept
+
+    def vouched(self, connection: Connection, held: Held, name: str) -> bool:
+        """Whether the agreement's asset `name` is here, sealed by a key of its owner that itself agreed (as in `agreed`)."""
+        asset = held.agreement.assets[name]
+        sealer = self.sealer(connection, asset.digest)
+        return (
+            bool(sealer)
+            and sealer in self.keys_of(connection, held, asset.owner)
+            and self.agreed(connection, held, sealer, asset.owner)
+        )
 
     def suspended(self, connection: Connection, agreement: Agreement) -> frozenset[str]:
         """Names of the agreement's assets that are suspended."""

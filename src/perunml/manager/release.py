@@ -220,9 +220,12 @@ def _release(
     appraisal = judged.appraisal
     other = _other_agreement(machine, machines.boot_of(machine, appraisal), held.line)
     wanted = Run(run.agreement, run.job, run.run, run.parameters, run.pinned, "release", bound, machine.operator)
+    # First whose the assets are: to who only names another's in an agreement of his own, its owner's stops and conditions are nothing
+    # that could be told apart. He gets no keys either way.
+    foreign, unvouched = delivery.strangers(services, connection, held, run.job)
     decided = decide(
         held.agreement,
-        state=state.state_of(services, connection, held, now, run.job),
+        state=state.state_of(services, connection, held, now, run.job, hidden=foreign),
         run=wanted,
         appraisal=appraisal,
         usage=state.usage_of(
@@ -230,8 +233,9 @@ def _release(
         ),
         now=services.witnessed.floor(held.agreement, now),
     )
-    if isinstance(decided, Refusal):
-        return _refuse(transaction, run, machine.id, decided.reasons, now)
+    if unvouched or isinstance(decided, Refusal):
+        reasons = decided.reasons if isinstance(decided, Refusal) else ()
+        return _refuse(transaction, run, machine.id, unvouched + reasons, now)
     try:
         keys, grants = delivery.build(services, connection, held, run, decided)
     except PerunError as exc:

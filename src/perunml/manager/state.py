@@ -117,8 +117,8 @@ def state_of(
     services: Services, connection: Connection, held: Held, now: int, job: str, *, hidden: frozenset[str] = frozenset()
 ) -> State:
     """Whether the agreement is in force, which of its assets are suspended, and which witnesses have not cosigned the ledger
-    within a lease of `job`. Without the suspensions and conditions of the `hidden` assets (`rights.hidden`): for answers only, never
-    where keys are released or renewed or an output leaves."""
+    within a lease of `job`. Without the suspensions and conditions of the `hidden` assets (`rights.hidden`): for answers only; where keys
+    are released, renewed or an output leaves, only if a `hidden` asset stops it by itself (`delivery.strangers`)."""
     standing = services.library.standing(connection, held, now)
     in_force = standing.in_force and held.state == "in_force"
     absent = services.witnessed.absent(held.agreement, within=lease_of(held.agreement, job))

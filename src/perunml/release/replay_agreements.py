@@ -75,6 +75,7 @@ class Agreements:
         self._suspensions: dict[str, SuspensionState] = {}
         self._conditions: dict[str, Conditions] = {}
         self._partly: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
         self._stood: dict[str, tuple[int, float, Standing]] = {}
         self._votes = 0
         self._handovers: dict[str, tuple[OpenedEntry, set[str]]] = {}
@@ -124,11 +125,13 @@ class Agreements:
         """Whether all versions from the first one on are known."""
         return self._versions[self.line(digest)].agreement.metadata.predecessor is None
 
-    def state(self, agreement: Agreement, now: int) -> State:
-        """What a decision is made from, as far as this party can know it: witnesses' cosignatures come and go, and are not kept."""
+    def state(self, agreement: Agreement, now: int, *, told: bool = False) -> State:
+        """What a decision is made from, as far as this party can know it: witnesses' cosignatures come and go, and are not kept. With `told`
+        without the stops and conditions that this version's own entries say nothing of."""
         digest = agreement.digest
         standing = self._standing(digest, now)
-        assets = agreement.assets.items()
+        every = agreement.assets.items()
+        assets = [(n, asset) for n, asset in every if not told or (digest, asset.digest) in self._told]
         suspended = frozenset(
             name for name, asset in assets if self._suspensions.get(asset.digest, NEVER_CHANGED).suspended
         )
@@ -246,6 +249,7 @@ class Agreements:
     def _suspended(self, item: OpenedEntry) -> None:
         entry, agreement = item.entry, self.of(item)
         subject = entry.subject
+        self._told.add((entry.agreement, subject))
         state = self._suspensions.get(subject)
         if state is None:
             state = self._begun(item)
@@ -275,6 +279,7 @@ class Agreements:
     def _conditioned(self, item: OpenedEntry) -> None:
         """What others' conditions say is theirs: that there are some is all that can be told."""
         subject, change_digest = item.entry.subject, text(item, "change")
+        self._told.add((item.entry.agreement, subject))
         known = self._conditions.get(subject)
         if known is None:
             known = Conditions(NO_CONDITIONS.now, text(item, "previous"))
