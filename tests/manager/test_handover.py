@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import sqlite3
@@ -25,7 +26,7 @@ from perunml.attesters.tee import TeeAttester
 from perunml.client.audit_verify import verify_export
 from perunml.client.handover import Taker
 from perunml.client.trust import trust
-from perunml.manager import limits, setup
+from perunml.manager import admission, limits, lines, setup
 from perunml.manager.backup import backup, restore
 from perunml.manager.custody import Kept
 from perunml.manager.custody_tee import TeeCustody
@@ -291,6 +292,44 @@ def test_a_root_key_that_is_not_the_managers_is_not_taken(
     monkeypatch.setattr(server.services.keys, "hand_over", lambda key, info: other.hand_over(key, info))
     assert code_of(lambda: joined(road.world, tmp_path / "new")) == "unseal_failed"
     assert not (tmp_path / "new" / "root.json").exists()
+
+
+def test_an_agreement_that_comes_into_force_meanwhile(
+    road: Led, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the evidence is judged, and while witnesses are waited for: it must admit the machine too, so it is asked again."""
+    real = admission.judge_all
+
+    def slowly(*arguments: Any) -> Any:
+        road.other("while-judging", NOBODY)
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(admission, "judge_all", slowly)
+        assert code_of(lambda: joined(road.world, tmp_path / "a")) == "handover_refused"
+    assert not [entry for entry in entries(road) if entry["type"] == "handover"]
+
+
+def test_an_agreement_that_comes_into_force_while_witnesses_are_waited_for(
+    road: Led, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entry is there, the answer is not."""
+
+    async def slowly(*arguments: Any, **how: Any) -> None:
+        await asyncio.to_thread(road.other, "while-waiting", NOBODY)
+
+    server = road.world.server
+    assert server is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(server.services.witnessed, "demand", slowly)
+        assert code_of(lambda: joined(road.world, tmp_path / "b")) == "handover_refused"
+    assert [entry for entry in entries(road) if entry["type"] == "handover"]
+
+
+def test_a_long_ledger_is_read_in_parts(road: Led, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same root, whatever the parts."""
+    monkeypatch.setattr(lines, "BATCH", 3)
+    joined(road.world, tmp_path / "new")
 
 
 # witnesses

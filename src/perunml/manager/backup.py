@@ -27,6 +27,7 @@ from perunml.manager import journal
 from perunml.manager.codes import BACKUP_DAMAGED, BACKUP_OTHER, FOLDER_IN_USE
 from perunml.manager.config import Config, sync_folder
 from perunml.manager.join import JOINED, Joined
+from perunml.manager.rollback import HANDED
 from perunml.manager.store import facts
 from perunml.manager.store.database import Database
 from perunml.wire.canonical import canonical, load_json
@@ -128,6 +129,8 @@ def _take_over(config: Config, folder: Path, waits: Joined) -> None:
                 seen=parse_checkpoint(parse_note(note).text).origin,
             ) from None  # fmt: skip
         facts.drop(connection, facts.COUNTER)  # of the machine before
+        if facts.get(connection, facts.ROLLBACK) == HANDED:
+            facts.drop(connection, facts.ROLLBACK)  # that one changes nothing any more; this one goes on
         if waits.counter:
             facts.put(connection, facts.COUNTER, waits.counter)
     database.close()

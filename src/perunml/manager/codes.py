@@ -198,7 +198,7 @@ ROLLBACK_DETECTED = rule(
     "rollback_detected",
     Kind.INTEGRITY,
     "The manager runs on an old copy of its store, or a second copy of it went another way: it was shown a checkpoint of its "
-    "own that its ledger does not contain, or a counter that is ahead of it.",
+    "own that its ledger does not contain, or a counter that is ahead of it. Or it handed its root key to another manager, which goes on in its place.",
     "The manager's operator stops this copy and brings back the newest one (`perunml manager restore`); where that is lost, the "
     "parties bring what is theirs to a new manager: `perunml recover`.",
 )
@@ -225,7 +225,7 @@ HANDOVER_REFUSED = rule(
 HANDOVER_CLOSED = rule(
     "handover_closed",
     Kind.AGREEMENT,
-    "This manager hands its root key to nobody: it handed it on before, no agreement is in force, or it has no counter that shows its store to be "
+    "This manager hands its root key to nobody: no agreement is in force, or it has no counter that shows its store to be "
     "the newest (docs/decisions/0026).",
     "The manager's operator makes a new one (`perunml manager init --count-in-tpm`), to which owners bring their keys: `perunml recover`.",
 )

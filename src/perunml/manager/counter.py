@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from perunml.manager.codes import CUSTODY_UNAVAILABLE
 from perunml.manager.context import Services
 from perunml.manager.device import Device
 from perunml.manager.keys import Keys
+from perunml.manager.rollback import HANDED
 from perunml.manager.store import facts
 from perunml.manager.store.connection import Connection
 from perunml.manager.writer import Transaction
@@ -89,13 +91,17 @@ def check(services: Services) -> None:
     counter is not there, or whose record is not this manager's. Raises `Unreachable` (tpm_unavailable)."""
     with services.database.read() as connection:
         text = facts.get(connection, facts.COUNTER)
-        if not text or services.rollback.seen:
+        if services.rollback.seen or not (text or services.keys.kept.counted):
             return
         words, record = "", None
         try:
-            record = Record.opened(text, services.keys)
-            if not _contains(connection, record):
+            record = Record.opened(text, services.keys) if text else None
+            if record is None:
+                words = "the counter's record is gone"
+            elif not _contains(connection, record):
                 words = f"the ledger is not the one that was counted, of {record.size} entries"
+            elif record.handed:
+                words = HANDED
         except (PerunError, TypeError, KeyError, AttributeError):
             words = "the counter's record was altered"
     if record is not None and not words:
@@ -131,9 +137,9 @@ async def advance(services: Services) -> None:
             await _advance(services, record)
 
 
-async def prove(services: Services, *, handed: bool = False) -> bool:
-    """Count now, whatever happened since, and say whether the TPM counts with this store: then it is the newest. With `handed` the record
-    says from then on that the root key was given away; once. False without a counter, and where it was given away before. Raises `Unreachable` (tpm_unavailable)."""
+async def prove(services: Services) -> bool:
+    """Count now, whatever happened since, and say whether the TPM counts with this store: then it is the newest. False without a counter, and where the root
+    key was given away. Raises `Unreachable` (tpm_unavailable)."""
     async with services.counting:
         if services.rollback.seen:
             return False
@@ -141,8 +147,29 @@ async def prove(services: Services, *, handed: bool = False) -> bool:
             record = record_of(services, connection)
         if record is None or record.handed:
             return False
-        value, seen = await _advance(services, replace(record, handed=handed))
+        value, seen = await _advance(services, record)
         return value == seen
+
+
+async def retire(services: Services, check: Callable[[Connection], None]) -> bool:
+    """As `prove`, and from then on nothing is entered here any more: the root key goes to another manager, and one of the two goes on. `check` is asked in the
+    very transaction that says so; what it raises leaves all as it was."""
+
+    def mark(transaction: Transaction) -> Record | None:
+        record = record_of(services, transaction.connection)
+        if record is None or record.handed:
+            return None
+        check(transaction.connection)
+        made = replace(record, value=record.value + 1, handed=True)
+        _put(services, transaction.connection, made)
+        services.rollback.found(transaction.connection, HANDED)
+        return made
+
+    if not await prove(services):
+        return False
+    async with services.counting:
+        made = await services.writer.submit(mark)
+        return made is not None and await asyncio.to_thread(_count, services, made.index) == made.value
 
 
 async def _advance(services: Services, record: Record) -> tuple[int, int]:

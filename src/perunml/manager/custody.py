@@ -40,11 +40,12 @@ _SALT, _NONCE = 32, 12
 @dataclass(frozen=True, slots=True)
 class Kept:
     """How a root key is kept, as the manager tells it under its evidence. `pcrs` are those that a TPM demands, `origin` the managers
-    that had the key before."""
+    that had the key before; `counted`, which is not told: a counter goes with the store, and one without its record is not this one's."""
 
     kind: Kind = "passphrase"
     pcrs: tuple[int, ...] = ()
     origin: tuple[Origin, ...] = ()
+    counted: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -62,8 +63,8 @@ class Custody(Protocol):
         """How a key that is sealed now will be kept."""
         ...
 
-    def seal(self, root: bytes, origin: Sequence[Origin] = ()) -> bytes:
-        """What ``root.json`` holds. `origin` are the managers that had the key before."""
+    def seal(self, root: bytes, origin: Sequence[Origin] = (), *, counted: bool = False) -> bytes:
+        """What ``root.json`` holds. `origin` are the managers that had the key before, `counted` whether a counter goes with the store."""
         ...
 
     def open(self, data: bytes) -> tuple[bytes, Kept]:
@@ -81,7 +82,7 @@ class Passphrase:
     def kept(self) -> Kept:
         return Kept()
 
-    def seal(self, root: bytes, origin: Sequence[Origin] = ()) -> bytes:
+    def seal(self, root: bytes, origin: Sequence[Origin] = (), *, counted: bool = False) -> bytes:
         """Where it came from is not kept: whoever knows the passphrase knows the key."""
         return seal_with_passphrase(root, self._passphrase, ROOT_LABEL)
 
@@ -102,12 +103,16 @@ def kind_of(folder: Path) -> Kind:
     return kind
 
 
-def seal_under(key: bytes, root: bytes, head: dict[str, Any], origin: Sequence[Origin] = ()) -> bytes:
-    """``root.json``: `root` by AES-256-GCM under HKDF-SHA256 of the sealing `key` and a fresh salt (RFC 5869), bound to `head` and
-    to its `origin`."""
+def seal_under(
+    key: bytes, root: bytes, head: dict[str, Any], origin: Sequence[Origin] = (), counted: bool = False
+) -> bytes:
+    """``root.json``: `root` by AES-256-GCM under HKDF-SHA256 of the sealing `key` and a fresh salt (RFC 5869), bound to `head`,
+    to its `origin`, and to whether it is `counted`."""
     head = {"format": FORMAT, "label": ROOT_LABEL, **head, "salt": b64(os.urandom(_SALT))}
     if origin:
         head["origin"] = [one.model_dump(mode="json") for one in origin]
+    if counted:
+        head["counted"] = True
     nonce = os.urandom(_NONCE)
     sealed = AESGCM(_wrapping_key(key, head)).encrypt(nonce, root, canonical(head))
     return canonical({**head, "nonce": b64(nonce), "sealed": b64(sealed)})
@@ -116,7 +121,7 @@ def seal_under(key: bytes, root: bytes, head: dict[str, Any], origin: Sequence[O
 def read_head(data: bytes, kind: Kind, names: set[str]) -> dict[str, Any]:
     """The document, of this kind and with exactly these further members. Raises `IntegrityError` (state_damaged)."""
     found = _document(data)
-    if set(found) - {"origin"} != {"format", "label", "kind", "salt", "nonce", "sealed", *names}:
+    if set(found) - {"origin", "counted"} != {"format", "label", "kind", "salt", "nonce", "sealed", *names}:
         raise _damaged("other members")
     if (found["format"], found["label"], found["kind"]) != (FORMAT, ROOT_LABEL, kind):
         raise _damaged(str(found["kind"]))
@@ -135,10 +140,11 @@ def open_under(key: bytes, document: dict[str, Any], where: str) -> bytes:
         ) from None
 
 
-def read_origin(document: dict[str, Any]) -> tuple[Origin, ...]:
-    """The managers that had the key before, of a document that has opened. Raises `IntegrityError` (state_damaged)."""
+def kept_as(document: dict[str, Any], kind: Kind, pcrs: tuple[int, ...] = ()) -> Kept:
+    """How the key of a document that has opened is kept. Raises `IntegrityError` (state_damaged)."""
     try:
-        return tuple(Origin.model_validate(one) for one in document.get("origin", []))
+        origin = tuple(Origin.model_validate(one) for one in document.get("origin", []))
+        return Kept(kind, pcrs, origin, document.get("counted", False) is not False)
     except (ValidationError, TypeError):
         raise _damaged("an origin of another form") from None
 

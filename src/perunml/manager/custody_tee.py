@@ -16,7 +16,7 @@ from typing import Any
 
 from perunml.api.trust import Origin
 from perunml.manager.codes import CUSTODY_UNAVAILABLE
-from perunml.manager.custody import Kept, open_under, read_head, read_origin, seal_under
+from perunml.manager.custody import Kept, kept_as, open_under, read_head, seal_under
 from perunml.wire.errors import PerunError, refuse
 
 GRAMINE_KEY = Path("/dev/attestation/keys/_sgx_mrenclave")
@@ -44,16 +44,16 @@ class TeeCustody:
     def kept(self) -> Kept:
         return Kept("tee")
 
-    def seal(self, root: bytes, origin: Sequence[Origin] = ()) -> bytes:
+    def seal(self, root: bytes, origin: Sequence[Origin] = (), *, counted: bool = False) -> bytes:
         """Raises `UsageError` (custody_unavailable)."""
-        return seal_under(self._sealing_key(), root, {"kind": "tee", "tee": self._tee}, origin)
+        return seal_under(self._sealing_key(), root, {"kind": "tee", "tee": self._tee}, origin, counted)
 
     def open(self, data: bytes) -> tuple[bytes, Kept]:
         """Raises `IntegrityError` (custody_elsewhere: another processor, or another measurement; state_damaged), `UsageError`
         (custody_unavailable)."""
         document = read_head(data, "tee", {"tee"})
         root = open_under(self._sealing_key(), document, "TEE")
-        return root, Kept("tee", (), read_origin(document))
+        return root, kept_as(document, "tee")
 
     def __repr__(self) -> str:
         return f"<TeeCustody {self._tee}>"

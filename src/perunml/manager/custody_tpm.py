@@ -9,7 +9,7 @@ from perunml.api.trust import Origin
 from perunml.attesters.bound import BoundKey, new_key, secret
 from perunml.attesters.esys import WrongState, WrongTpm
 from perunml.manager.codes import CUSTODY_ELSEWHERE, CUSTODY_STATE
-from perunml.manager.custody import ROOT_LABEL, Kept, open_under, read_head, read_origin, seal_under
+from perunml.manager.custody import ROOT_LABEL, Kept, kept_as, open_under, read_head, seal_under
 from perunml.release.managers import NEEDED_PCRS
 from perunml.wire.canonical import canonical
 from perunml.wire.codes import MALFORMED
@@ -34,12 +34,12 @@ class TpmCustody:
     def kept(self) -> Kept:
         return Kept("tpm", self._pcrs)
 
-    def seal(self, root: bytes, origin: Sequence[Origin] = ()) -> bytes:
+    def seal(self, root: bytes, origin: Sequence[Origin] = (), *, counted: bool = False) -> bytes:
         """Raises `Unreachable` (tpm_unavailable)."""
         key = new_key(self._tcti, self._pcrs)
         head: dict[str, Any] = {"kind": "tpm", "pcrs": list(key.pcrs)}
         head |= {name: b64(getattr(key, name)) for name in ("private", "public", "parent")}
-        return seal_under(self._secret(key), root, head, origin)
+        return seal_under(self._secret(key), root, head, origin, counted)
 
     def open(self, data: bytes) -> tuple[bytes, Kept]:
         """Raises `IntegrityError` (custody_state: the machine is in another state; custody_elsewhere: another TPM, or one that
@@ -51,7 +51,7 @@ class TpmCustody:
         except (PerunError, TypeError):
             raise refuse(CUSTODY_ELSEWHERE, "root.json names no key of a TPM in a state") from None
         root = open_under(self._secret(BoundKey(private, public, parent, pcrs)), document, "TPM")
-        return root, Kept("tpm", pcrs, read_origin(document))
+        return root, kept_as(document, "tpm", pcrs)
 
     def _secret(self, key: BoundKey) -> bytes:
         try:

@@ -3,7 +3,7 @@ docs/decisions/0026).
 
 What a manager must prove stands in each agreement, and everybody approved it. So the newest version in force of every agreement decides, as
 the ledger proves it, never one that was superseded. A manager whose key a TPM or TEE keeps hands it on only where its counter says, now, that
-its store is the newest, and once: the right to hand it on goes with the key. A stranger hears one constant answer.
+its store is the newest, and enters nothing from then on: one of the two goes on. A stranger hears one constant answer.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from perunml.manager.http import Access, Call
 from perunml.manager.lines import InForce
 from perunml.manager.pending import HANDOVER_TTL, Handover
 from perunml.manager.routing import Spec
+from perunml.manager.store.connection import Connection
 from perunml.manager.writer import Transaction
 from perunml.wire.codes import MALFORMED
 from perunml.wire.digests import digest
@@ -68,10 +69,14 @@ def routes(services: Services) -> list[Spec]:
             raise made
         for agreement in question.agreements:
             await services.witnessed.demand(agreement, size=made)
-        _check_unchanged(services, made, begun)
-        if not _known_to_its_operator(services) and not await counter.prove(services, handed=True):
+        if not _known_to_its_operator(services) and not await counter.retire(
+            services, lambda connection: _check_unchanged(connection, made, begun)
+        ):
             raise admission.closed("it was handed on meanwhile, or the counter does not count with this store")
-        note = _check_unchanged(services, made, begun)
+        with services.database.read() as connection:
+            if _known_to_its_operator(services):
+                _check_unchanged(connection, made, begun)
+            note = journal.state(connection).note
         digests = [agreement.digest for agreement in question.agreements]
         info = handover_info(services.keys.identity.public.text, begun.nonce, digests)
         log.warning("the root key was handed to %s", found[0].judged.appraisal.machine if found[0].judged else "?")
@@ -176,12 +181,10 @@ def _record(
     return last + 1
 
 
-def _check_unchanged(services: Services, size: int, begun: Handover) -> str:
-    """The newest checkpoint; no agreement came into force since the ledger had `size` entries. Raises `EvidenceRefusal` (handover_refused)."""
-    with services.database.read() as connection:
-        if lines.changed(connection, InForce(size, ())):
-            raise _refused(begun, ["another agreement came into force meanwhile"])
-        return journal.state(connection).note
+def _check_unchanged(connection: Connection, size: int, begun: Handover) -> None:
+    """No agreement came into force since the ledger had `size` entries. Raises `EvidenceRefusal` (handover_refused)."""
+    if lines.changed(connection, InForce(size, ())):
+        raise _refused(begun, ["another agreement came into force meanwhile"])
 
 
 def _refused(begun: Handover, why: list[str]) -> PerunError:

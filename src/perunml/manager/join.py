@@ -137,7 +137,7 @@ def join(
         )
     seen = open_checkpoint(given.checkpoint, keys.identity.public)
     record = counter.make(device, seen.size, seen.root.hex()).sealed(keys) if count_in_tpm else ""
-    write_file(folder / "root.json", custody.seal(root, origin), 0o600)
+    write_file(folder / "root.json", custody.seal(root, origin, counted=count_in_tpm), 0o600)
     write_file(folder / JOINED, Joined(manager.identity, device, record).encode(), 0o600)  # last: what has it is whole
     sync_folder(folder)
     return manager.identity

@@ -19,7 +19,7 @@ from perunml.wire.errors import PerunError, refuse
 
 BATCH = 4096
 """Entries hashed at once."""
-_ENTRIES = "SELECT position, leaf, salt, entry FROM entries WHERE position >= :first ORDER BY position LIMIT 4096"
+_ENTRIES = "SELECT position, leaf, salt, entry FROM entries WHERE position >= :first ORDER BY position LIMIT :batch"
 _CHANGES = "SELECT entry FROM entries WHERE position >= :first ORDER BY position"
 _KINDS = ("in-force", "superseded")
 
@@ -53,7 +53,7 @@ def _proven(connection: Connection, keys: Keys) -> InForce:
     found, size, edge = dict[str, None](), 0, dict[NodeKey, bytes]()
     state = journal.check(connection, keys)
     try:
-        while rows := connection.run(_ENTRIES, {"first": size}).all():
+        while rows := connection.run(_ENTRIES, {"first": size, "batch": BATCH}).all():
             hashes = []
             for _, leaf, salt, text in rows:
                 open_data(bytes(leaf), text.encode(), bytes(salt))

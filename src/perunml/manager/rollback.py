@@ -15,6 +15,8 @@ from perunml.manager.store import tables as t
 from perunml.manager.store.connection import Connection, Statement
 from perunml.wire.errors import refuse
 
+HANDED = "it handed its root key to another manager, which goes on"
+"""What is found of a manager that did: from then on one of the two changes anything (docs/decisions/0026)."""
 _NAME = "rollback"
 _READ = "SELECT value FROM facts WHERE name = 'rollback'"
 _fact = upsert(t.facts)

@@ -78,7 +78,7 @@ def init(
     keys = Keys(root)
     make_attester(config.device, folder / "device", keys.machine)  # what cannot prove itself is said now
     now = int(time.time())
-    write_file(folder / "root.json", keeper.seal(root), 0o600)
+    write_file(folder / "root.json", keeper.seal(root, counted=count_in_tpm), 0o600)
     write_file(folder / "tls.pem", tls_certificate(keys.tls_key(), url, now), 0o644)
     write_file(folder / "host-ca.pem", ca_certificate(keys.host_ca(), now), 0o644)
     config.blobs.mkdir(mode=0o700)
