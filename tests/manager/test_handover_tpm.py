@@ -17,6 +17,7 @@ from manager.road import push, seal
 from manager.test_handover import many, refusals
 from manager.test_witnesses import refusal
 from manager.world import World, code_of
+from perunml import operators
 from perunml.api.assets import DocumentView, PushDocument
 from perunml.api.handover import HandoverAnswer, HandoverChallenge
 from perunml.api.pin import Pin
@@ -27,6 +28,7 @@ from perunml.evidence.baseline import Baseline
 from perunml.evidence.tpm.chain import Trust
 from perunml.manager import counter, setup
 from perunml.manager.backup import backup, restore
+from perunml.manager.config import Config
 from perunml.manager.custody_tpm import TpmCustody
 from perunml.manager.device import Device
 from perunml.manager.server import Server
@@ -197,6 +199,7 @@ def test_the_new_version_takes_over(road: Led, ground: Ground, tmp_path: Path) -
     world.stop()
     backup(world.folder, tmp_path / "copy")
     restore(tmp_path / "copy", new)
+    assert Config.load(new).device == device(ground.new)
     before, world.folder = world.folder, old
     world.start()
     assert world.server is not None
@@ -221,14 +224,26 @@ def test_the_new_version_takes_over(road: Led, ground: Ground, tmp_path: Path) -
 
 
 def test_i5_a_machine_that_loaded_something_else(road: Led, ground: Ground, tmp_path: Path) -> None:
-    """I5: the parties read in the ledger what it was; the same machine without it gets the key."""
+    """I5: the parties read in the ledger what it was; the same machine without it gets the key, as its operator asks from Python."""
     evil = tmp_path / "evil"
     evil.write_text("evil")
     ground.new.measure(evil)
     assert code_of(lambda: ask(road, tmp_path / "a")) == "handover_refused"
     assert "not_in_policy" in {reason["code"] for reason in refusals(road)[0]["reasons"]}
     ground.new.reboot([ground.files["new"]])
-    ask(road, tmp_path / "b")
+    own, profile, baseline = ground.new, tmp_path / "profile.json", tmp_path / "baseline.json"
+    document = {"apiVersion": "perunml/v1", "kind": "ManagerProfile", "profile": says(ground.old)}
+    profile.write_text(json.dumps(document))
+    body = {"apiVersion": "perunml/v1", "kind": "Baseline", **ground.old.baseline().as_json()}
+    baseline.write_text(json.dumps(body))
+    identity = operators.join_manager(
+        road.world.url, tmp_path / "b", None, profile=profile, baselines=[baseline], custody="tpm", attester="tpm",
+        tcti=own.tcti, files={"ima_log": own.ima_log, "event_log": own.event_log, "cmdline": own.cmdline},
+        ek_chain=[own.roots[0]], given={"simulated_ek_roots": [ground.old.roots[1]]}, count_in_tpm=True,
+    )  # fmt: skip
+    assert identity == road.world.pin.identity
+    _, kept = TpmCustody(own.tcti).open((tmp_path / "b" / "root.json").read_bytes())
+    assert (kept.counted, [one.custody for one in kept.origin]) == (True, ["tpm"])
 
 
 def test_k1_a_key_that_is_not_the_tpms(road: Led, tmp_path: Path) -> None:
