@@ -1,5 +1,5 @@
 # `make demo` and `make test` are all that a newcomer needs; both set up what is missing.
-.PHONY: help setup demo test test-long fuzz lint bench lock clean
+.PHONY: help setup demo test test-long fuzz lint bench bench-paper lock clean
 
 PY := .venv/bin/python
 
@@ -10,6 +10,7 @@ help:
 	@echo "make fuzz                fuzz every parser of evidence [FUZZ_SECONDS=120 in all] [FUZZ_TARGETS=\"attest public\"]"
 	@echo "make lint                ruff, mypy --strict, the import contract"
 	@echo "make bench               measure, and write bench/results"
+	@echo "make bench-paper [DATA=folder]  train on CIFAR-10 and brain MRI, plainly and under Perun, with a GPU where there is one"
 	@echo "make setup               Debian packages and .venv"
 	@echo "make lock                lock Python packages anew"
 
@@ -37,6 +38,10 @@ lint: setup
 
 bench: setup
 	@$(PY) bench/run.py
+
+bench-paper: setup
+	@$(PY) -m pip --disable-pip-version-check --quiet install -r requirements/bench.txt
+	@$(PY) bench/paper/run.py $(if $(DATA),--data "$(DATA)") $(if $(QUICK),--quick)
 
 lock:
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
