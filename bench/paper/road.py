@@ -37,7 +37,7 @@ JOB = """\
     inputs: {{{name}: /in/{name}}}
     hosts: trainer
     operator: gpu-cloud
-    parameters: {{epochs: {{max: 1000}}, batch_size: {{max: 65536}}, seed: {{max: 1000}}, width: {{max: 1024}}, images: {{max: 1000000}}{more}}}
+    parameters: {{epochs: {{max: 1000}}, batch_size: {{max: 65536}}, seed: {{max: 1000}}, width: {{max: 1024}}, images: {{max: 1000000}}, gpu: {{max: 1}}{more}}}
     limits: {{runs: 1000, until: "{until}", wall: 8h}}
     network: none
     lease: 30s
@@ -50,8 +50,7 @@ JOB = """\
 class UnderPerun:
     """Everything is set up once; `train` asks for a run and gives what it measured."""
 
-    def __init__(self, folder: Path, data: Path, code: Path, *, gpu: bool = False) -> None:
-        self._gpu = gpu
+    def __init__(self, folder: Path, data: Path, code: Path) -> None:
         self.world = world = World(folder)
         try:
             self._set_up(world, data, code)

@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,31 +138,22 @@ def measure(folder: Path, size: Size, gpu: str, rounds: int) -> dict[str, Any]:
     """The rows of both trainings."""
     rows = {name: kind for name, kind in ROWS.items() if gpu or kind[0] == CPU}
     tasks = {"cifar": size.cifar, "mri": size.mri}
-    roads = {
-        device: UnderPerun(folder / device, folder / "data", HERE / "code", gpu=device == GPU)
-        for device in {kind[0] for kind in rows.values()}
-    }
+    road = UnderPerun(folder / "road", folder / "data", HERE / "code")
     seen: dict[str, dict[str, list[dict[str, Any]]]] = {task: {row: [] for row in rows} for task in tasks}
     try:
         for number in range(rounds):
             for task, parameters in tasks.items():
                 for row, (device, under) in rows.items():
                     less = BESIDE_A_GPU if gpu and device == CPU else {}
-                    given = {**parameters, **less, "seed": number + 1}
+                    given = {**parameters, **less, "seed": number + 1, "gpu": int(device == GPU)}
                     sys.stderr.write(f"round {number + 1} of {rounds}: {task}, {row}\n")
-                    one: Callable[[], dict[str, Any]] = (
-                        (lambda d=device, t=task, g=given: roads[d].train(t, g))
-                        if under
-                        else (lambda d=device, t=task, g=given: plainly(folder, t, g, d))
-                    )
-                    seen[task][row].append(one())
+                    seen[task][row].append(road.train(task, given) if under else plainly(folder, task, given))
     finally:
-        for road in roads.values():
-            road.close()
+        road.close()
     return {"rounds": rounds, "parameters": tasks, "tables": {task: summary(found) for task, found in seen.items()}}
 
 
-def plainly(folder: Path, task: str, parameters: dict[str, int], device: str) -> dict[str, Any]:
+def plainly(folder: Path, task: str, parameters: dict[str, int]) -> dict[str, Any]:
     """The same script with the same environment, no sandbox, on plain files."""
     from perunml.host.contract import environment, thread_count
 
@@ -172,8 +162,6 @@ def plainly(folder: Path, task: str, parameters: dict[str, int], device: str) ->
         roots = {"in": str(folder / "data"), "out": out, "parameters": f"{out}/parameters.json", "tmp": out}
         Path(roots["parameters"]).write_text(json.dumps(parameters))
         given = environment({task: f"{folder}/data/{task}"}, parameters, threads=thread_count(), roots=roots)
-        if device == CPU:
-            given["CUDA_VISIBLE_DEVICES"] = ""
         subprocess.run(
             [sys.executable, str(HERE / "code" / code)],
             env={**given, "PATH": os.environ["PATH"]},

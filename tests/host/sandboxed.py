@@ -1,7 +1,7 @@
 """A program for the sandbox's tests: runs code in the real sandbox as a runner does, and prints what came of it as JSON.
 
 Input, as JSON on stdin: {"code": {name: text}, "inputs": {name: {file: text}}, "parameters": {}, "kill_after": seconds | null,
-"tmp_size": bytes, "memory": bytes | null, "then": "" | "crash", "landlock": bool}.
+"tmp_size": bytes, "devices": {path: node}, "memory": bytes | null, "then": "" | "crash", "landlock": bool}.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 
 from perunml.host import contract, launch, limits
 from perunml.host.memory import PrivateMemory
@@ -44,6 +45,7 @@ def main() -> None:
         shm=memory.add("shm", 64 << 20, owner=user),
         parameters=canonical(parameters),
         prefixes=show_interpreter(memory),
+        devices={shown: Path(real) for shown, real in asked.get("devices", {}).items()},
     )
     env = contract.environment({name.removeprefix("/in/"): name for name in inputs}, parameters, threads=1)
     group = limits.make_cgroup(f"test-{os.getpid()}", asked["memory"]) if asked.get("memory") else None

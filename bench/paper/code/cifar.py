@@ -6,7 +6,7 @@ from loop import batches, device, inputs, parameters, train, write
 from torch import nn
 from torch.nn import functional
 
-DEFAULTS = {"epochs": 2, "batch_size": 128, "seed": 1, "width": 16, "blocks": 1, "images": 0}
+DEFAULTS = {"epochs": 2, "batch_size": 128, "seed": 1, "width": 16, "blocks": 1, "images": 0, "gpu": 1}
 
 
 class Block(nn.Module):
@@ -39,7 +39,8 @@ def resnet(width, blocks):
 
 
 def main():
-    p, where, folder = parameters(DEFAULTS), device(), inputs("cifar")
+    p = parameters(DEFAULTS)
+    where, folder = device(p["gpu"]), inputs("cifar")
     torch.manual_seed(p["seed"])
     images, labels = np.load(folder / "images.npy"), np.load(folder / "labels.npy").astype(np.int64)
     images, labels = (array[: p["images"] or None] for array in (images, labels))

@@ -28,9 +28,9 @@ def inputs(name):
     return Path(os.environ["PERUNML_IN"]) / name
 
 
-def device():
-    """The GPU where there is one; the code falls back by itself."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def device(wanted=1):
+    """The GPU where there is one and it is wanted; the code falls back by itself."""
+    return torch.device("cuda" if wanted and torch.cuda.is_available() else "cpu")
 
 
 def batches(arrays, size, order, where):

@@ -8,7 +8,7 @@ from loop import batches, device, inputs, parameters, train, write
 from torch import nn
 from torch.nn import functional
 
-DEFAULTS = {"epochs": 2, "batch_size": 16, "seed": 1, "width": 12, "images": 0}
+DEFAULTS = {"epochs": 2, "batch_size": 16, "seed": 1, "width": 12, "images": 0, "gpu": 1}
 
 
 def pair(before, after):
@@ -44,7 +44,8 @@ class UNet(nn.Module):
 
 
 def main():
-    p, where, folder = parameters(DEFAULTS), device(), inputs("mri")
+    p = parameters(DEFAULTS)
+    where, folder = device(p["gpu"]), inputs("mri")
     torch.manual_seed(p["seed"])
     images, masks = np.load(folder / "images.npy"), np.load(folder / "masks.npy")
     images, masks = (array[: p["images"] or None] for array in (images, masks))

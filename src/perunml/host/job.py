@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perunml.api.runs import KeyDelivery
-from perunml.host import contract
+from perunml.host import contract, gpus
 from perunml.host.clock import boottime
 from perunml.host.codes import DELIVERY_MISMATCH, MEMORY_CAN_SWAP, MEMORY_SHORT
 from perunml.host.fetch import Fetched
@@ -48,24 +48,27 @@ def train(
         raise refuse(DELIVERY_MISMATCH, "a training comes with its code")
     entry = contract.entry_path(delivery.entry)
     user = job_user()
-    view, mounts = _view(delivery, fetched, memory, user)
-    group = _confine(delivery, report, swap_allowed)
-    environment = contract.environment(mounts, delivery.parameters, threads=contract.thread_count())
-    size = available_memory() + SLACK
-    deadline = boottime() + delivery.wall_seconds
-    with Sandbox(view, [view.python, entry], environment, file_size=size, cgroup=group, uid=user) as sandbox:
-        report(
-            "running", job=str(delivery.agreement), init=sandbox.init_pid, limits=group.kind if group else "rlimits",
-            landlock=sandbox.landlock,
-        )  # fmt: skip
-        status = sandbox.wait(deadline)
-        starved = sandbox.out_of_memory()
+    with gpus.claim() as claim:
+        view, mounts = _view(delivery, fetched, memory, user, claim.nodes)
+        if claim.taken:
+            report("warning", message="another run has this machine's GPUs: the job sees none")
+        group = _confine(delivery, report, swap_allowed)
+        environment = contract.environment(mounts, delivery.parameters, threads=contract.thread_count())
+        size = available_memory() + SLACK
+        deadline = boottime() + delivery.wall_seconds
+        with Sandbox(view, [view.python, entry], environment, file_size=size, cgroup=group, uid=user) as sandbox:
+            report(
+                "running", job=str(delivery.agreement), init=sandbox.init_pid, limits=group.kind if group else "rlimits",
+                landlock=sandbox.landlock, gpus=sum(name[-1].isdigit() for name in claim.nodes),
+            )  # fmt: skip
+            status = sandbox.wait(deadline)
+            starved = sandbox.out_of_memory()
     error = _class(status, starved)
     report("job_ended", error=error)
     return Ended(error, view.out)
 
 
-def _view(delivery: KeyDelivery, fetched: Mapping[str, Fetched], memory: PrivateMemory, user: int) -> tuple[View, dict[str, str]]:  # fmt: skip
+def _view(delivery: KeyDelivery, fetched: Mapping[str, Fetched], memory: PrivateMemory, user: int, devices: Mapping[str, Path]) -> tuple[View, dict[str, str]]:  # fmt: skip
     folders: dict[str, Path] = {}
     mounts: dict[str, str] = {}
     for number, (name, item) in enumerate(fetched.items()):
@@ -91,6 +94,7 @@ def _view(delivery: KeyDelivery, fetched: Mapping[str, Fetched], memory: Private
         shm=memory.add("shm", scratch, owner=user),
         parameters=canonical(delivery.parameters),
         prefixes=show_interpreter(memory),
+        devices=devices,
     )
     return view, mounts
 

@@ -73,6 +73,7 @@ class View:
     parameters: bytes
     python: str = sys.executable
     prefixes: Mapping[str, Path] = field(default_factory=dict)  # path in the sandbox -> folder
+    devices: Mapping[str, Path] = field(default_factory=dict)  # path in the sandbox -> device node
 
 
 def check_bubblewrap() -> None:
@@ -108,6 +109,8 @@ def bwrap_arguments(
         args += ["--ro-bind-try", path, path]
     args += ["--ro-bind-data", str(passwd), "/etc/passwd"]
     args += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev", "--bind", str(view.shm), SHM]
+    for shown, node in sorted(view.devices.items()):
+        args += ["--dev-bind", str(node), shown]
     args += ["--remount-ro", "/dev", "--bind", str(view.tmp), TMP, "--bind", str(view.out), OUT]
     for shown, real in sorted(view.prefixes.items()):  # after /tmp: an interpreter may lie below it
         args += ["--ro-bind", str(real), shown]
@@ -134,7 +137,7 @@ def launch_argument(view: View, command: list[str], *, file_size: int, landlock:
     shown += [path for path in _SYS if os.path.exists(path)]
     return json.dumps({
         "read": shown,
-        "write": [OUT, TMP, SHM, *_DEVICES],
+        "write": [OUT, TMP, SHM, *_DEVICES, *view.devices],
         "limits": {
             "RLIMIT_CORE": 0,
             "RLIMIT_NPROC": MAX_PROCESSES,
