@@ -12,7 +12,9 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """New tables alone; requests for runs made before are known by their digests."""
+    """New tables, and leases by when they end; requests for runs made before are known by their digests."""
+    op.drop_index("ix_leases_active", table_name="leases")
+    op.create_index("lease_due", "leases", ["boot", "steady", "wall", "lease"], sqlite_where=sa.text("active = 1"))
     op.create_table(
         "withdrawals",
         sa.Column("agreement", sa.String(), nullable=False),
