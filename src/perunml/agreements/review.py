@@ -82,6 +82,9 @@ def _head(a: Agreement) -> Section:
         said.append(f"It replaces the version {meta.predecessor}.")
     said.append(f"Its manager is {a.manager.key}.")
     said.extend(f"The manager: {sentence}" for sentence in about_role(a.manager.profile)[:1])
+    said.append(
+        "Its root key, and with it every key that it has, goes to any other machine that proves this, once every agreement in force at it allows that machine."
+    )
     if isinstance(a.witnesses, Quorum):
         least, of = a.witnesses.at_least, a.witnesses.of
         said.append(f"Nothing is released before {least} of {', '.join(of)} cosigned the ledger.")
