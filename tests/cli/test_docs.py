@@ -58,6 +58,7 @@ FILES = (
     "development-root.pem",
     "baseline.yaml",
     "release.json",
+    "account.json",
     "quote.bin",
     "devices.json",
     "cache.pem",

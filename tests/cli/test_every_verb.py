@@ -36,6 +36,8 @@ from perunml.testing.service import World as Service
 from perunml.testing.snp import ForgedChip
 from perunml.wire.identity import SigningKey
 from perunml.wire.timestamps import format_time
+from sealing.bucket import ACCOUNT, Bucket
+from sealing.bucket import NAME as BUCKET
 
 ELSEWHERE = {"quickstart": "tests/e2e/test_story.py", "host measure-key": "tests/cli/test_host.py"}
 """Verbs whose one run takes a minute or a TPM, and the file that runs them with ``-o json``."""
@@ -243,7 +245,20 @@ def _operated(do: Doer, world: World, here: Path) -> None:
     restored = do("manager restore", Party(here / "none"), "--folder", here / "again", copy)
     assert restored["entries"] == entries
     assert do("manager rotate-intake", Party(here / "none"), "--folder", here / "manager")["generation"] == 2
+    _stored(do, world, here)
     do("completion", cloud, "fish")
+
+
+def _stored(do: Doer, world: World, here: Path) -> None:
+    bucket, folder, operator = Bucket(), here / "manager", Party(here / "none")
+    try:
+        (here / "account.json").write_text(json.dumps({"key_id": ACCOUNT.key_id, "secret": ACCOUNT.secret}))
+        place = ("--s3", bucket.url, "--bucket", BUCKET, "--credentials", here / "account.json")
+        assert do("manager store add", operator, "lake", "--folder", folder, *place)["bucket"] == BUCKET
+        assert [one["name"] for one in do("manager store list", operator, "--folder", folder)["stores"]] == ["lake"]
+        assert do("manager store remove", operator, "lake", "--folder", folder)["assets"] == 0
+    finally:
+        bucket.close()
 
 
 def _recovered(do: Doer, world: World, here: Path) -> None:

@@ -26,6 +26,7 @@ from perunml.api.runs import (
     RunView,
 )
 from perunml.attesters.simulated import SimulatedAttester
+from perunml.client import buckets
 from perunml.client.connection import Connection
 from perunml.evidence.binding import binding
 from perunml.host.session import Session
@@ -116,8 +117,13 @@ def upload(sealed: Sealed, put: Any) -> None:
             put(blob.id, 0, bytes(part))
 
 
-def push(connection: Connection, sealed: Sealed) -> AssetView:
-    connection.call("POST", "/v1/assets", AssetView, push_message(sealed, connection.pin.intake))
+def push(connection: Connection, sealed: Sealed, store: str = "") -> AssetView:
+    message = push_message(sealed, connection.pin.intake).model_copy(update={"store": store})
+    connection.call("POST", "/v1/assets", AssetView, message)
+    if store:
+        with FolderStore(sealed.folder) as folder:
+            buckets.upload(connection, sealed.digest, sealed.manifest, folder, False, None)
+        return connection.call("GET", f"/v1/assets/{sealed.digest}", AssetView)
 
     def put(blob: str, offset: int, part: bytes) -> None:
         connection.raw("PUT", f"/v1/assets/{sealed.digest}/blobs/{blob}?offset={offset}", part)
@@ -135,6 +141,7 @@ class Road:
     limits: dict[str, Any] = field(default_factory=dict)
     lease: str = "30s"
     held: dict[str, Any] | None = None
+    store: str = ""
 
     def __post_init__(self) -> None:
         self.keys = {name: SigningKey.generate() for name in PARTIES}
@@ -146,8 +153,8 @@ class Road:
         self.server: Host = self.world.enrol(self.keys["cloud"], "server", simulated)
         self.scans = seal(self.folder / "scans", self.keys["hospital"], "scans", "dataset", {"a.csv": b"1,2\n" * 100})
         self.unet = seal(self.folder / "unet", self.keys["startup"], "unet", "code", {"train.py": b"print('x')"})
-        assert push(self.party["hospital"], self.scans).complete
-        assert push(self.party["startup"], self.unet).complete
+        assert push(self.party["hospital"], self.scans, self.store).complete
+        assert push(self.party["startup"], self.unet, self.store).complete
         self.push_baseline(self.tpm)
         self.agreement = agreement_from_json(self.document())
         self.in_force(self.agreement)

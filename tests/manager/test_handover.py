@@ -13,24 +13,27 @@ import pytest
 
 from manager.audits import audited_by_all
 from manager.joining import Led, joined, machine, move, only
-from manager.road import PARTIES, push, seal
+from manager.road import push, seal
+from manager.test_audit import Altered, exported
+from manager.test_tees import RULES, ChipSource, TeeWorld
 from manager.test_witnesses import Watched, impatient, refusal
-from manager.world import PASSPHRASE, PROFILE, World, code_of
-from perunml.agreements.document import agreement_from_json
+from manager.world import PASSPHRASE, PROFILE, World, cached_keys, code_of
 from perunml.api.handover import HandoverAnswer, HandoverChallenge, HandoverRequest
 from perunml.api.ledger import EntryList
 from perunml.api.pin import pinned_context
-from perunml.api.trust import RootCustody, manager_binding
+from perunml.api.trust import Origin, RootCustody, manager_binding
+from perunml.attesters.tee import TeeAttester
+from perunml.client.audit_verify import verify_export
 from perunml.client.handover import Taker
 from perunml.client.trust import trust
-from perunml.evidence.policy import Machine
 from perunml.manager import admission, limits, lines, setup
 from perunml.manager.backup import backup, restore
 from perunml.manager.custody import Kept
+from perunml.manager.custody_tee import TeeCustody
+from perunml.manager.device import Device
 from perunml.manager.keys import Keys
-from perunml.manager.pending import HANDOVER_TTL, Handover, Handovers
 from perunml.wire.hpke import HpkePrivateKey
-from perunml.wire.identity import SigningKey
+from perunml.wire.identity import PublicKey, SigningKey
 
 __all__ = ["impatient"]
 NOBODY = {"profile": "simulated", "machines": ["simulated:sha256:" + "0" * 64]}
@@ -149,6 +152,8 @@ def test_the_newest_version_in_force_decides(road: Led, tmp_path: Path) -> None:
 
 
 def road_version(road: Led, led: dict[str, Any]) -> Any:
+    from perunml.agreements.document import agreement_from_json
+
     road.led, before = led, road.agreement
     document = road.document()
     version = before.metadata.version + 1
@@ -167,26 +172,6 @@ def test_an_owner_without_an_agreement_keeps_it_here(road: Led, tmp_path: Path) 
     sealed = seal(tmp_path / "stray", key, "stray", "dataset", {"a": b"1"})
     push(road.world.party(key), sealed)
     assert code_of(lambda: joined(road.world, tmp_path / "new")) == "handover_refused"
-
-
-def test_an_owner_that_is_only_listed_keeps_it_here(road: Led, tmp_path: Path) -> None:
-    """Others may write any key beside their own board: its owner never said a word. When it does, the key may go."""
-    owner, lab = SigningKey.generate(), SigningKey.generate()
-    push(road.world.party(owner), seal(tmp_path / "stray", owner, "stray", "dataset", {"a": b"1"}))
-    document = road.document()
-    document["metadata"] = {"name": "listed"}
-    keys = {"own": lab.public.text, "listed": owner.public.text}
-    document["parties"]["lab"] = {"keys": keys, "approve": {"at_least": 1, "of": ["own", "listed"]}}
-    made = agreement_from_json(document)
-    road.propose(made)
-    for by in PARTIES:
-        road.approve(made, by)
-    road.keys["lab"], road.party["lab"] = lab, road.world.party(lab)
-    assert road.approve(made, "lab").state == "in_force"
-    assert code_of(lambda: joined(road.world, tmp_path / "a")) == "handover_refused"
-    road.keys["lab"], road.party["lab"] = owner, road.world.party(owner)
-    road.approve(made, "lab")
-    joined(road.world, tmp_path / "b")
 
 
 def test_n3_evidence_that_was_made_for_something_else(road: Led, tmp_path: Path) -> None:
@@ -363,6 +348,70 @@ def test_no_quorum_no_key(watched: Watched, tmp_path: Path) -> None:
         joined(watched.world, tmp_path / "b")
 
 
+# the audit
+
+
+@pytest.fixture(scope="module")
+def handed(world: World, tmp_path_factory: pytest.TempPathFactory) -> Led:
+    """Two agreements, and a key that was handed over under both."""
+    road = Led(world, tmp_path_factory.mktemp("road"))
+    road.other("beside", {"profile": "simulated"})
+    joined(world, tmp_path_factory.mktemp("joined"))
+    return road
+
+
+def altered(road: Led, folder: Path, change: Any) -> str:
+    key = cached_keys(road.world.folder).identity
+    made = Altered.of(exported(road, "hospital", folder), key)
+    change(made, [item for item in made.entries if item["entry"]["type"] == "handover"])
+    exc = refusal(lambda: verify_export(made.write(folder / "altered.zip"), PublicKey(road.world.pin.identity)))
+    assert exc.code == "history_inconsistent"
+    return exc.reasons[0].message
+
+
+def test_the_audit_accepts_it(handed: Led, tmp_path: Path) -> None:
+    """Nothing is left to believe."""
+    report = verify_export(exported(handed, "hospital", tmp_path), PublicKey(handed.world.pin.identity))
+    assert report.unchecked == ()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("profile", "measured"), ("imitates", "measured"), ("judged_by", "sha256:" + "0" * 64), ("simulated", False)],
+)
+def test_the_audit_finds_a_machine_that_was_not_named(handed: Led, tmp_path: Path, field: str, value: Any) -> None:
+    """What it proved is held against the version that was in force then."""
+
+    def change(made: Altered, found: list[dict[str, Any]]) -> None:
+        found[0]["entry"]["body"]["verdict"][field] = value
+
+    assert "handed to what this version does not name" in altered(handed, tmp_path, change)
+
+
+def test_the_audit_finds_an_agreement_that_was_not_asked(handed: Led, tmp_path: Path) -> None:
+    """One entry is made to be of another attempt: then each lacks an agreement."""
+
+    def change(made: Altered, found: list[dict[str, Any]]) -> None:
+        found[0]["entry"]["body"]["handover"] = "sha256:" + "0" * 64
+
+    assert "did not admit who got the root key" in altered(handed, tmp_path, change)
+
+
+def test_the_audit_finds_a_version_that_was_not_in_force(handed: Led, tmp_path: Path) -> None:
+    """Entered before everybody had approved."""
+
+    def change(made: Altered, found: list[dict[str, Any]]) -> None:
+        place = next(i for i, item in enumerate(made.entries) if item["entry"]["type"] == "in-force")
+        where = made.entries.index(found[0])
+        one, other = made.entries[place], made.entries[where]
+        one["entry"], other["entry"] = (
+            {**other["entry"], "time": one["entry"]["time"]},
+            {**one["entry"], "time": other["entry"]["time"]},
+        )
+
+    assert "a version that was not in force" in altered(handed, tmp_path, change)
+
+
 def test_a_damaged_joined_folder_says_so(tmp_path: Path) -> None:
     """What is not what `join` wrote is not restored into."""
     for text in (
@@ -375,21 +424,57 @@ def test_a_damaged_joined_folder_says_so(tmp_path: Path) -> None:
         assert code_of(lambda: restore(tmp_path / "none", tmp_path)) == "state_damaged"
 
 
-def test_n4_an_attempt_ends(tmp_path: Path) -> None:
-    """N4: one answer is let in, in time; another one beside it is not, nor one that comes late; a place is free again afterwards."""
-    now = [0.0]
-    held = Handovers(lambda: now[0])
-    until = now[0] + HANDOVER_TTL
-    one = held.begin(Handover("a", b"n" * 32, Machine("", simulated=False), b"", until))
-    assert held.let_in(one)
-    assert not held.let_in(one)
-    assert held.take(one).address == "a"
-    assert code_of(lambda: held.take(one)) == "nonce_expired"
-    late = held.begin(Handover("a", b"n" * 32, Machine("", simulated=False), b"", until))
-    now[0] = until
-    assert not held.let_in(late)
-    for _ in range(4):
-        held.begin(Handover("a", b"n" * 32, Machine("", simulated=False), b"", until + HANDOVER_TTL))
-    assert len(held) == 4
-    assert code_of(lambda: held.check_room("a")) == "rate_limited"
-    held.check_room("b")
+# a TEE
+
+
+@pytest.fixture
+def tee(tmp_path: Path) -> Any:
+    """A manager that was told of a development root of TEEs; its agreement admits one measurement beside what is simulated."""
+    world = TeeWorld(tmp_path)
+    led = {"profile": "simulated", "imitates": "tee", "snp": RULES}
+    yield Led(world, tmp_path / "road", led)
+    audited_by_all(world)
+    world.close()
+
+
+def test_a_manager_in_a_tee_gets_it(tee: Led, tmp_path: Path) -> None:
+    """No name, no key, no credential: the report says it all, and the ledger has its chip."""
+    custody = TeeCustody("snp", lambda: b"k" * 32)
+    joined(tee.world, tmp_path / "new", TeeAttester(ChipSource(1)), custody=custody, device=Device("snp"))
+    body = next(entry["body"] for entry in entries(tee) if entry["type"] == "handover")
+    assert body["machine"].startswith("chip:sha256:")
+    assert (body["verdict"]["profile"], body["verdict"]["imitates"]) == ("simulated", "tee")
+    assert body["custody"] == {"kind": "tee", "pcrs": []}
+    root, kept = custody.open((tmp_path / "new" / "root.json").read_bytes())
+    assert Keys(root).identity.public.text == tee.world.pin.identity
+    assert kept == Kept("tee")
+
+
+def test_t2_another_measurement_does_not(tee: Led, tmp_path: Path) -> None:
+    """T2: nor a bare key, which shows nothing of what the rules ask for."""
+    source = ChipSource(2)
+    source.told["measurement"] = b"\x22" * 48
+    custody = TeeCustody("snp", lambda: b"k" * 32)
+    other = TeeAttester(source)
+    assert (
+        code_of(lambda: joined(tee.world, tmp_path / "a", other, custody=custody, device=Device("snp")))
+        == "handover_refused"
+    )
+    assert code_of(lambda: joined(tee.world, tmp_path / "b")) == "handover_refused"
+    told = [{reason["code"] for reason in one["reasons"]} for one in refusals(tee)]
+    assert len(told) == 2
+    assert "part_missing" in told[1]
+
+
+def test_where_a_key_came_from_is_kept_and_judged(tmp_path: Path) -> None:
+    """In a TEE's or TPM's keeping, bound to the seal: altered or left off, it does not open."""
+    before = Origin(
+        profile="tee", imitates="", judged_by="sha256:" + "1" * 64, identities=["chip:x"], custody="tee", pcrs=[]
+    )
+    custody = TeeCustody("snp", lambda: b"k" * 32)
+    data = custody.seal(b"r" * 32, [before])
+    assert custody.open(data) == (b"r" * 32, Kept("tee", (), (before,)))
+    document = json.loads(data)
+    for change in ({}, {"origin": []}, {"origin": [{**document["origin"][0], "profile": "measured"}]}, {"origin": 3}):
+        changed = {**{name: value for name, value in document.items() if name != "origin"}, **change}
+        assert code_of(lambda d=changed: custody.open(json.dumps(d).encode())) == "custody_elsewhere"

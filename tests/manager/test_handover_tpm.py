@@ -246,8 +246,8 @@ def test_i5_a_machine_that_loaded_something_else(road: Led, ground: Ground, tmp_
     assert (kept.counted, [one.custody for one in kept.origin]) == (True, ["tpm"])
 
 
-def test_k5_a_key_that_is_not_the_tpms(road: Led, tmp_path: Path) -> None:
-    """K5: who does not open the credential has shown somebody else's endorsement key."""
+def test_k1_a_key_that_is_not_the_tpms(road: Led, tmp_path: Path) -> None:
+    """K1: who does not open the credential has shown somebody else's endorsement key."""
 
     def otherwise(challenge: HandoverChallenge, message: HandoverAnswer) -> HandoverAnswer:
         return message.model_copy(update={"activation": "sha256:" + "0" * 64})

@@ -114,6 +114,9 @@ class InputKey(Message):
     manifest: Signed
     owners: list[str]  # public keys that may have signed the manifest
     key: B64
+    store: str = Field(
+        default="", exclude_if=lambda name: not name
+    )  # its blobs lie in this bucket, else at the manager
 
 
 class OutputKey(Message):

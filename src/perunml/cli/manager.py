@@ -223,4 +223,4 @@ def run(settings: Settings, folder: Path, listen: tuple[str, int] | None, tcti: 
     server.run(ready)
 
 
-from perunml.cli import manager_join  # noqa: E402, F401 - below what it uses of this module
+from perunml.cli import manager_join, manager_store  # noqa: E402, F401 - below what it uses of this module

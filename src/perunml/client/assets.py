@@ -16,7 +16,8 @@ from pathlib import Path
 
 from perunml.api.assets import PART_SIZE, AssetView, DocumentView, PushAsset, PushDocument
 from perunml.api.base import Signed
-from perunml.client.codes import NOT_FOUND
+from perunml.client import buckets
+from perunml.client.codes import BLOB_TOO_LARGE, NOT_FOUND
 from perunml.client.connection import Connection
 from perunml.client.home import Home, checked_name
 from perunml.client.identity import Identity
@@ -114,26 +115,34 @@ def push(
     name: str,
     *,
     version: int | None = None,
+    store: str = "",
+    replace: bool = False,
     progress: Progress | None = None,
 ) -> AssetView:
-    """Send a sealed asset to the pinned manager, which alone gets a wrap of its key."""
+    """Send a sealed asset to the pinned manager, which alone gets a wrap of its key; its blobs into the manager's folder, or into the bucket that the
+    manager names `store`. With `replace` what lies in the bucket is written anew."""
     sealed, envelope = load_sealed(home, identity, name, version)
     manifest = sealed.manifest
     if manifest.owner != identity.signing.public.text:  # sealed under a former key, which alone may bring it
         with connection.signed_by(identity.signer(manifest.owner)) as former:
-            return _push(former, sealed, envelope, identity, progress)
-    return _push(connection, sealed, envelope, identity, progress)
+            return _push(former, sealed, envelope, identity, store, replace, progress)
+    return _push(connection, sealed, envelope, identity, store, replace, progress)
 
 
 def _push(
-    connection: Connection, sealed: SealedAsset, envelope: Envelope, identity: Identity, progress: Progress | None
-) -> AssetView:
+    connection: Connection, sealed: SealedAsset, envelope: Envelope, identity: Identity, named: str, replace: bool, progress: Progress | None,
+) -> AssetView:  # fmt: skip
     manifest = sealed.manifest
+    if named and (largest := max(manifest.sealed_size(blob) for blob in manifest.all_blobs)) > buckets.MOST:
+        raise refuse(BLOB_TOO_LARGE, "a file's ciphertext does not go into one object of a bucket", expected=f"at most {buckets.MOST} bytes", seen=str(largest))  # fmt: skip
     with FolderStore(sealed.folder) as store:
         keys = _wrapped_for(HpkePublicKey(connection.pin.intake), sealed, store.keys(), identity)
-        message = PushAsset(manifest=envelope, keys=keys.as_json())
+        message = PushAsset(manifest=envelope, keys=keys.as_json(), store=named)
         view = connection.call("POST", "/v1/assets", AssetView, message)
         store.save_keys(keys)
+        if view.store or replace:
+            buckets.upload(connection, sealed.asset, manifest, store, replace, progress)
+            return show(connection, sealed.asset)
         done = 0
         for blob in manifest.all_blobs:
             size, offset = manifest.sealed_size(blob), view.received.get(blob.id, 0)

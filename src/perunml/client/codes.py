@@ -150,3 +150,9 @@ STILL_NAMED = rule(
     "A key cannot be replaced or forgotten yet: an agreement in force names it alone, or something in this home is sealed to it.",
     "The party does what is named first, such as `perunml agreement rotate-key`.",
 )
+BLOB_TOO_LARGE = rule(
+    "blob_too_large",
+    Kind.LIMIT,
+    "A file's ciphertext is larger than what goes into a bucket as one object (5 GiB).",
+    "The owner splits the file and seals again (`perunml seal`), or pushes to the manager's folder: `perunml push` without `--store`.",
+)

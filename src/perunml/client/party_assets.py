@@ -23,12 +23,17 @@ class Assets(Party):
 
         return assets.seal(self.home, self.identity, Path(source), name=name, kind=kind, progress=progress)
 
-    def push(self, name: str, *, version: int | None = None, progress: Progress | None = None) -> AssetView:
-        """Send a sealed asset; goes on where an interrupted push stopped."""
+    def push(
+        self, name: str, *, version: int | None = None, store: str = "", replace: bool = False, progress: Progress | None = None
+    ) -> AssetView:  # fmt: skip
+        """Send a sealed asset; goes on where an interrupted push stopped. Its blobs go to the manager, or into the bucket that the manager names `store`; with
+        `replace` those in the bucket are written anew."""
         from perunml.client import assets
 
         self.home.asset(name, version)  # what is missing here is said before anybody is asked
-        return assets.push(self.connection, self.home, self.identity, name, version=version, progress=progress)
+        return assets.push(
+            self.connection, self.home, self.identity, name, version=version, store=store, replace=replace, progress=progress
+        )  # fmt: skip
 
     def recover(self, names: Iterable[str] = (), *, progress: Progress | None = None) -> list[AssetView]:
         """Seal the data keys of sealed assets (of these names, or all in the home folder; every version) to the pinned manager, and send what

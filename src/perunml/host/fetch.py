@@ -8,12 +8,14 @@ whoever held the data key before (an earlier host) could have made chunks that o
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from perunml.api.assets import PART_SIZE
 from perunml.api.runs import InputKey, KeyDelivery
+from perunml.host.buckets import from_bucket
 from perunml.host.codes import DELIVERY_MISMATCH
 from perunml.host.memory import wipe
 from perunml.host.protocol import ManagerLink, insist
@@ -57,17 +59,18 @@ def fetch_input(
     progress: Progress = lambda name, done, total: None,
 ) -> Fetched:  # fmt: skip
     """Fetch one input's ciphertext into `folder` and verify it. `link` gives the connection under the lease; asked for each
-    part, so that a lost lease ends the transfer; a manager that does not answer is asked again until then. Raises `LimitReached` (disk_full), `IntegrityError`."""
+    part, so that a lost lease ends the transfer; a manager that does not answer is asked again until then, a bucket a bounded number of times. Raises `LimitReached` (disk_full), `IntegrityError`."""
     store = FolderStore(folder)
     done, total = 0, manifest.total_sealed
-    for blob in manifest.all_blobs:
-        size = manifest.sealed_size(blob)
-        with store.create(blob.id) as out:
-            for offset in range(0, size, PART_SIZE):
-                part = insist(partial(_part, link, item.asset, blob.id, offset, min(PART_SIZE, size - offset)))
-                out.write(part)
-                done += len(part)
-                progress(name, done, total)
+    with from_bucket(item, manifest, link) if item.store else nullcontext(partial(_part, link, item.asset)) as read:
+        for blob in manifest.all_blobs:
+            size = manifest.sealed_size(blob)
+            with store.create(blob.id) as out:
+                for offset in range(0, size, PART_SIZE):
+                    part = read(blob.id, offset, min(PART_SIZE, size - offset))
+                    out.write(part)
+                    done += len(part)
+                    progress(name, done, total)
     verify_tree(manifest, store)
     key = bytearray(item.key)
     try:
@@ -78,7 +81,7 @@ def fetch_input(
 
 
 def _part(link: Callable[[], ManagerLink], asset: str, blob: str, offset: int, size: int) -> bytes:
-    return link().read_blob(asset, blob, offset, size)
+    return insist(lambda: link().read_blob(asset, blob, offset, size))
 
 
 def fetch_inputs(

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import httpx
 
-from perunml.api.assets import PART_SIZE, AssetView
+from perunml.api.assets import PART_SIZE, AssetView, BlobAddresses, ReadRequest
 from perunml.api.base import MAX_MESSAGE, Message
 from perunml.api.codes import CHANNEL_MISMATCH, UNREACHABLE
 from perunml.api.enrolment import EnrolAnswer, EnrolChallenge, Enrolled, EnrolRequest
@@ -114,6 +114,10 @@ class ManagerLink:
         if len(part) != size:
             raise refuse(UNREACHABLE, "a part of a blob came short or long", expected=str(size), seen=str(len(part)))
         return part
+
+    def addresses(self, asset: str, blobs: list[str]) -> BlobAddresses:
+        """Addresses at which blobs of an asset in a bucket are read (at most MAX_ASKED)."""
+        return self._post(f"/v1/assets/{asset}/reads", ReadRequest(blobs=blobs), BlobAddresses)
 
     def write_blob(self, asset: str, blob: str, offset: int, part: bytes) -> AssetView:
         """Send the part of a blob's ciphertext that begins at `offset`; parts go in order."""

@@ -15,7 +15,7 @@ from sqlalchemy import insert
 from perunml.api.assets import PART_SIZE, AssetView, PushAsset
 from perunml.manager import registered, rights
 from perunml.manager.blobs import BlobFolder
-from perunml.manager.codes import ASSET_CONFLICT, INTAKE_ROTATED, PART_OUT_OF_ORDER
+from perunml.manager.codes import ASSET_CONFLICT, INTAKE_ROTATED, PART_OUT_OF_ORDER, STORE_FIXED
 from perunml.manager.context import Services
 from perunml.manager.http import BYTES_TYPE, Access, Answer, Call, number, outside
 from perunml.manager.leases import alive
@@ -57,9 +57,10 @@ def routes(services: Services) -> list[Spec]:
         message = PushAsset.decode(call.body)
         manifest, kept = _open(services, message, call.caller.key)
         digest = message.manifest.digest
-        check_room(services, manifest)
+        if not message.store:
+            check_room(services, manifest)
         return await services.writer.submit(
-            lambda transaction: _register(transaction, digest, manifest, message.manifest, kept)
+            lambda transaction: _register(services, transaction, digest, manifest, message, kept)
         )
 
     async def show(call: Call) -> AssetView:
@@ -75,6 +76,7 @@ def routes(services: Services) -> list[Spec]:
         asset, blob, offset = call.params["asset"], call.params["blob"], number(call, "offset")
         with services.database.read() as connection:
             _may_write(services, connection, call, asset)
+            check_here(connection, asset)
             row = connection.run(_BLOB, {"asset": asset, "blob": blob}).first()
             if row is None:
                 raise outside()
@@ -93,6 +95,7 @@ def routes(services: Services) -> list[Spec]:
         offset, length = number(call, "offset"), number(call, "length", PART_SIZE)
         with services.database.read() as connection:
             _may_read(services, connection, call, asset)
+            check_here(connection, asset)
             row = connection.run(_BLOB, {"asset": asset, "blob": blob}).first()
         if row is None:
             raise outside()
@@ -121,12 +124,14 @@ def view(connection: Connection, row: Any) -> AssetView:
         size=row.size,
         complete=bool(row.complete),
         received={row[0]: row[1] for row in blobs},
+        store=row.store,
     )
 
 
 def add(
-    connection: Connection, digest: str, manifest: Manifest, envelope: Envelope, kept: bytes, run: str, output: str
-) -> None:
+    connection: Connection, digest: str, manifest: Manifest, envelope: Envelope, kept: bytes, run: str, output: str,
+    store: str = "",
+) -> None:  # fmt: skip
     """A new asset's rows."""
     _ADD.run(
         connection,
@@ -142,6 +147,7 @@ def add(
         kept=kept,
         run=run,
         output=output,
+        store=store,
     )
     _ADD_BLOB.many(
         connection,
@@ -186,10 +192,26 @@ def _open(services: Services, message: PushAsset, key: str) -> tuple[Manifest, b
         wipe(data_key)
 
 
-def _register(transaction: Transaction, digest: str, manifest: Manifest, envelope: Envelope, kept: bytes) -> AssetView:
-    connection = transaction.connection
+def check_here(connection: Connection, asset: str) -> None:
+    """Raises `UsageError` (store_fixed): the asset's blobs lie in a bucket."""
+    row = connection.run(_ASSET, {"digest": asset}).first()
+    if row is not None and row.store:
+        raise refuse(STORE_FIXED, "the blobs of this asset go to and come from a bucket", expected=row.store)
+
+
+def _register(
+    services: Services, transaction: Transaction, digest: str, manifest: Manifest, message: PushAsset, kept: bytes
+) -> AssetView:
+    connection, store = transaction.connection, message.store
     versions = connection.run(_VERSIONS, {"asset_id": manifest.asset_id}).all()
+    if store:
+        services.stores.check(connection, store)
     if any(row.digest == digest for row in versions):
+        lies = str(connection.run(_ASSET, {"digest": digest}).one().store)
+        if store and store != lies:
+            raise refuse(
+                STORE_FIXED, "the asset was brought already", expected=lies or "the manager's folder", seen=store
+            )
         connection.run(_REWRAP, {"kept": kept, "digest": digest})
     else:
         newest = max((row.version for row in versions), default=0)
@@ -198,7 +220,7 @@ def _register(transaction: Transaction, digest: str, manifest: Manifest, envelop
                 ASSET_CONFLICT, "the asset has this version already, or is another owner's",
                 expected=f"version {newest + 1}", seen=f"version {manifest.version}",
             )  # fmt: skip
-        add(connection, digest, manifest, envelope, kept, "", "")
+        add(connection, digest, manifest, message.manifest, kept, "", "", store)
     row = connection.run(_ASSET, {"digest": digest}).one()
     return view(connection, row)
 

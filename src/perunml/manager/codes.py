@@ -118,6 +118,25 @@ PART_OUT_OF_ORDER = rule(
     "A part of a blob does not follow what was received, runs over the size in the manifest, or contradicts what is there.",
     "The sender asks for the asset's state and goes on from there, as `perunml push` does.",
 )
+STORE_UNKNOWN = rule(
+    "store_unknown",
+    Kind.USAGE,
+    "No store of this name is at the manager, or one is already.",
+    "The manager's operator says which there are: `perunml manager store list`.",
+)
+STORE_IN_USE = rule(
+    "store_in_use",
+    Kind.USAGE,
+    "Assets lie in the store; without it nobody could read them.",
+    "The manager's operator keeps it: `perunml manager store list`. Its credentials are replaced by `perunml manager store add --replace`.",
+)
+STORE_FIXED = rule(
+    "store_fixed",
+    Kind.USAGE,
+    "An asset's ciphertext lies elsewhere than where it is asked for, or is to go: the manager's folder, or a bucket, for as long as the asset is.",
+    "The owner pushes it again without `--store`, or seals the next version (`perunml seal`); a host that knows no buckets is brought up to date "
+    "by its operator: `perunml host run`.",
+)
 ASSET_INCOMPLETE = rule(
     "asset_incomplete",
     Kind.PENDING,

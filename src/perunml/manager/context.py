@@ -20,6 +20,7 @@ from perunml.manager.pending import Challenges, Enrolments, Handovers
 from perunml.manager.quorum import Witnessed
 from perunml.manager.rollback import Rollback
 from perunml.manager.store.database import Database
+from perunml.manager.stores import Stores
 from perunml.manager.writer import Writer
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Services:
     handovers: Handovers
     attester: Attester
     collateral: CollateralStore
+    stores: Stores
     authorities: set[str] = field(default_factory=set)
     counting: asyncio.Lock = field(default_factory=asyncio.Lock)  # one at a time counts in the TPM
 
@@ -86,5 +88,6 @@ def make_services(config: Config, keys: Keys, *, clock: Clock | None = None) -> 
         collateral=CollateralStore(
             config.collateral, config.collateral_signers, config.simulated_tee_roots, clock.steady
         ),
+        stores=Stores(keys),
         authorities={config.authority},
     )

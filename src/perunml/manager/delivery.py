@@ -28,7 +28,7 @@ from perunml.wire.errors import error, refuse
 from perunml.wire.rules import Reason
 from perunml.wire.timestamps import format_time
 
-_ASSET = "SELECT owner, complete, kept FROM assets WHERE digest = :digest AND run = ''"
+_ASSET = "SELECT owner, complete, kept, store FROM assets WHERE digest = :digest AND run = ''"
 
 
 def build(
@@ -168,6 +168,7 @@ def _input(services: Services, connection: Connection, held: Held, grant: InputG
         manifest=services.library.manifest(connection, grant.digest),
         owners=owners,
         key=services.keys.take(bytes(row.kept), custody(grant.digest, row.owner)),
+        store=row.store,
     )
 
 

@@ -18,12 +18,7 @@ from perunml.wire.rules import Reason
 _LEASE = "SELECT * FROM leases WHERE lease = :lease"
 _END = "UPDATE leases SET active = 0 WHERE lease = :lease"
 _RUN_ENDED = "UPDATE runs SET state = :state, reasons = :reasons, ended = :ended, endpoint = '' WHERE run = :run"
-_DUE = (
-    "SELECT lease FROM leases WHERE active = 1 AND boot = :boot AND steady <= :steady UNION ALL "
-    # "another boot" in two ranges: an index finds those, and reads through all for <>
-    "SELECT lease FROM leases WHERE active = 1 AND boot < :boot AND wall <= :wall UNION ALL "
-    "SELECT lease FROM leases WHERE active = 1 AND boot > :boot AND wall <= :wall"
-)
+_DUE = "SELECT lease FROM leases WHERE active = 1 AND ((boot = :boot AND steady <= :steady) OR (boot <> :boot AND wall <= :wall))"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ TREE_MISMATCH = rule(
     "tree_mismatch",
     Kind.INTEGRITY,
     "The ciphertext's Merkle root is not the manifest's.",
-    "The party fetches the asset again; if it stays so, the owner pushes again: `perunml push`.",
+    "The party fetches the asset again; if it stays so, the owner pushes again: `perunml push` (in place of what lies in a bucket: "
+    "`perunml push --replace`).",
 )
 BLOB_MISSING = rule(
     "blob_missing",
@@ -23,7 +24,7 @@ BLOB_MISSING = rule(
 BLOB_TRUNCATED = rule(
     "blob_truncated",
     Kind.INTEGRITY,
-    "A blob is shorter than the manifest says.",
+    "A blob has another size than the manifest says.",
     "The owner pushes it again: `perunml push` goes on where it was interrupted.",
 )
 BLOB_EXISTS = rule(
@@ -86,4 +87,29 @@ READ_ONLY = rule(
     Kind.USAGE,
     "A sealed asset is read through its views; it is not written.",
     "The owner seals the next version: `perunml seal`.",
+)
+STORE_INVALID = rule(
+    "store_invalid",
+    Kind.USAGE,
+    "A store's address, bucket, prefix, region or file of credentials is not of its form; plain http is for loopback alone.",
+    "The manager's operator gives it as docs/cli.md says: `perunml manager store add`.",
+)
+STORE_UNSUPPORTED = rule(
+    "store_unsupported",
+    Kind.USAGE,
+    "The part of Perun that talks to S3-compatible stores is not installed here.",
+    "Whoever administers the machine installs it (pip install perunml[s3]); then `perunml manager run` again.",
+)
+STORE_UNREACHABLE = rule(
+    "store_unreachable",
+    Kind.UNREACHABLE,
+    "A bucket's service does not answer, breaks off, or answers with faults of its own, also after several tries.",
+    "The manager's operator looks after the store (`perunml manager store list`); then the same is done again: an interrupted "
+    "`perunml push` goes on, an interrupted run is submitted again (`perunml job submit`).",
+)
+STORE_REFUSED = rule(
+    "store_refused",
+    Kind.UNREACHABLE,
+    "A bucket is not there, or its service does not let in whoever shows these credentials.",
+    "The manager's operator gives a bucket and credentials that may read, write and list in it: `perunml manager store add`.",
 )

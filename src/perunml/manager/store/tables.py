@@ -103,6 +103,7 @@ assets = Table(
     Column("kept", LargeBinary, nullable=False),  # the data key under custody; empty for outputs (derived)
     Column("run", String, nullable=False),  # of an output, else ""
     Column("output", String, nullable=False),
+    Column("store", String, nullable=False, server_default=""),  # "" for the folder
 )
 
 blobs = Table(
@@ -191,7 +192,7 @@ leases = Table(
     Column("agreement", String, nullable=False),
     Column("session_key", String, nullable=False),
     Column("session_hpke", String, nullable=False),
-    Column("active", Integer, nullable=False),
+    Column("active", Integer, nullable=False, index=True),
     Column("steady", Float, nullable=False),
     Column("wall", Float, nullable=False),
     Column("boot", String, nullable=False),
@@ -206,8 +207,6 @@ leases = Table(
     Column(
         "verdict", Text, nullable=False
     ),  # canonical {profile, imitates, simulated, sentences, counted: [condition]}
-    # Twice a second those that are over are looked for: found here in microseconds, without a page of those that hold.
-    Index("lease_due", "boot", "steady", "wall", "lease", sqlite_where=text("active = 1")),
 )
 
 outputs = Table(
@@ -318,6 +317,13 @@ conditions = Table(
     Column("envelope", LargeBinary, nullable=False),
 )
 """Changes of owners' conditions on their assets, in order."""
+
+stores = Table(
+    "stores", metadata, Column("name", String, primary_key=True),
+    *(Column(name, String, nullable=False) for name in ("url", "bucket", "prefix", "region")),
+    Column("kept", LargeBinary, nullable=False),
+)  # fmt: skip
+"""Buckets for assets' blobs; the credentials under custody, bound to the rest."""
 
 condition_usage = Table(
     "condition_usage",

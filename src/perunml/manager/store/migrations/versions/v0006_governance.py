@@ -1,4 +1,4 @@
-"""Withdrawals, requests, conditions, witnesses, shares, facts."""
+"""Withdrawals, requests, conditions, witnesses, shares, stores, facts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """New tables, and leases by when they end; requests for runs made before are known by their digests."""
-    op.drop_index("ix_leases_active", table_name="leases")
-    op.create_index("lease_due", "leases", ["boot", "steady", "wall", "lease"], sqlite_where=sa.text("active = 1"))
+    """New tables, and where an asset's blobs lie; requests for runs made before are known by their digests."""
     op.create_table(
         "withdrawals",
         sa.Column("agreement", sa.String(), nullable=False),
@@ -81,6 +79,16 @@ def upgrade() -> None:
         sa.Column("envelope", sa.LargeBinary(), nullable=False),
         sa.Column("kept", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("asset", "line", "shares", "party"),
+    )
+    op.add_column("assets", sa.Column("store", sa.String(), nullable=False, server_default=""))
+    op.create_table(
+        "stores",
+        sa.Column("name", sa.String(), primary_key=True),
+        sa.Column("url", sa.String(), nullable=False),
+        sa.Column("bucket", sa.String(), nullable=False),
+        sa.Column("prefix", sa.String(), nullable=False),
+        sa.Column("region", sa.String(), nullable=False),
+        sa.Column("kept", sa.LargeBinary(), nullable=False),
     )
     op.create_table(
         "facts",
