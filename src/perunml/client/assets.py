@@ -7,21 +7,18 @@ key, which the pin names, and sends manifest, wraps and ciphertext; it goes on w
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from perunml.api.assets import PART_SIZE, AssetView, DocumentView, PushAsset, PushDocument
 from perunml.api.base import Signed
-from perunml.client import buckets
+from perunml.client import buckets, sealing_work
 from perunml.client.codes import BLOB_TOO_LARGE, NOT_FOUND
 from perunml.client.connection import Connection
 from perunml.client.home import Home, checked_name
 from perunml.client.identity import Identity
-from perunml.sealing.keys import WrappedKeys, new_data_key, wipe, wrap_key
+from perunml.sealing.keys import WrappedKeys, wipe, wrap_key
 from perunml.sealing.manifest import DEFAULT_CHUNK, Manifest, open_manifest
 from perunml.sealing.store import FolderStore
 from perunml.sealing.writer import collect, seal_files
@@ -35,11 +32,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class SealedAsset:
-    """A sealed asset in the home folder; `asset` is the digest that agreements name."""
+    """A sealed asset in the home folder; `asset` is the digest that agreements name. `reused` are the bytes that were not sealed anew."""
 
     asset: str
     manifest: Manifest
     folder: Path
+    reused: int = 0
 
 
 def load_sealed(home: Home, identity: Identity, name: str, version: int | None = None) -> tuple[SealedAsset, Envelope]:
@@ -68,44 +66,54 @@ def seal(
     name: str,
     kind: str,
     chunk_size: int = DEFAULT_CHUNK,
+    fresh_key: bool = False,
     progress: Progress | None = None,
 ) -> SealedAsset:
-    """Seal a folder or a file as the next version of `name`. A crash or an error leaves nothing that counts."""
+    """Seal a folder or a file as the next version of `name`. An error leaves nothing that counts; what a kill leaves, the next call goes on with. Files that did not change since the
+    version before keep their blobs, under its data key, unless a `fresh_key` is asked for: who was given the one version's key can then open nothing of the other's."""
     if not source.exists():
         raise refuse(NOT_FOUND, "there is nothing to seal", expected="a folder or a file", seen=str(source))
     versions = home.asset_versions(checked_name(name))
     version = max(versions, default=0) + 1
-    before = load_sealed(home, identity, name)[0].manifest if versions else None
+    earlier = load_sealed(home, identity, name)[0] if versions else None
     # An asset's versions have one owner's key; after that was replaced, the next version is another asset of the same name.
-    asset_id = before.asset_id if before and before.owner == identity.signing.public.text else None
+    own = earlier is not None and earlier.manifest.owner == identity.signing.public.text
+    before = None
+    if earlier and own and not fresh_key and (earlier.manifest.kind, earlier.manifest.chunk_size) == (kind, chunk_size):
+        before = sealing_work.version_before(earlier.folder, identity, earlier.manifest)
+    asset_id = earlier.manifest.asset_id if earlier and own and before is None else None
     parent = home.assets / name
-    parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=parent, prefix=".new-"))
-    data_key = new_data_key()
     try:
-        store = FolderStore(temporary)
-        envelope = seal_files(
-            collect(source),
-            store,
-            name=name,
-            kind=kind,
-            owner=identity.signing,
-            data_key=data_key,
-            version=version,
-            asset_id=asset_id,
-            chunk_size=chunk_size,
-            progress=progress,
-        )
-        manifest = open_manifest(envelope, [identity.signing.public])
-        store.save(envelope, WrappedKeys(envelope.digest, (wrap_key(data_key, manifest, identity.receiving.public),)))
-        folder = parent / f"v{version}"
-        os.rename(temporary, folder)
+        with sealing_work.sealing(
+            home, identity, name, version=version, kind=kind, chunk_size=chunk_size, before=before, asset_id=asset_id
+        ) as work:
+            envelope = seal_files(
+                collect(source),
+                work.store,
+                name=name,
+                kind=kind,
+                owner=identity.signing,
+                data_key=work.data_key,
+                version=version,
+                asset_id=work.asset_id,
+                chunk_size=chunk_size,
+                progress=progress,
+                journal=work.journal,
+            )
+            manifest = open_manifest(envelope, [identity.signing.public])
+            keep = {blob.id for blob in manifest.all_blobs}
+            for blob in work.kept - keep:  # of files that went, or changed
+                work.store.discard(blob)
+            wrap = wrap_key(work.data_key, manifest, identity.receiving.public)
+            work.store.save(envelope, WrappedKeys(envelope.digest, (wrap,)))
+            folder = parent / f"v{version}"
+            work.finish(folder)
     finally:
-        wipe(data_key)
-        shutil.rmtree(temporary, ignore_errors=True)
         with contextlib.suppress(OSError):
             parent.rmdir()  # only where nothing of this name was ever sealed
-    return SealedAsset(envelope.digest, manifest, folder)
+    return SealedAsset(
+        envelope.digest, manifest, folder, sum(blob.size for blob in manifest.blobs if blob.id in work.kept)
+    )
 
 
 def push(

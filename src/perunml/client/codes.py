@@ -156,3 +156,9 @@ BLOB_TOO_LARGE = rule(
     "A file's ciphertext is larger than what goes into a bucket as one object (5 GiB).",
     "The owner splits the file and seals again (`perunml seal`), or pushes to the manager's folder: `perunml push` without `--store`.",
 )
+SEALING_BUSY = rule(
+    "sealing_busy",
+    Kind.USAGE,
+    "Another process seals an asset of this name in this home now.",
+    "The party waits for it to end, then seals: `perunml seal`.",
+)

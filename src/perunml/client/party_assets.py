@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 class Assets(Party):
     """Seal, push, look at."""
 
-    def seal(self, source: PathLike, *, name: str, kind: str, progress: Progress | None = None) -> SealedAsset:
-        """Seal a folder or file into the home folder; nothing is sent."""
+    def seal(
+        self, source: PathLike, *, name: str, kind: str, fresh_key: bool = False, progress: Progress | None = None
+    ) -> SealedAsset:
+        """Seal a folder or file into the home folder; nothing is sent. Files that did not change since the version before are not sealed anew, unless a `fresh_key` is
+        asked for; what an interrupted call sealed is kept too. Raises `UsageError` (not_found, path_refused, sealing_busy), `LimitReached` (disk_full)."""
         from perunml.client import assets
 
-        return assets.seal(self.home, self.identity, Path(source), name=name, kind=kind, progress=progress)
+        return assets.seal(
+            self.home, self.identity, Path(source), name=name, kind=kind, fresh_key=fresh_key, progress=progress
+        )
 
     def push(
         self, name: str, *, version: int | None = None, store: str = "", replace: bool = False, progress: Progress | None = None

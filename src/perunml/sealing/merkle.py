@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 
 class RootHasher:
@@ -20,6 +21,10 @@ class RootHasher:
             _, left = self._stack.pop()
             size, node = size * 2, _node(left, node)
         self._stack.append((size, node))
+
+    def add_leaves(self, leaves: Iterable[bytes]) -> None:
+        for leaf in leaves:
+            self.add_leaf(leaf)
 
     def root(self) -> bytes:
         """32 bytes; SHA-256 of nothing for an empty tree."""

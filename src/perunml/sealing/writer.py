@@ -15,6 +15,7 @@ from typing import Any
 from perunml.sealing.chunks import DEFAULT_CHUNK, MAX_CHUNK, MIN_CHUNK, SALT, BlobCipher, chunk_count
 from perunml.sealing.codes import PATH_REFUSED
 from perunml.sealing.index import Place, check_path, check_tree, encode_index
+from perunml.sealing.journal import Journal, Kept
 from perunml.sealing.manifest import MAX_BLOBS, BlobEntry, Manifest
 from perunml.sealing.merkle import RootHasher, leaf_hash
 from perunml.sealing.store import BlobSink
@@ -66,8 +67,10 @@ def seal_files(
     asset_id: str | None = None,
     chunk_size: int = DEFAULT_CHUNK,
     progress: Progress | None = None,
+    journal: Journal | None = None,
 ) -> Envelope:
-    """Seals files, given by the names that they shall have (see `collect`), and returns the signed manifest. Raises
+    """Seals files, given by the names that they shall have (see `collect`), and returns the signed manifest. With a `journal` of this data key and asset, blobs of files that did
+    not change are taken from the sink as they are, and what an interrupt leaves there is taken next time. Raises
     `UsageError` (path_refused) for files that change meanwhile or are none, `LimitReached` (disk_full)."""
     if not MIN_CHUNK <= chunk_size <= MAX_CHUNK:
         raise ValueError(f"chunk_size is {MIN_CHUNK} to {MAX_CHUNK} bytes")
@@ -105,12 +108,25 @@ def seal_files(
 
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
 
-        def seal(size: int, pieces: Iterator[bytes | bytearray], tick: Callable[[int], None]) -> BlobEntry:
+        def seal(size: int, pieces: Iterator[bytes | bytearray], tick: Callable[[int], None]) -> Kept:
             blob = BlobEntry(secrets.token_hex(16), os.urandom(SALT), size)
             cipher = BlobCipher(data_key, asset, blob.id, blob.salt)
-            _seal_blob(blob, cipher, pieces, chunk_size, sink, tree, pool, tick)
+            leaves = _seal_blob(blob, cipher, pieces, chunk_size, sink, pool, tick)
             made.append(blob.id)
-            return blob
+            return Kept(blob, tuple(leaves))
+
+        def kept(group: list[tuple[str, int]], size: int) -> Kept:
+            named = [(path, item) for path, _ in group if isinstance(item := files[path], Path)]
+            if journal is None or len(named) != len(group):
+                return seal(size, _pieces([(files[p], s, p) for p, s in group], chunk_size), advance)
+            found = journal.find(named)
+            if found is not None and found.blob.size == size:
+                advance(size)
+                return found
+            before = journal.stamp(named)
+            found = seal(size, _pieces([(files[p], s, p) for p, s in group], chunk_size), advance)
+            journal.add(before, found)
+            return found
 
         try:
             for group in groups:
@@ -118,14 +134,18 @@ def seal_files(
                 for path, size in group:
                     places[path] = Place(size, len(blobs), offset)
                     offset += size
-                blobs.append(seal(offset, _pieces([(files[p], s, p) for p, s in group], chunk_size), advance))
+                one = kept(group, offset)
+                blobs.append(one.blob)
+                tree.add_leaves(one.leaves)
             index = encode_index(places)
-            sealed_index = seal(len(index), _pieces([(index, len(index), "")], chunk_size), lambda _: None)
-            return signed("Manifest", manifest(blobs, sealed_index, tree.root(), total), owner)
-        except BaseException:
+            last = seal(len(index), _pieces([(index, len(index), "")], chunk_size), lambda _: None)
+            tree.add_leaves(last.leaves)
+            return signed("Manifest", manifest(blobs, last.blob, tree.root(), total), owner)
+        except BaseException as exc:
             # Without a manifest nobody could ever read these, and the disk may just have filled up.
-            for blob_id in made:
-                sink.discard(blob_id)
+            if journal is None or isinstance(exc, Exception):
+                for blob_id in made:
+                    sink.discard(blob_id)
             raise
 
 
@@ -192,10 +212,11 @@ def _seal_blob(
     pieces: Iterator[bytes | bytearray],
     chunk_size: int,
     sink: BlobSink,
-    tree: RootHasher,
     pool: ThreadPoolExecutor,
     tick: Callable[[int], None],
-) -> None:
+) -> list[bytes]:
+    """Seals one blob; the leaves of its chunks."""
+    leaves: list[bytes] = []
     last = chunk_count(blob.size, chunk_size) - 1
 
     def work(index: int, piece: bytes | bytearray) -> tuple[bytes, bytes, int]:
@@ -208,7 +229,7 @@ def _seal_blob(
         def finish_one() -> None:
             sealed, leaf, size = under_way.popleft().result()
             file.write(sealed)
-            tree.add_leaf(leaf)
+            leaves.append(leaf)
             tick(size)
 
         for index, piece in enumerate(pieces):
@@ -217,3 +238,4 @@ def _seal_blob(
                 finish_one()
         while under_way:
             finish_one()
+    return leaves
