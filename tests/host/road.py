@@ -87,6 +87,7 @@ class Road:
         self.tpm: Any = ForgedTpm()
         self.agent_folder = folder / "agent"
         self.events: list[Event] = []
+        self.store = ""  # where what is pushed lies: the manager's folder, or one of its buckets
         self._agent: tuple[Agent, threading.Thread] | None = None
         self._told = threading.Condition()
 
@@ -170,7 +171,7 @@ class Road:
             (source / path).parent.mkdir(parents=True, exist_ok=True)
             (source / path).write_text(text)
         sealed = assets.seal(party.home, party.identity, source, name=name, kind=kind)
-        view = assets.push(party.connection, party.home, party.identity, name)
+        view = assets.push(party.connection, party.home, party.identity, name, store=self.store)
         assert view.complete
         return sealed.asset
 

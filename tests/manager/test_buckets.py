@@ -19,6 +19,7 @@ from perunml.api.assets import AssetView, BlobAddresses, ReadRequest, UploadRequ
 from perunml.api.runs import InputKey
 from perunml.client import buckets as client
 from perunml.client.connection import Connection
+from perunml.host import buckets as reading
 from perunml.host import fetch
 from perunml.host.session import Session
 from perunml.manager import buckets, stores
@@ -229,12 +230,54 @@ def test_a_bucket_that_goes_on_failing(
     road: Road, bucket: Bucket, started: tuple[Session, InputKey], tmp_path: Path
 ) -> None:
     """Tries are bounded, for host and owner."""
-    bucket.faults = [busy("GET")] * addressed.TRIES
+    bucket.seen.clear()
+    bucket.faults = [busy("GET")] * addressed.TRIES * 2
     assert code_of(lambda: fetched(road, started, tmp_path)) == "store_unreachable"
-    assert bucket.faults == []
+    assert len(bucket.seen) <= addressed.TRIES * 2, "tries of both blobs, which are read at once"
     bucket.faults = [busy("HEAD")] * 2 * stores.TRIES * buckets.LOOKS
     assert code_of(lambda: bring(road.party["hospital"], road.scans)) == "store_unreachable"
     bucket.faults = []
+
+
+def test_addresses_are_asked_for_again_as_the_lease_is_renewed(
+    road: Road, bucket: Bucket, started: tuple[Session, InputKey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One answer of the manager serves many reads, but for half of its time at most; one that the bucket does not take is replaced once."""
+    session, item = started
+    manifest = road.scans.manifest
+    now, asked = [0.0], []
+    monkeypatch.setattr(
+        session.link, "addresses", lambda *words, ask=session.link.addresses: asked.append(words) or ask(*words)
+    )
+    parts = [(blob.id, 0, manifest.sealed_size(blob)) for blob in manifest.all_blobs for _ in range(6)]
+    monkeypatch.setattr(reading, "AHEAD", 1)
+    read = reading.read_parts(item, manifest, parts, lambda: session.link, clock=lambda: now[0])
+    counts = []
+    for _ in range(4):
+        for _ in range(3):
+            next(read)
+        counts.append(len(asked))
+        now[0] += 31
+    assert counts == [1, 2, 3, 4]
+    assert code_of(lambda: list(read)) == "", "the last of it"
+    bucket.clock = lambda: time.time() + 31
+    try:
+        read = reading.read_parts(item, manifest, parts[:1], lambda: session.link)
+        assert code_of(lambda: list(read)) == "store_refused"
+    finally:
+        bucket.clock = time.time
+    assert len(asked) <= 8
+
+
+def test_a_lost_lease_ends_a_transfer(road: Road, bucket: Bucket, started: tuple[Session, InputKey]) -> None:
+    """What is read next is refused by the manager, whatever the bucket would still give."""
+    session, item = started
+    manifest = road.scans.manifest
+    link = session.link
+    session.finish({}, error="code_failed")
+    parts = [(manifest.blobs[0].id, 0, 16)]
+    assert code_of(lambda: list(reading.read_parts(item, manifest, parts, lambda: link))) == "lease_ended"
+    assert code_of(lambda: list(reading.read_parts(item, manifest, parts, lambda: session.link))) == "lease_over"
 
 
 @pytest.mark.parametrize("fault", [busy("PUT"), broken("PUT"), lost])

@@ -6,9 +6,12 @@ leaves a host with addresses that end by themselves.
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 
 from perunml.api.assets import MAX_ASKED
 from perunml.api.runs import InputKey
@@ -18,8 +21,10 @@ from perunml.sealing.codes import STORE_REFUSED
 from perunml.sealing.manifest import Manifest
 from perunml.wire.errors import refuse
 
-Read = Callable[[str, int, int], bytes]
-"""A blob's bytes: its id, offset, length."""
+AHEAD = 4
+"""Parts under way at once: one connection to an object store gives a fraction of what a host's network can."""
+Part = tuple[str, int, int]
+"""Of a blob: its id, offset and length in bytes."""
 
 
 class _Addresses:
@@ -34,44 +39,56 @@ class _Addresses:
         self._clock = clock
         self._held: dict[str, str] = {}
         self._until = 0.0
+        self._lock = threading.Lock()
 
-    def get(self, blob: str) -> str:
-        """Raises what the manager refuses, `SuspendedError` (lease_over)."""
-        if blob not in self._held or self._clock() >= self._until:
-            at = self._blobs.index(blob)
-            wanted = self._blobs[at : at + MAX_ASKED]
-            asked = self._clock()
-            found = insist(lambda: self._link().addresses(self._asset, wanted))
-            if set(found.urls) != set(wanted):
-                raise refuse(STORE_REFUSED, "the manager did not give the addresses that were asked for", expected=str(len(wanted)), seen=str(len(found.urls)))  # fmt: skip
-            # Half of the time is left for what is begun last.
-            self._held, self._until = found.urls, asked + found.expires_in / 2
-        return self._held[blob]
+    def get(self, blob: str, refused: str = "") -> str:
+        """Another one than that which was `refused`. Raises what the manager refuses, `SuspendedError` (lease_over)."""
+        with self._lock:
+            held = self._held.get(blob, "")
+            if not held or held == refused or self._clock() >= self._until:
+                at = self._blobs.index(blob)
+                wanted = self._blobs[at : at + MAX_ASKED]
+                asked = self._clock()
+                found = insist(lambda: self._link().addresses(self._asset, wanted))
+                if set(found.urls) != set(wanted):
+                    raise refuse(
+                        STORE_REFUSED, "the manager did not give the addresses that were asked for",
+                        expected=str(len(wanted)), seen=str(len(found.urls)),
+                    )  # fmt: skip
+                # Half of the time is left for what is begun last.
+                self._held, self._until = dict(found.urls), asked + found.expires_in / 2
+            return self._held[blob]
 
-    def again(self) -> None:
-        self._until = 0.0
 
-
-@contextmanager
-def from_bucket(
-    item: InputKey, manifest: Manifest, link: Callable[[], ManagerLink], *, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Read]:
-    """Reads of one input. They raise `IntegrityError` (blob_missing, blob_truncated), `Unreachable` (store_unreachable, store_refused), and what
-    `link` raises when the lease is over."""
+def read_parts(
+    item: InputKey, manifest: Manifest, parts: Iterable[Part], link: Callable[[], ManagerLink],
+    *, clock: Callable[[], float] = time.monotonic,
+) -> Generator[bytes, None, None]:  # fmt: skip
+    """The parts of one input, in order, a few fetched ahead. Raises `IntegrityError` (blob_missing, blob_truncated), `Unreachable` (store_unreachable,
+    store_refused), and what `link` raises when the lease is over."""
     sizes = {blob.id: manifest.sealed_size(blob) for blob in manifest.all_blobs}
     addresses = _Addresses(item.asset, list(sizes), link, clock)
-    with Addressed() as bucket:
+    with closing(Addressed()) as bucket:
 
-        def read(blob: str, offset: int, length: int) -> bytes:
-            tried = False
+        def read(part: Part) -> bytes:
+            blob, offset, length = part
+            last = ""
 
             def address() -> str:
-                nonlocal tried
-                if tried:  # what failed may have been the address
-                    addresses.again()
-                tried = True
-                return addresses.get(blob)
+                nonlocal last
+                last = addresses.get(blob, last)  # what failed may have been the address
+                return last
 
             return bucket.read(blob, address, offset, length, sizes[blob])
 
-        yield read
+        pool = ThreadPoolExecutor(AHEAD)
+        under_way: deque[Future[bytes]] = deque()
+        try:
+            for part in parts:
+                if len(under_way) == AHEAD:
+                    yield under_way.popleft().result()
+                under_way.append(pool.submit(read, part))
+            while under_way:
+                yield under_way.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -7,15 +7,15 @@ whoever held the data key before (an earlier host) could have made chunks that o
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from perunml.api.assets import PART_SIZE
 from perunml.api.runs import InputKey, KeyDelivery
-from perunml.host.buckets import from_bucket
+from perunml.host.buckets import Part, read_parts
 from perunml.host.codes import DELIVERY_MISMATCH
 from perunml.host.memory import wipe
 from perunml.host.protocol import ManagerLink, insist
@@ -62,12 +62,16 @@ def fetch_input(
     part, so that a lost lease ends the transfer; a manager that does not answer is asked again until then, a bucket a bounded number of times. Raises `LimitReached` (disk_full), `IntegrityError`."""
     store = FolderStore(folder)
     done, total = 0, manifest.total_sealed
-    with from_bucket(item, manifest, link) if item.store else nullcontext(partial(_part, link, item.asset)) as read:
-        for blob in manifest.all_blobs:
-            size = manifest.sealed_size(blob)
+    sizes = [(blob, manifest.sealed_size(blob)) for blob in manifest.all_blobs]
+    parts = [
+        (blob.id, offset, min(PART_SIZE, size - offset)) for blob, size in sizes for offset in range(0, size, PART_SIZE)
+    ]
+    read = read_parts(item, manifest, parts, link) if item.store else _from_manager(item.asset, parts, link)
+    with closing(read):
+        for blob, size in sizes:
             with store.create(blob.id) as out:
-                for offset in range(0, size, PART_SIZE):
-                    part = read(blob.id, offset, min(PART_SIZE, size - offset))
+                for _ in range(0, size, PART_SIZE):
+                    part = next(read)
                     out.write(part)
                     done += len(part)
                     progress(name, done, total)
@@ -80,8 +84,13 @@ def fetch_input(
     return Fetched(item, manifest, reader, folder)
 
 
+def _from_manager(asset: str, parts: list[Part], link: Callable[[], ManagerLink]) -> Generator[bytes, None, None]:
+    for blob, offset, size in parts:
+        yield insist(partial(_part, link, asset, blob, offset, size))
+
+
 def _part(link: Callable[[], ManagerLink], asset: str, blob: str, offset: int, size: int) -> bytes:
-    return insist(lambda: link().read_blob(asset, blob, offset, size))
+    return link().read_blob(asset, blob, offset, size)
 
 
 def fetch_inputs(
