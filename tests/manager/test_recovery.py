@@ -88,8 +88,10 @@ class Shared(Road):
         return view
 
     def kept(self, name: str) -> KeptShares:
-        (path,) = self.home(name).recovery.glob("*.json")
-        return KeptShares.decode(path.read_bytes())
+        manager = (self.lost or self).world.pin.identity
+        found = [KeptShares.decode(path.read_bytes()) for path in self.home(name).recovery.glob("*.json")]
+        (kept,) = [kept for kept in found if kept.shares.unverified(KIND)["manager"] == manager]
+        return kept
 
     def shares(self, name: str) -> OutputShares:
         return open_shares(self.kept(name).shares, [(self.lost or self).world.pin.identity])
@@ -426,7 +428,7 @@ def test_a_lying_manager_is_found_when_its_shares_are_joined(lost: Shared, other
     shares = replace(road.shares("clinic"), check="sha256:" + "0" * 64)
     bent = signed(KIND, shares.body(), manager)
     for name in HOLDERS:
-        path = road.home(name).shares_path(shares.asset)
+        path = road.home(name).shares_path(shares.asset, shares.manager)
         path.write_bytes(road.kept(name).model_copy(update={"shares": bent}).encode())
     road.give("clinic")
     assert code_of(lambda: road.give("hospital")) == "share_wrong"

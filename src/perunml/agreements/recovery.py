@@ -22,6 +22,7 @@ from perunml.wire.dsse import Envelope
 from perunml.wire.encoding import b64, unb64
 from perunml.wire.errors import PerunError, refuse
 from perunml.wire.identity import PublicKey
+from perunml.wire.shares import MOST_SHARES
 
 KIND = "OutputShares"
 GIVEN = "OutputShare"
@@ -31,6 +32,8 @@ _FIELDS = frozenset(
     {"apiVersion", "kind", "manager", "agreement", "run", "job", "output", "asset", "signer", "epoch", "entry", "at_least", "check", "holders"}
 )  # fmt: skip
 _GIVEN = frozenset({"apiVersion", "kind", "manager", "agreement", "party", "asset", "shares", "sealed"})
+SHARE_SIZE = 32
+"""Bytes of a share: of a data key."""
 _RUN = re.compile(r"[0-9a-f]{32}")
 
 
@@ -124,6 +127,17 @@ def key_check(key: bytes, asset: str) -> str:
     return digest_of({"label": "perunml/output-key-check", "asset": asset, "key": b64(key)})
 
 
+def renamed(shares: OutputShares, line: str) -> str:
+    """The id of a lost manager's run where another run has taken its own: whoever submits a run chooses its id, but none of this form."""
+    told = {"label": "perunml/recovered-run", "manager": shares.manager, "run": shares.run, "line": line}
+    return f"{shares.run}-{digest_of(told).removeprefix('sha256:')[:16]}"
+
+
+def origin(run: str) -> str:
+    """The id under which a run's receipt names it."""
+    return run.partition("-")[0]
+
+
 def held_info(manager: str, asset: str, party: str, order: tuple[int, int]) -> dict[str, Any]:
     """HPKE `info` under which the manager that split the key seals a share to its party."""
     label = "perunml/output-share-held"
@@ -200,7 +214,7 @@ def _read(body: dict[str, Any], digest: str) -> OutputShares:
     if not all(type(number) is int for number in numbers):
         raise TypeError
     epoch, entry, least = numbers
-    if epoch < 1 or entry < 0 or not 1 <= least <= len(listed):
+    if epoch < 1 or entry < 0 or not 1 <= least <= len(listed) <= MOST_SHARES:
         raise ValueError
     found = {party: _holder(item) for party, item in listed.items()}
     if sorted(holder.number for holder in found.values()) != list(range(1, len(found) + 1)):

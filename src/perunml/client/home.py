@@ -7,7 +7,7 @@
     assets/<name>/v<n>/      sealed assets with wrapped data keys
     agreements/<hex>.json    agreements proposed or approved from here
     receipts/<run>.json      receipts of pulled outputs
-    recovery/<hex>.json      shares of outputs' keys, each still sealed to its party
+    recovery/<hex>.<manager>.json  shares of outputs' keys, each still sealed to its party
 
 Everything but `identity.json` may be read by anybody; nothing is written in place (a crash leaves the old or the new).
 """
@@ -163,8 +163,11 @@ class Home:
     def recovery(self) -> Path:
         return self.folder / "recovery"
 
-    def shares_path(self, asset: str) -> Path:
-        return self.recovery / f"{asset.removeprefix('sha256:')}.json"
+    def shares_path(self, asset: str, manager: str) -> Path:
+        """Of one asset every manager may have split the key; what one of them says takes nothing away that another one gave."""
+        return (
+            self.recovery / f"{asset.removeprefix('sha256:')}.{hashlib.sha256(manager.encode()).hexdigest()[:16]}.json"
+        )
 
     def receipt_path(self, run: str) -> Path:
         return self.receipts / f"{checked_name(run)}.json"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from perunml.agreements.recovery import origin
 from perunml.api.assets import PART_SIZE
 from perunml.api.runs import ApproveOutput, OutputDelivery, OutputView, RunView
 from perunml.client import agreements
@@ -119,9 +120,10 @@ def _checked(
     receipt = open_receipt(delivery.receipt, PublicKey(_manager_of(connection, delivery)))
     # What was recovered from a lost manager is this agreement's, and its receipt names the one that it was trained under.
     under = receipt.agreement if receipt.manager == connection.pin.identity else delivery.agreement
-    said = (delivery.run, delivery.output, delivery.manifest.digest, delivery.agreement)
+    there = delivery.run if receipt.manager == connection.pin.identity else origin(delivery.run)
+    said = (there, delivery.output, delivery.manifest.digest, delivery.agreement)
     proven = (receipt.run, name, receipt.outputs.get(name, "nothing"), under)
-    if said != proven or (receipt.run, delivery.manifest.digest) != (run, asset):
+    if said != proven or (delivery.run, delivery.manifest.digest) != (run, asset):
         raise refuse(
             OUTPUT_MISMATCH,
             "the output that came is not the one that the receipt proves",

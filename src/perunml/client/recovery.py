@@ -75,20 +75,30 @@ def give(
     `recovery.managers`. The document of shares, the receipt and the manifest come along. Raises `UsageError` (not_found), `AgreementRefusal`,
     `IntegrityError` (share_wrong, share_stale, share_given)."""
     digest, messages = _messages(connection, home, identity, agreement, frozenset(outputs))
-    made = []
-    for kept, envelope in messages:
-        connection.call("POST", "/v1/recovery/outputs", RecoveryView, ClaimOutput(agreement=digest, kept=kept))
-        view = signing.send(connection, envelope)
+    made: dict[str, RecoveryView] = {}
+    for at, (kept, envelope) in enumerate(messages):
+        asset = kept.manifest.digest
+        if asset in made:
+            continue
+        try:
+            connection.call("POST", "/v1/recovery/outputs", RecoveryView, ClaimOutput(agreement=digest, kept=kept))
+            view = signing.send(connection, envelope)
+        except (
+            PerunError
+        ) as exc:  # another of the managers named split the same key, and the others gave shares of that split
+            if exc.code == "share_stale" and any(later.manifest.digest == asset for later, _ in messages[at + 1 :]):
+                continue
+            raise
         assert isinstance(view, RecoveryView)
-        made.append(view)
-    return made
+        made[asset] = view
+    return list(made.values())
 
 
 def message(connection: Connection, home: Home, identity: Identity, agreement: str, output: str) -> Envelope:
     """This party's share of one output (by digest), sealed to the pinned manager and signed by this key, for a board of several: the others add their
     signatures, and any of them sends it. The output is claimed at once."""
     digest, messages = _messages(connection, home, identity, agreement, frozenset({output}))
-    ((kept, envelope),) = messages
+    kept, envelope = messages[0]
     connection.call("POST", "/v1/recovery/outputs", RecoveryView, ClaimOutput(agreement=digest, kept=kept))
     return envelope
 
@@ -128,7 +138,7 @@ def _keep(
     if shares.asset != asset or kept.manifest.digest != asset:
         raise refuse(SHARE_DAMAGED, "the shares are of another output", expected=asset, seen=shares.asset)
     _share(identity, shares, party)
-    path = home.shares_path(asset)
+    path = home.shares_path(asset, shares.manager)
     before = _read(path) if path.exists() else None
     fresh = before is None or _opened(before).order < shares.order
     if fresh:
@@ -142,6 +152,7 @@ def _messages(
     view, document = agreements.show(connection, agreement)
     party = agreements.party_of(document, identity)
     made = list(_given(connection, home, identity, document, party, outputs))
+    made.sort(key=lambda found: _opened(found[0]).order, reverse=True)
     if not made:
         managers = document.recovery.managers if document.recovery else ()
         raise refuse(

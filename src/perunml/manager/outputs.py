@@ -9,10 +9,10 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from perunml.agreements.schema import Agreement
 from perunml.api.assets import AssetView
 from perunml.api.runs import ApproveOutput, OutputDelivery, OutputView, RegisterOutput
-from perunml.manager import assets, leases, registered, rights, shares, state
+from perunml.manager import assets, leases, registered, shares, state
 from perunml.manager.codes import OUTPUT_UNDECLARED
 from perunml.manager.context import Services
-from perunml.manager.http import Access, Call, outside
+from perunml.manager.http import Access, Call
 from perunml.manager.leases import Lease
 from perunml.manager.routing import Spec
 from perunml.manager.store import tables as t
@@ -136,12 +136,7 @@ def _found(
     services: Services, connection: Connection, asset: str, key: str
 ) -> tuple[registered.StoredOutput, Agreement, str]:
     """The output, the agreement that rules it today, and the caller's party in that."""
-    output = registered.find(connection, asset)
-    if output is None:
-        raise outside()
-    seen = rights.agreement(
-        services, connection, registered.ruled_by(services, connection, output).agreement.digest, key
-    )
+    output, seen = registered.find(services, connection, asset, key)
     return output, seen.held.agreement, seen.party
 
 

@@ -15,15 +15,19 @@ from sqlalchemy import insert
 from perunml.agreements.codes import SHARE_MISMATCH
 from perunml.agreements.recovery import (
     GIVEN,
+    SHARE_SIZE,
     Given,
     OutputShares,
     given_info,
     key_check,
     open_given,
     open_shares,
+    renamed,
     share_digest,
 )
+from perunml.agreements.schema import Agreement
 from perunml.api.recovery import ClaimOutput, GiveShare, KeptShares, RecoveryList, RecoveryView
+from perunml.ledger.receipts import KIND as RECEIPT
 from perunml.ledger.receipts import Receipt, open_receipt
 from perunml.manager import assets, rights, state
 from perunml.manager.codes import ASSET_CONFLICT, INTAKE_ROTATED, SHARE_GIVEN, SHARE_STALE, SHARE_WRONG
@@ -31,6 +35,7 @@ from perunml.manager.context import Services
 from perunml.manager.http import Access, Call
 from perunml.manager.library import Held
 from perunml.manager.routing import Spec
+from perunml.manager.shares import custody
 from perunml.manager.store import tables as t
 from perunml.manager.store.connection import Connection, Statement
 from perunml.manager.store.envelopes import stored
@@ -49,9 +54,11 @@ _ONE = "SELECT * FROM recoveries WHERE asset = :asset AND line = :line"
 _GIVEN = "SELECT party, envelope, kept FROM given_shares WHERE asset = :asset AND line = :line AND shares = :shares ORDER BY rowid"
 _WIPE = "UPDATE given_shares SET kept = X'' WHERE asset = :asset AND line = :line"
 _AGAIN = "UPDATE recoveries SET shares = :shares, envelope = :envelope WHERE asset = :asset AND line = :line"
-_DONE = "UPDATE recoveries SET recovered = 1 WHERE asset = :asset AND line = :line"
-_ASSET = "SELECT complete, kept FROM assets WHERE digest = :asset"
-_CUSTODY = "UPDATE assets SET kept = :kept, run = :run, output = :output WHERE digest = :asset"
+_DONE = "UPDATE recoveries SET recovered = 1, kept = :kept WHERE asset = :asset AND line = :line"
+_ELSEWHERE = "SELECT envelope FROM recoveries WHERE asset = :asset AND line != :line AND recovered = 1"
+_HERE = "SELECT run FROM outputs WHERE asset = :asset AND line = :line"
+_RUN = "SELECT line, receipt FROM runs WHERE run = :run"
+_ASSET = "SELECT complete FROM assets WHERE digest = :asset"
 _CLAIM = Statement(insert(t.recoveries))
 _ADD_GIVEN = Statement(insert(t.given_shares))
 _ADD_RUN = Statement(insert(t.runs))
@@ -121,7 +128,7 @@ def _claim(services: Services, transaction: Transaction, message: ClaimOutput, k
         if connection.run(_ASSET, {"asset": shares.asset}).first() is None:
             assets.add(connection, shares.asset, manifest, message.kept.manifest, b"", shares.run, shares.output)
         _CLAIM.run(connection, **found.where, shares=shares.digest, envelope=message.kept.shares.encode(),
-                   receipt=message.kept.receipt.encode(), recovered=0)  # fmt: skip
+                   receipt=message.kept.receipt.encode(), recovered=0, kept=b"")  # fmt: skip
     elif not found.recovered and shares.order > found.shares.order:
         connection.run(_AGAIN, {**found.where, "shares": shares.digest, "envelope": message.kept.shares.encode()})
         connection.run(_WIPE, found.where)
@@ -133,16 +140,12 @@ def _claim(services: Services, transaction: Transaction, message: ClaimOutput, k
 
 def _checked(held: Held, kept: KeptShares, party: str) -> tuple[OutputShares, Manifest]:
     """What a holder kept, if all of it belongs together and the agreement takes outputs of that manager."""
-    agreement = held.agreement
-    managers = agreement.recovery.managers if agreement.recovery else ()
-    said = str(kept.shares.unverified("OutputShares").get("manager"))
-    if said not in managers:
-        raise refuse(
-            SHARE_MISMATCH, "the agreement takes no outputs of this manager", seen=said,
-            expected=", ".join(managers) or "a version with recovery.managers", command="perunml agreement propose FILE",
-        )  # fmt: skip
+    managers = _named_manager(held.agreement, str(kept.shares.unverified("OutputShares").get("manager")))
     shares = open_shares(kept.shares, managers)
-    receipt = open_receipt(kept.receipt, PublicKey(shares.manager))
+    # What the lost manager had itself taken over was trained under another one, whose receipt counts if the agreement names that too.
+    trained = str(kept.receipt.unverified(RECEIPT).get("manager"))
+    _named_manager(held.agreement, trained)
+    receipt = open_receipt(kept.receipt, PublicKey(trained))
     proven = (receipt.run, receipt.job, receipt.outputs.get(shares.output))
     if proven != (shares.run, shares.job, shares.asset) or kept.manifest.digest != shares.asset:
         raise refuse(
@@ -157,6 +160,17 @@ def _checked(held: Held, kept: KeptShares, party: str) -> tuple[OutputShares, Ma
     if manifest.kind != "output":
         raise refuse(SHARE_MISMATCH, "not an output", expected="output", seen=manifest.kind)
     return shares, manifest
+
+
+def _named_manager(agreement: Agreement, said: str) -> tuple[str, ...]:
+    """The managers that the agreement takes outputs over from, of which this is one. Raises `AgreementRefusal` (share_mismatch)."""
+    managers = agreement.recovery.managers if agreement.recovery else ()
+    if said not in managers:
+        raise refuse(
+            SHARE_MISMATCH, "the agreement takes no outputs of this manager", seen=said,
+            expected=", ".join(managers) or "a version with recovery.managers", command="perunml agreement propose FILE",
+        )  # fmt: skip
+    return managers
 
 
 def _named(services: Services, connection: Connection, envelope: Envelope, key: str) -> Claim:
@@ -181,6 +195,7 @@ def _give(
     claim = _named(services, connection, envelope, key)
     agreement, shares = claim.held.agreement, claim.shares
     given = open_given(agreement, envelope)
+    _named_manager(agreement, shares.manager)  # a later version may name it no more
     found = state.state_of(services, connection, claim.held, now, shares.job)
     if reasons := decide_shares(agreement, state=found, output=claim.output, now=now):
         return error(reasons)
@@ -223,7 +238,8 @@ def _opened(services: Services, claim: Claim, given: Given) -> bytes:
                 expected=services.keys.intake.public.id,
             ) from None  # fmt: skip
         raise refuse(SHARE_WRONG, f"what {given.party} gave does not open as its share", seen=given.party) from None
-    if not compare_digest(share_digest(share, shares.asset, given.party, shares.order), holder.digest):
+    said = share_digest(share, shares.asset, given.party, shares.order)
+    if len(share) != SHARE_SIZE or not compare_digest(said, holder.digest):
         raise refuse(
             SHARE_WRONG, f"the share of {given.party} is not the one that it was given", expected=holder.digest,
             seen=given.party,
@@ -236,20 +252,25 @@ def _recovered(services: Services, transaction: Transaction, claim: Claim, key: 
     connection, shares, agreement = transaction.connection, claim.shares, claim.held.agreement
     if not compare_digest(key_check(key, shares.asset), shares.check):
         raise refuse(SHARE_WRONG, "the shares together do not give the output's key", expected=shares.check)
-    if state.find_run(connection, shares.run) is not None:
-        raise refuse(ASSET_CONFLICT, "this manager has a run of this name already", seen=shares.run)
-    kept = services.keys.keep(key, assets.custody(shares.asset, shares.signer))
-    connection.run(_CUSTODY, {"kept": kept, "run": shares.run, "output": shares.output, "asset": shares.asset})
-    receipt = open_receipt(claim.receipt, PublicKey(shares.manager))
-    _ADD_RUN.run(connection, **_run_row(claim, receipt))
+    taken = [stored(row[0]).unverified("OutputShares")["manager"] for row in connection.run(_ELSEWHERE, claim.where)]
+    if shares.manager in (services.keys.identity.public.text, *taken):
+        raise refuse(
+            ASSET_CONFLICT, "the output is here already, under another agreement", seen=shares.asset,
+            expected="an output that no agreement here has of that manager",
+        )  # fmt: skip
+    kept = services.keys.keep(key, custody(shares.asset, claim.held.line))
+    run, known = _run_here(connection, claim)
+    if not known:
+        _ADD_RUN.run(connection, **_run_row(claim, run))
     _ADD_OUTPUT.run(
-        connection, run=shares.run, output=shares.output, asset=shares.asset, agreement=agreement.digest,
+        connection, run=run, output=shares.output, asset=shares.asset, agreement=agreement.digest,
         line=claim.held.line, job=shares.job, session_key=shares.signer, registered=1,
     )  # fmt: skip
-    connection.run(_DONE, claim.where)
+    connection.run(_DONE, {**claim.where, "kept": kept})
     connection.run(_WIPE, claim.where)
     told = {
         "run": shares.run,
+        "as": run,
         "job": shares.job,
         "output": shares.output,
         "manager": shares.manager,
@@ -258,11 +279,23 @@ def _recovered(services: Services, transaction: Transaction, claim: Claim, key: 
     transaction.journal.append("recovered", now, agreement.digest, shares.asset, told)
 
 
-def _run_row(claim: Claim, receipt: Receipt) -> dict[str, Any]:
+def _run_here(connection: Connection, claim: Claim) -> tuple[str, bool]:
+    """The run's id here, and whether another output of it was recovered before: its own id, unless something else has that."""
+    for run in (claim.shares.run, renamed(claim.shares, claim.held.line)):
+        row = connection.run(_RUN, {"run": run}).first()
+        if row is None:
+            return run, False
+        if row.line == claim.held.line and row.receipt and stored(row.receipt).digest == claim.receipt.digest:
+            return run, True
+    raise refuse(ASSET_CONFLICT, "this manager has a run of this name already", seen=claim.shares.run)
+
+
+def _run_row(claim: Claim, run: str) -> dict[str, Any]:
     """The run as it ended at the lost manager."""
     agreement = claim.held.agreement
+    receipt: Receipt = open_receipt(claim.receipt, PublicKey(str(claim.receipt.unverified(RECEIPT)["manager"])))
     return {
-        "run": receipt.run, "agreement": agreement.digest, "line": claim.held.line, "job": receipt.job, "kind": "train",
+        "run": run, "agreement": agreement.digest, "line": claim.held.line, "job": receipt.job, "kind": "train",
         "party": "", "request": "", "parameters": canonical(dict(receipt.parameters)).decode(), "pinned": "{}",
         "state": "finished", "machine": receipt.host.machine, "simulated": int(receipt.host.simulated), "reasons": "[]",
         "endpoint": "", "lease": "", "released": 0, "refusals": 0, "created": receipt.time, "ended": receipt.time,
@@ -279,17 +312,18 @@ def _read(held: Held, row: Any) -> Claim:
 def _view(connection: Connection, claim: Claim) -> RecoveryView:
     shares = claim.shares
     asset = connection.run(_ASSET, {"asset": shares.asset}).one()
+    done = bool(connection.run(_ONE, claim.where).one().recovered)
     return RecoveryView(
         asset=shares.asset,
         agreement=claim.held.agreement.digest,
         job=shares.job,
         output=shares.output,
-        run=shares.run,
+        run=str(connection.run(_HERE, claim.where).scalar()) if done else shares.run,
         shares=shares.digest,
         at_least=shares.at_least,
         holders=list(shares.holders),
         given=[row.party for row in connection.run(_GIVEN, {**claim.where, "shares": shares.digest}).all()],
-        recovered=bool(connection.run(_ONE, claim.where).one().recovered),
+        recovered=done,
         complete=bool(asset.complete),
     )
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
 from perunml.api.runs import OutputView
-from perunml.manager import state
+from perunml.manager import rights, state
 from perunml.manager.context import Services
+from perunml.manager.http import outside
 from perunml.manager.library import Held
 from perunml.manager.store.connection import Connection
 from perunml.manager.store.envelopes import stored
 from perunml.release.decide import decide_output
 from perunml.release.types import OutputRelease, Refusal, RegisteredOutput
+from perunml.wire.errors import PerunError
 
-_OUTPUT = "SELECT * FROM outputs WHERE asset = :asset AND registered = 1"
+_OUTPUTS = "SELECT * FROM outputs WHERE asset = :asset AND registered = 1 ORDER BY rowid"
 _OF_RUN = "SELECT * FROM outputs WHERE run = :run AND registered = 1 ORDER BY output"
 _NEWEST = (
     "SELECT o.* FROM outputs o JOIN runs r ON r.run = o.run WHERE o.line = :line AND o.job = :job AND o.output = :output "
@@ -41,10 +44,16 @@ class StoredOutput:
         return RegisteredOutput(self.run, self.job, self.output, self.asset)
 
 
-def find(connection: Connection, asset: str) -> StoredOutput | None:
-    """The registered output with this manifest's digest."""
-    row = connection.run(_OUTPUT, {"asset": asset}).first()
-    return None if row is None else _read(row)
+def find(services: Services, connection: Connection, asset: str, key: str) -> tuple[StoredOutput, rights.Seen]:
+    """The registered output with this manifest's digest that an agreement of the key's has, and that agreement. Several may have it, each with its
+    own word about which manager made it (`recovery.managers`) and its own key: nobody is shown another's. Raises `AgreementRefusal`
+    (not_entitled)."""
+    for row in connection.run(_OUTPUTS, {"asset": asset}).all():
+        output = _read(row)
+        with contextlib.suppress(PerunError):
+            ruling = ruled_by(services, connection, output).agreement.digest
+            return output, rights.agreement(services, connection, ruling, key)
+    raise outside()
 
 
 def newest_output(connection: Connection, line: str, job: str, output: str) -> StoredOutput | None:
@@ -61,11 +70,12 @@ def views(services: Services, connection: Connection, run: str) -> list[OutputVi
 
 def released_to(services: Services, connection: Connection, asset: str, key: str) -> bool:
     """Whether the output may be pulled by the key's party now."""
-    output = find(connection, asset)
-    if output is None:
-        return False
-    party = ruled_by(services, connection, output).agreement.party_of(key)
-    return party is not None and isinstance(decide(services, connection, output, party), OutputRelease)
+    for row in connection.run(_OUTPUTS, {"asset": asset}).all():
+        output = _read(row)
+        party = ruled_by(services, connection, output).agreement.party_of(key)
+        if party is not None and isinstance(decide(services, connection, output, party), OutputRelease):
+            return True
+    return False
 
 
 def ruled_by(services: Services, connection: Connection, output: StoredOutput) -> Held:

@@ -16,13 +16,13 @@ from perunml.agreements.recovery import (
     held_info,
     holders,
     key_check,
+    origin,
     share_digest,
     threshold,
 )
 from perunml.agreements.schema import Agreement
 from perunml.api.recovery import KeptShares
-from perunml.manager import registered, rights, state
-from perunml.manager.assets import custody
+from perunml.manager import registered, state
 from perunml.manager.codes import NO_SHARES
 from perunml.manager.context import Services
 from perunml.manager.http import Access, Call, outside
@@ -41,7 +41,7 @@ from perunml.wire.hpke import HpkePublicKey
 from perunml.wire.shares import split
 
 _SHARES = "SELECT * FROM shares WHERE asset = :asset"
-_ASSET = "SELECT owner, kept FROM assets WHERE digest = :asset"
+_RECOVERED = "SELECT kept FROM recoveries WHERE asset = :asset AND line = :line AND recovered = 1"
 _row = upsert(t.shares)
 _PUT = Statement(
     _row.on_conflict_do_update(
@@ -66,23 +66,24 @@ def routes(services: Services) -> list[Spec]:
     return [Spec("GET", "/v1/outputs/{asset}/shares", Access.PARTY, shares)]
 
 
+def custody(asset: str, line: str) -> dict[str, str]:
+    """What a recovered output's key is kept as."""
+    return {"label": "perunml/custody-recovered", "asset": asset, "line": line}
+
+
 def output_key(services: Services, connection: Connection, output: StoredOutput) -> bytes:
-    """The data key of an output: derived, or for one that was recovered the one in custody. Raises `IntegrityError` (custody_broken)."""
-    row = connection.run(_ASSET, {"asset": output.asset}).one()
-    if row.kept:
-        return services.keys.take(bytes(row.kept), custody(output.asset, row.owner))
+    """The data key of an output: derived, or where its agreement recovered it the one in custody, for that agreement alone. Raises `IntegrityError`
+    (custody_broken)."""
+    kept = connection.run(_RECOVERED, {"asset": output.asset, "line": output.line}).scalar()
+    if kept:
+        return services.keys.take(bytes(kept), custody(output.asset, output.line))
     return services.keys.output_key(output.run, output.output)
 
 
 def _held(services: Services, connection: Connection, asset: str, key: str) -> tuple[StoredOutput, Agreement]:
     """The output and the version that rules it. Raises `AgreementRefusal` (not_entitled: not there, or the caller holds no share),
     `UsageError` (no_shares): nobody does."""
-    output = registered.find(connection, asset)
-    if output is None:
-        raise outside()
-    seen = rights.agreement(
-        services, connection, registered.ruled_by(services, connection, output).agreement.digest, key
-    )
+    output, seen = registered.find(services, connection, asset, key)
     agreement = seen.held.agreement
     among = holders(agreement, output.job, output.output) if agreement.training(output.job) else ()
     if not among:
@@ -150,7 +151,7 @@ def _split(
         for number, (party, receive) in enumerate(sorted(among.items()), 1)
     }
     made = OutputShares(
-        manager, output.agreement, output.run, output.job, output.output, asset, output.session_key, *order, least,
+        manager, output.agreement, origin(output.run), output.job, output.output, asset, output.session_key, *order, least,
         key_check(key, asset), found,
     )  # fmt: skip
     return signed(KIND, made.body(), services.keys.identity)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perunml.agreements.recovery import OutputShares, open_given, open_shares
+from perunml.agreements.recovery import OutputShares, open_given, open_shares, renamed
 from perunml.ledger.entries import OpenedEntry
 from perunml.release.outputs import decide_shares
 from perunml.release.replay_agreements import Agreements, Handler, text, wrong
@@ -51,7 +51,10 @@ class Recoveries:
         if len(given) < shares.at_least:
             expected = f"{shares.at_least} of {', '.join(shares.holders)}"
             raise wrong(item, "too few had given their shares", expected, ", ".join(sorted(given)) or "nobody")
-        output = RegisteredOutput(shares.run, shares.job, shares.output, shares.asset)
+        run = text(item, "as")
+        if run not in (shares.run, renamed(shares, line)):
+            raise wrong(item, "the run has another name than its own", shares.run, run)
+        output = RegisteredOutput(run, shares.job, shares.output, shares.asset)
         state = self._agreements.state(agreement, now)
         if reasons := decide_shares(agreement, state=state, output=output, now=now):
             raise wrong(item, f"the agreement did not allow it then: {reasons[0].code}: {reasons[0].message}")

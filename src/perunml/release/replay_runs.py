@@ -67,7 +67,7 @@ class Runs:
         self._agreements, self._receipts, self._manager = agreements, receipts, manager
         self._runs: dict[str, _Asked] = {}
         self._used: dict[tuple[str, str], int] = {}
-        self._outputs: dict[str, RegisteredOutput] = {}
+        self._outputs: dict[tuple[str, str], RegisteredOutput] = {}  # by line of agreements, and asset
         self._approvals: dict[str, list[Envelope]] = {}
         self._epochs: dict[str, int] = {}
         self.released: dict[str, dict[int, int]] = {}
@@ -165,7 +165,8 @@ class Runs:
         if not isinstance(outputs, dict) or not set(outputs) <= set(declared):
             raise wrong(item, "outputs that the agreement does not declare", ", ".join(declared), str(outputs))
         for name, asset in outputs.items():
-            self._outputs[asset] = RegisteredOutput(entry.subject, run.job, name, asset)
+            made = RegisteredOutput(entry.subject, run.job, name, asset)
+            self._outputs[self._agreements.line(run.agreement), asset] = made
         self._receipt(item, run, lease, outputs)
         run.lease, run.over = None, entry.type
         self.counts["outputs"] += len(outputs)
@@ -213,10 +214,13 @@ class Runs:
 
     def recovered(self, item: OpenedEntry, output: RegisteredOutput) -> None:
         """An output of a lost manager's run is this agreement's from now on."""
-        if output.run in self._runs:
+        line, known = self._agreements.line(item.entry.agreement), self._runs.get(output.run)
+        if known is not None and (known.over != "recovered" or self._agreements.line(known.agreement) != line):
             raise wrong(item, "a run of this id is known already", seen=output.run)
-        self._runs[output.run] = _Asked(item.entry.agreement, output.job, {}, {}, over="recovered")
-        self._outputs[output.asset] = output
+        self._runs[output.run] = known or _Asked(item.entry.agreement, output.job, {}, {}, over="recovered")
+        if (line, output.asset) in self._outputs:
+            raise wrong(item, "the output is there already", seen=output.asset)
+        self._outputs[line, output.asset] = output
         self.counts["outputs"] += 1
 
     # Parts
@@ -234,7 +238,7 @@ class Runs:
 
     def output(self, item: OpenedEntry) -> RegisteredOutput | None:
         """None: made under an earlier version, which this party is not shown."""
-        found = self._outputs.get(item.entry.subject)
+        found = self._outputs.get((self._agreements.line(item.entry.agreement), item.entry.subject))
         if found is None and self._unrooted(item, item.entry.subject):
             return None
         if found is None or not self._same_line(item, found):
@@ -318,7 +322,7 @@ class Runs:
             if split is None and found != agreement.assets[ref].digest:
                 raise wrong(item, f"{ref} is not the one agreed", agreement.assets[ref].digest, str(found))
             if split is not None:
-                made = self._outputs.get(str(found))
+                made = self._outputs.get((self._agreements.line(agreement.digest), str(found)))
                 if made is None and self._unrooted(item, str(found)):
                     continue
                 if made is None or (made.job, made.name) != split or not self._same_line(item, made):

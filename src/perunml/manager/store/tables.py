@@ -373,6 +373,9 @@ recoveries = Table(
     Column("envelope", LargeBinary, nullable=False),
     Column("receipt", LargeBinary, nullable=False),
     Column("recovered", Integer, nullable=False),
+    Column(
+        "kept", LargeBinary, nullable=False
+    ),  # the output's key under custody, for this line alone; empty until it is recovered
     PrimaryKeyConstraint("asset", "line"),
 )
 """Outputs of lost managers that an agreement here may take over."""

@@ -68,6 +68,7 @@ def upgrade() -> None:
         sa.Column("envelope", sa.LargeBinary(), nullable=False),
         sa.Column("receipt", sa.LargeBinary(), nullable=False),
         sa.Column("recovered", sa.Integer(), nullable=False),
+        sa.Column("kept", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("asset", "line"),
     )
     op.create_table(
