@@ -32,7 +32,7 @@ from perunml.ledger.receipts import open_receipt, sign_receipt
 from perunml.manager.adopt import adopt
 from perunml.manager.backup import backup
 from perunml.wire.dsse import signed
-from perunml.wire.hpke import HpkePublicKey
+from perunml.wire.hpke import HpkePrivateKey, HpkePublicKey
 from perunml.wire.identity import PublicKey, SigningKey
 
 __all__ = ["lost", "other"]
@@ -143,6 +143,19 @@ def test_nobody_overwrites_the_key_of_an_output_that_was_made_here(lost: Shared)
     delivery = lost.delivery(asset)
     key = lost.receiving["startup"].open(delivery.sealed_key, outputs._info(lost.party["startup"], delivery, asset))
     assert key == cached_keys(lost.world.folder).output_key(lost.shares("clinic").run, "model")
+
+
+def test_nobody_makes_the_shares_of_others_stale(lost: Shared) -> None:
+    """A stranger who was handed a manifest splits his own bytes under its name, again and again."""
+    (kept,) = lost.keep("clinic")
+    lost.keys["stranger"], lost.receiving["stranger"] = SigningKey.generate(), HpkePrivateKey.generate()
+    lost.party["stranger"] = lost.world.party(lost.keys["stranger"])
+    squatter = Squatter(lost, "stranger", lost.kept("clinic"))
+    assert squatter.take("cd" * 16).recovered
+    made = squatter.party.call("GET", f"/v1/outputs/{kept.shares.asset}/shares", KeptShares)
+    assert set(made.shares.unverified(KIND)["holders"]) == {"solo"}
+    (again,) = lost.keep("clinic")
+    assert (again.fresh, again.shares.digest) == (False, kept.shares.digest)
 
 
 def test_a_run_that_took_the_name_of_a_lost_one_keeps_no_output_from_its_owners(

@@ -40,12 +40,12 @@ from perunml.wire.errors import PerunError, error, refuse
 from perunml.wire.hpke import HpkePublicKey
 from perunml.wire.shares import split
 
-_SHARES = "SELECT * FROM shares WHERE asset = :asset"
+_SHARES = "SELECT * FROM shares WHERE asset = :asset AND line = :line"
 _RECOVERED = "SELECT kept FROM recoveries WHERE asset = :asset AND line = :line AND recovered = 1"
 _row = upsert(t.shares)
 _PUT = Statement(
     _row.on_conflict_do_update(
-        index_elements=["asset"], set_={name: _row.excluded[name] for name in ("entry", "holders", "envelope")}
+        index_elements=["asset", "line"], set_={name: _row.excluded[name] for name in ("entry", "holders", "envelope")}
     )
 )
 
@@ -115,7 +115,7 @@ def _shares(
     among = {party: str(agreement.parties[party].receive) for party in holders(agreement, output.job, output.output)}
     least, epoch = threshold(agreement, len(among)), facts.number(connection, facts.EPOCH, 1)
     wanted = digest_of({"at_least": least, "receive": among, "epoch": epoch})
-    row = connection.run(_SHARES, {"asset": asset}).first()
+    row = connection.run(_SHARES, {"asset": asset, "line": output.line}).first()
     if row is not None and row.holders == wanted:
         envelope, entry = stored(row.envelope), int(row.entry)
     else:
@@ -126,7 +126,7 @@ def _shares(
             "holders": sorted(among),
         }  # fmt: skip
         entry, _ = transaction.journal.append("shares", now, agreement.digest, asset, told)
-        _PUT.run(connection, asset=asset, entry=entry, holders=wanted, envelope=envelope.encode())
+        _PUT.run(connection, asset=asset, line=output.line, entry=entry, holders=wanted, envelope=envelope.encode())
     receipt = stored(state.run(connection, output.run).receipt)
     return KeptShares(shares=envelope, receipt=receipt, manifest=services.library.manifest(connection, asset)), entry
 

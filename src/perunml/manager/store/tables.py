@@ -358,6 +358,7 @@ shares = Table(
     "shares",
     metadata,
     Column("asset", String, primary_key=True),
+    Column("line", String, primary_key=True),
     Column("entry", Integer, nullable=False),
     Column("holders", String, nullable=False),  # digest of who they were, with which receiving keys
     Column("envelope", LargeBinary, nullable=False),
@@ -373,9 +374,7 @@ recoveries = Table(
     Column("envelope", LargeBinary, nullable=False),
     Column("receipt", LargeBinary, nullable=False),
     Column("recovered", Integer, nullable=False),
-    Column(
-        "kept", LargeBinary, nullable=False
-    ),  # the output's key under custody, for this line alone; empty until it is recovered
+    Column("kept", LargeBinary, nullable=False),  # the key under custody, for this line alone; empty until recovered
     PrimaryKeyConstraint("asset", "line"),
 )
 """Outputs of lost managers that an agreement here may take over."""
@@ -393,10 +392,5 @@ given_shares = Table(
 )
 """Shares that parties gave for them."""
 
-facts = Table(
-    "facts",
-    metadata,
-    Column("name", String, primary_key=True),
-    Column("value", Text, nullable=False),
-)
+facts = Table("facts", metadata, Column("name", String, primary_key=True), Column("value", Text, nullable=False))
 """Small facts about this manager: a rollback that was shown to it, its epoch, its intake key's generation."""

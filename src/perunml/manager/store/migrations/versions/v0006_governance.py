@@ -56,6 +56,7 @@ def upgrade() -> None:
     op.create_table(
         "shares",
         sa.Column("asset", sa.String(), primary_key=True),
+        sa.Column("line", sa.String(), primary_key=True),
         sa.Column("entry", sa.Integer(), nullable=False),
         sa.Column("holders", sa.String(), nullable=False),
         sa.Column("envelope", sa.LargeBinary(), nullable=False),
