@@ -14,8 +14,14 @@ import pytest
 from manager.road import Road, Sealed, push, push_message, seal, upload
 from manager.world import World, code_of
 from perunml.api.assets import AssetView, DocumentView, PushDocument
+from perunml.client import assets
 from perunml.client.connection import Connection
+from perunml.client.home import Home
+from perunml.client.identity import Identity
+from perunml.sealing import journal as journals
+from perunml.sealing import writer
 from perunml.sealing.keys import WrappedKeys, new_data_key, wrap_key
+from perunml.sealing.manifest import open_manifest
 from perunml.sealing.store import FolderStore
 from perunml.wire.dsse import signed
 from perunml.wire.hpke import HpkePrivateKey, HpkePublicKey
@@ -182,3 +188,64 @@ def test_output_that_was_not_declared(road: Road, tmp_path: Path) -> None:
     assert code_of(lambda: session.finish({})) == "output_incomplete"
     session.finish({"model": made.digest})
     assert road.run(run).outputs[0].asset == made.digest
+
+
+def test_a_next_version_sends_only_what_it_does_not_share(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file of four changed: its blob and the index are sent. What is shared has two names, and neither version can write the other's."""
+    monkeypatch.setattr(journals, "SETTLED", 0)
+    monkeypatch.setattr(writer, "SHARED_BLOB", 100_000)
+    home, plain = Home(tmp_path / "home"), tmp_path / "plain"
+    identity = Identity.create(home, "nova", b"a passphrase of its own")
+    party = world.party(identity.signing)
+    plain.mkdir()
+    for number in range(4):
+        (plain / str(number)).write_bytes(os.urandom(90_000))
+
+    def pushed() -> tuple[assets.SealedAsset, set[str]]:
+        sealed = assets.seal(home, identity, plain, name="scans", kind="dataset", chunk_size=65536)
+        sent: set[str] = set()
+        real = party.raw
+
+        def noted(method: str, path: str, *args: Any, **kwargs: Any) -> bytes:
+            if method == "PUT":
+                sent.add(path.split("/")[5].partition("?")[0])
+            return real(method, path, *args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(party, "raw", noted)
+            assert assets.push(party, home, identity, "scans").complete
+        return sealed, sent
+
+    first, sent = pushed()
+    assert sent == {blob.id for blob in first.manifest.all_blobs}
+    (plain / "2").write_bytes(os.urandom(90_000))
+    second, sent = pushed()
+    shared = {blob.id for blob in first.manifest.blobs} & {blob.id for blob in second.manifest.blobs}
+    assert len(shared) == 3
+    assert sent == {blob.id for blob in second.manifest.all_blobs} - shared
+    with FolderStore(second.folder) as store:
+        for blob in second.manifest.all_blobs:
+            size = second.manifest.sealed_size(blob)
+            data = bytearray(size)
+            store.read(blob.id, 0, memoryview(data))
+            assert party.raw("GET", f"/v1/assets/{second.asset}/blobs/{blob.id}?offset=0&length={size}") == data
+    blob = next(iter(shared))
+    other = party.raw("GET", f"/v1/assets/{first.asset}/blobs/{blob}?offset=0&length=100")
+    assert code_of(lambda: party.raw("PUT", f"/v1/assets/{second.asset}/blobs/{blob}?offset=0", bytes(100))) == (
+        "part_out_of_order"
+    )
+    assert party.raw("GET", f"/v1/assets/{first.asset}/blobs/{blob}?offset=0&length=100") == other
+
+
+def test_another_owner_shares_nothing_by_naming_blobs(world: World, tmp_path: Path) -> None:
+    """Blobs of the same ids in another owner's asset, under another asset id, are its own to send."""
+    mine, thief = SigningKey.generate(), SigningKey.generate()
+    sealed = seal(tmp_path / "mine", mine, "scans", "dataset", {"a": os.urandom(100_000)}, chunk_size=65536)
+    assert push(world.party(mine), sealed).complete
+    body = {**sealed.manifest.as_json(), "owner": thief.public.text, "asset_id": "ab" * 16}
+    envelope = signed("Manifest", body, thief)
+    stolen = replace(sealed, envelope=envelope, manifest=open_manifest(envelope, [thief.public]))
+    view = register(world.party(thief), stolen)
+    assert (view.complete, set(view.received.values())) == (False, {0})

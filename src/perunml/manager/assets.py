@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import insert
@@ -42,6 +43,7 @@ _BLOB = "SELECT size, received FROM blobs WHERE asset = :asset AND blob = :blob"
 _ADD = Statement(insert(t.assets))
 _ADD_BLOB = Statement(insert(t.blobs))
 _REWRAP = "UPDATE assets SET kept = :kept WHERE digest = :digest"
+_WHOLE_BLOBS = "SELECT blob, size FROM blobs WHERE asset = :asset AND received = size"
 _ADVANCE = "UPDATE blobs SET received = :received WHERE asset = :asset AND blob = :blob"
 _WHOLE = (
     "UPDATE assets SET complete = 1 WHERE digest = :asset AND NOT EXISTS "
@@ -221,8 +223,22 @@ def _register(
                 expected=f"version {newest + 1}", seen=f"version {manifest.version}",
             )  # fmt: skip
         add(connection, digest, manifest, message.manifest, kept, "", "", store)
+        if not store:
+            _share(services, connection, digest, manifest, [str(row.digest) for row in versions])
     row = connection.run(_ASSET, {"digest": digest}).one()
     return view(connection, row)
+
+
+def _share(services: Services, connection: Connection, asset: str, manifest: Manifest, versions: Sequence[str]) -> None:
+    """Blobs that a version before has here already, whole and of this size, are this version's too: they are the same owner's, and named by id in what it signed."""
+    sizes = {blob.id: manifest.sealed_size(blob) for blob in manifest.all_blobs}
+    folder = BlobFolder(services.config.blobs)
+    for earlier in reversed(versions):
+        for row in connection.run(_WHOLE_BLOBS, {"asset": earlier}).all():
+            if sizes.get(row.blob) == row.size and folder.share(earlier, asset, row.blob):
+                del sizes[row.blob]
+                connection.run(_ADVANCE, {"asset": asset, "blob": row.blob, "received": row.size})
+    connection.run(_WHOLE, {"asset": asset})
 
 
 def _advance(transaction: Transaction, asset: str, blob: str, received: int) -> AssetView:

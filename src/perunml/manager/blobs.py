@@ -45,6 +45,9 @@ class BlobFolder:
             return
         path = self._path(asset, blob)
         try:
+            if not received:
+                # What lies there is of a request that was never acknowledged, and may be another version's file too.
+                path.unlink(missing_ok=True)
             new = not path.exists()
             if new:
                 path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -59,6 +62,19 @@ class BlobFolder:
                 sync_folder(path.parent)
         except OSError as exc:
             raise _failed(exc) from None
+
+    def share(self, earlier: str, asset: str, blob: str) -> bool:
+        """Give the file of a whole blob a second name, for another version of the asset. False where that cannot be: it is sent then."""
+        path = self._path(asset, blob)
+        try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            path.unlink(missing_ok=True)
+            os.link(self._path(earlier, blob), path, follow_symlinks=False)
+            sync_folder(path.parent)
+            sync_folder(self._root)
+        except OSError:
+            return False
+        return True
 
     def read(self, asset: str, blob: str, offset: int, length: int) -> bytes:
         """Exactly `length` bytes. Raises `IntegrityError` (state_damaged): the file is shorter than the database says."""
