@@ -40,6 +40,7 @@ _CONDITION = ("until", "runs", "wall", "lease", "jobs", "machines", "profiles", 
 RENAMED: dict[str, dict[str, str]] = {
     "id create": {},
     "id switch": {"unasked": "ask"},
+    "id forget": {"unasked": "ask"},
     "trust": {"dry_run": "Client.open"},
     "document push": {"file": "body"},
     "document digest": {"file": "body"},

@@ -115,6 +115,38 @@ def test_a_forgotten_key_opens_and_brings_nothing_any_more(world: World, tmp_pat
     assert b"secret" not in home.identity.read_bytes()
 
 
+def test_a_key_that_an_agreement_in_force_needs_is_not_forgotten(world: World) -> None:
+    """Neither the one that signs, nor the one to which its outputs are sealed; the option that asks nobody has a name that says so."""
+    digest = world.agree("needed")
+    acme = world["acme"]
+    old = acme.ok("id", "show")["identity"]
+    acme.ok("id", "rotate")
+    acme.ok("id", "switch", "--while-agreements-may-name-the-former-key")
+    told = acme("id", "forget", old)
+    assert "key_still_named" in told.err
+    assert "perunml agreement rotate-key needed --member MEMBER" in told.err
+    assert acme.ok("id", "show")["former"] == [{"identity": old, "kept": True}]
+    assert Identity.open(Home(acme.home), PASSPHRASE).signer(old)
+    made = acme.ok("id", "forget", old, "--while-agreements-may-still-need-it")
+    assert made["former"] == [{"identity": old, "kept": False}]
+    assert digest
+
+
+def test_a_receiving_key_to_which_outputs_are_sealed_is_not_forgotten(world: World) -> None:
+    """The agreement names the new key that signs, and still the former one to which its outputs are sealed."""
+    world.agree("received")
+    acme = world["acme"]
+    old = acme.ok("id", "show")["identity"]
+    key = acme.ok("id", "rotate")["next"]["identity"]
+    setup.admit(world.manager.folder, [key])
+    digest = acme.ok("agreement", "rotate-key", "received", "--member", "main", "--new-key", key)["digest"]
+    assert acme.ok("agreement", "approve", digest, "--digest", digest)["state"] == "in_force"
+    acme.ok("id", "switch")
+    assert acme.refused("id", "forget", old)[1] == "key_still_named"
+    run = world.finished(digest)
+    assert acme.ok("output", "pull", run, "metrics", "--to", world.folder / "metrics")["files"]
+
+
 def test_shares_that_are_sealed_to_a_key_keep_it(world: World) -> None:
     """They are fetched anew first, under a version that names the present receiving key."""
     owner = world["st-vitus"]

@@ -67,11 +67,17 @@ def switch(settings: Settings, unasked: bool) -> None:
 
 @command.command("forget")
 @click.argument("key")
+@click.option(
+    "--while-agreements-may-still-need-it",
+    "unasked",
+    is_flag=True,
+    help="Ask no manager first. What agreements in force seal to the key that goes with it, nobody opens any more.",
+)
 @click.pass_obj
-def forget(settings: Settings, key: str) -> None:
-    """Forget the private halves of KEY, a former key of this party. Assets that it sealed stay in use where they are, and cannot be pushed to another manager any more."""
+def forget(settings: Settings, key: str, unasked: bool) -> None:
+    """Forget the private halves of KEY, a former key of this party, for good. Assets that it sealed stay in use where they are, and cannot be pushed to another manager any more."""
     with settings.client() as client:
-        made = client.forget_key(settings.passphrase(), key)
+        made = client.forget_key(settings.passphrase(), key, ask=not unasked)
     _show(settings, made.public.as_json())
 
 

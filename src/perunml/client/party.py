@@ -68,11 +68,15 @@ class Party:
         self.close()
         return self.identity
 
-    def forget_key(self, passphrase: bytes, key: str) -> Identity:
-        """Drop the private halves of a former key (text). Raises `UsageError` (not_found), `ApprovalPending` (key_still_named)."""
+    def forget_key(self, passphrase: bytes, key: str, *, ask: bool = True) -> Identity:
+        """Drop the private halves of a former key (text). Unless told not to, every pinned manager is asked first whether an agreement in force still
+        needs it. Raises `UsageError` (not_found), `ApprovalPending` (key_still_named), `Unreachable`."""
         from perunml.client import rotation
 
-        self.identity = rotation.forget(self.home, passphrase, key)
+        pins = self.home.pins().values() if ask else ()
+        with contextlib.ExitStack() as stack:
+            asked = [stack.enter_context(Connection(pin, self.identity.signing)) for pin in pins]
+            self.identity = rotation.forget(self.home, passphrase, key, asked)
         return self.identity
 
     def __enter__(self) -> Self:

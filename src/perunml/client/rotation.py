@@ -17,7 +17,8 @@ from perunml.client.codes import NO_NEXT_KEY, NOT_FOUND, STILL_NAMED
 from perunml.client.identity import Former, Identity, Pair
 from perunml.sealing.keys import WrappedKeys, wipe, wrap_key
 from perunml.sealing.store import FolderStore
-from perunml.wire.errors import refuse
+from perunml.wire.codes import REQUEST_UNSIGNED
+from perunml.wire.errors import PerunError, refuse
 from perunml.wire.hpke import HpkePublicKey
 from perunml.wire.identity import PublicKey
 
@@ -68,10 +69,11 @@ def switch(home: Home, passphrase: bytes, connections: Iterable[Connection]) -> 
     return made
 
 
-def forget(home: Home, passphrase: bytes, key: str) -> Identity:
+def forget(home: Home, passphrase: bytes, key: str, connections: Iterable[Connection] = ()) -> Identity:
     """Drop the private halves of a former key (its text), and every wrap to its receiving key. What it signed can still be verified; what it sealed under
     an agreement stays the party's there, and cannot be brought to another manager any more. Raises `UsageError` (not_found),
-    `ApprovalPending` (key_still_named): a share of an output's key is sealed to it."""
+    `ApprovalPending` (key_still_named): a share of an output's key is sealed to it, or an agreement in force at one of the managers asked names it and
+    not the present one, or has outputs sealed to it."""
     identity = Identity.open(home, passphrase)
     found = next((former for former in identity.former if former.signing == key), None)
     if found is None:
@@ -79,6 +81,10 @@ def forget(home: Home, passphrase: bytes, key: str) -> Identity:
         raise refuse(NOT_FOUND, "not a former key of this home", expected=known, seen=key)
     if found.pair is None:
         return identity
+    for connection in connections:
+        with connection.signed_by(found.pair.signing) as before:
+            for one in (connection, before):  # each key is shown what names it
+                _check_unneeded(one, identity, found)
     for name, version, _ in assets.local_assets(home):
         _rewrap(home, identity, name, version, drop=found.pair)
     needed = [str(path) for path in recovery.sealed_to(home, found.pair.receiving)]
@@ -102,6 +108,25 @@ def _check_named(connection: Connection, present: str, next_: str) -> None:
                 STILL_NAMED, f"{view.name} is in force and names the present key alone", expected=next_, seen=present,
                 command=f"perunml agreement rotate-key {view.name} --member MEMBER",
             )  # fmt: skip
+
+
+def _check_unneeded(connection: Connection, identity: Identity, former: Former) -> None:
+    try:
+        views = agreements.listed(connection)
+    except PerunError as exc:
+        if exc.code != REQUEST_UNSIGNED.code:  # a wrong clock has a code of its own
+            raise
+        return  # nobody knows that key there
+    present = identity.signing.public.text
+    for view in views:
+        for party in open_agreement(view.agreement).parties.values() if view.state == "in_force" else ():
+            keys = party.keys.values()
+            if (former.signing in keys and present not in keys) or party.receive == former.receiving:
+                raise refuse(
+                    STILL_NAMED, f"{view.name} is in force and names keys that would be forgotten", expected=present,
+                    seen=former.receiving if party.receive == former.receiving else former.signing,
+                    command=f"perunml agreement rotate-key {view.name} --member MEMBER --new-key {present}",
+                )  # fmt: skip
 
 
 def _rewrap(
