@@ -6,6 +6,8 @@ Public names: `perunml.torch`. The same class reads a sealed asset on its owner'
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,16 @@ Batch = tuple[torch.Tensor, ...]
 READ = 8 << 20
 """Bytes of a block, about: eight chunks of the usual size, so that its two ends cost little more than they would alone."""
 WINDOW = 64 << 20
-"""Bytes of a window, about: what a worker holds in memory."""
+"""Bytes of a window, about: a worker holds two of them in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """`runs` are (first record, count) of each of its blocks."""
+
+    number: int
+    runs: tuple[tuple[int, int], ...]
+    total: int
 
 
 class _Files:
@@ -194,15 +205,17 @@ class SealedIterable(IterableDataset):  # type: ignore[misc] # as above
     def _batches(self, windows: range, skip: int) -> Iterator[Batch]:
         plan = self.plan
         order = plan.order(self.epoch)
-        rest: list[Array] = self._files.buffers(0)
+        todo: list[_Window] = []
         for number in windows:
-            runs = list(plan.runs(order, number))
+            runs = tuple(plan.runs(order, number))
             total = sum(count for _, count in runs)
-            if skip >= total:
+            if not todo and skip >= total:
                 skip -= total  # delivered before: not even read
-                continue
-            held = self._window(runs, total)
-            mix = plan.mix(self.epoch, number, total)[skip:]
+            else:
+                todo.append(_Window(number, runs, total))
+        rest: list[Array] = self._files.buffers(0)
+        for window, held in self._read_ahead(todo):
+            mix = plan.mix(self.epoch, window.number, window.total)[skip:]
             skip = 0
             have, place = len(rest[0]), 0
             if have and have + len(mix) >= plan.batch:  # what the window before left over, filled up
@@ -219,13 +232,26 @@ class SealedIterable(IterableDataset):  # type: ignore[misc] # as above
         if len(rest[0]):
             yield tuple(_tensor(array) for array in rest)
 
-    def _window(self, runs: Sequence[tuple[int, int]], total: int) -> list[Array]:
-        held = self._files.buffers(total)
+    def _read_ahead(self, todo: Sequence[_Window]) -> Iterator[tuple[_Window, list[Array]]]:
+        """Each window with its records, the next one read meanwhile. The arrays are used again: new memory costs more than opening what goes into it."""
+        if not todo:
+            return
+        most = max(window.total for window in todo)
+        spare = [self._files.buffers(most) for _ in todo[:2]]
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(self._window, todo[0], spare[0])
+            for at, window in enumerate(todo):
+                held = coming.result()
+                if at + 1 < len(todo):
+                    coming = pool.submit(self._window, todo[at + 1], spare[(at + 1) % 2])
+                yield window, held
+
+    def _window(self, window: _Window, out: Sequence[Array]) -> list[Array]:
         place = 0
-        for first, count in runs:
-            self._files.read(first, [array[place : place + count] for array in held])
+        for first, count in window.runs:
+            self._files.read(first, [array[place : place + count] for array in out])
             place += count
-        return held
+        return [array[:place] for array in out]
 
 
 class SealedLoader:
