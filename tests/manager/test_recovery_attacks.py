@@ -28,6 +28,7 @@ from perunml.api.agreements import AgreementView, ApproveAgreement
 from perunml.api.recovery import ClaimOutput, GiveShare, KeptShares, RecoveryView
 from perunml.api.runs import OutputDelivery
 from perunml.client import outputs, recovery
+from perunml.client.why import why
 from perunml.ledger.receipts import open_receipt, sign_receipt
 from perunml.manager.adopt import adopt
 from perunml.manager.backup import backup
@@ -315,6 +316,7 @@ def test_all_outputs_of_one_run_are_recovered(own_world: World, other: World, tm
     assert [view.recovered for view in views] == [True, True]
     (here,) = {view.run for view in views}
     assert (here != run) == squatted
+    assert why(road.party["startup"], here).run == here
     adopt(other.folder, tmp_path / "backup")
     for name in made:
         party, home, identity = road.party["startup"], road.home("startup"), road.identity("startup")

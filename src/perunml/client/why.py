@@ -12,7 +12,8 @@ from perunml.client.agreements import resolve
 if TYPE_CHECKING:
     from perunml.client.connection import Connection
 
-_RUN = re.compile(r"[0-9a-f]{32}")
+_RUN = re.compile(r"[0-9a-f]{32}(-[0-9a-f]{16})?")
+"""The second part: of a lost manager's run whose id another run has (docs/spec/recovery.md)."""
 
 
 def why(connection: Connection, what: str) -> Why:
