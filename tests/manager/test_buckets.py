@@ -140,6 +140,27 @@ def test_from_owner_to_host_through_the_bucket(
     )
 
 
+def test_many_blobs_are_asked_for_in_turns(
+    road: Road, bucket: Bucket, started: tuple[Session, InputKey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not fit into one question comes with the next, in both ways; more than the bound at once is refused."""
+    monkeypatch.setattr(client, "MAX_ASKED", 1)
+    monkeypatch.setattr(reading, "MAX_ASKED", 1)
+    bring(road.party["hospital"], road.scans, replace=True)
+    assert fetched(road, started, tmp_path) == FILES
+    path = f"/v1/assets/{road.scans.digest}/uploads"
+    for blobs in (["ab" * 16] * 65, []):
+        data = json.dumps({"blobs": blobs, "replace": False}).encode()
+        assert code_of(lambda data=data: road.party["hospital"].raw("POST", path, data)) == "malformed"
+
+
+def test_who_knows_no_buckets_is_not_troubled_by_them(started: tuple[Session, InputKey]) -> None:
+    """A message says `store` where there is one, and else is what it was before there were any."""
+    _, item = started
+    assert json.loads(item.encode())["store"] == STORE
+    assert "store" not in json.loads(item.model_copy(update={"store": ""}).encode())
+
+
 def test_an_address_lives_no_longer_than_the_lease(
     road: Road, started: tuple[Session, InputKey], bucket: Bucket
 ) -> None:

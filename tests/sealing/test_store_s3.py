@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from perunml.sealing import store_s3
+from perunml.sealing.addressed import TRIES, Addressed
 from perunml.sealing.keys import new_data_key
 from perunml.sealing.manifest import open_manifest
 from perunml.sealing.reader import SealedReader
@@ -231,6 +233,55 @@ def test_a_signed_address_does_one_thing_for_its_time(bucket: Bucket) -> None:
     assert set(bucket.refused) == {"another signature", "over its time"}
 
 
+def test_writing_by_address_replaces_nothing(bucket: Bucket) -> None:
+    """A blob that came to be there meanwhile stays; whoever gave the address looks at it."""
+    address = bucket.store().sign("PUT", [BLOB], 60)[BLOB]
+    with Addressed() as by:
+        by.write(BLOB, lambda: address, 5, lambda: [b"first"])
+        by.write(BLOB, lambda: address, 5, lambda: [b"other"])
+    assert read(bucket.store(), 0, 5) == b"first"
+    assert [method for method, _ in bucket.seen].count("PUT") == 2
+
+
+@pytest.mark.parametrize(
+    "address", ["http://192.0.2.1/x", "ftp://127.0.0.1/x", "file:///etc/passwd", "http://[::ffff:8.8.8.8]/"]
+)
+def test_an_address_in_the_clear_is_not_asked(address: str) -> None:
+    """Who reads it on the way could read the blob: refused without a try, and not repeated in the refusal."""
+    with Addressed(pause=lambda seconds: None) as by, pytest.raises(Unreachable) as caught:
+        by.read(BLOB, lambda: address, 0, 1, 1)
+    assert caught.value.code == "store_refused"
+    assert address not in str(caught.value)
+
+
+def test_a_redirection_is_not_followed(bucket: Bucket) -> None:
+    """Nor does a service get to say where else the address is shown."""
+    fill(bucket.store(), b"x")
+    address = bucket.store().sign("GET", [BLOB], 60)[BLOB]
+    bucket.faults = [lambda door: door.command == "GET" and (door.answer(307, b"", [("location", bucket.url)]) or True)]
+    with Addressed(pause=lambda seconds: None) as by, pytest.raises(Unreachable) as caught:
+        by.read(BLOB, lambda: address, 0, 1, 1)
+    assert caught.value.code == "store_refused"
+
+
+def test_a_service_that_knows_no_ranges(bucket: Bucket) -> None:
+    """The whole instead of a part is no part, however often it comes."""
+    fill(bucket.store(), b"0123456789")
+    address = bucket.store().sign("GET", [BLOB], 60)[BLOB]
+    bucket.faults = [lambda door: door.answer(200, b"0123456789") or True] * TRIES
+    with Addressed(pause=lambda seconds: None) as by, pytest.raises(Unreachable) as caught:
+        by.read(BLOB, lambda: address, 2, 3, 10)
+    assert caught.value.code == "store_unreachable"
+
+
+def test_without_obstore(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever lacks the extra is told what to install."""
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    with pytest.raises(UsageError) as caught:
+        S3Store(Place("https://s3.example.org", NAME), ACCOUNT)
+    assert caught.value.code == "store_unsupported"
+
+
 def test_secrets_do_not_show() -> None:
     """Neither credentials nor a store tell what they hold."""
     shown = repr(ACCOUNT) + repr(S3Store(Place("http://localhost:1", NAME), ACCOUNT))
@@ -252,6 +303,7 @@ def test_secrets_do_not_show() -> None:
         {"bucket": "a..b"},
         {"prefix": "/a"},
         {"prefix": "a/../b"},
+        {"prefix": "./a"},
         {"prefix": "a?b"},
         {"region": "here and there"},
     ],

@@ -6,6 +6,7 @@ is chained to another or shows one. Nothing is redirected, and no proxy of the e
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import ssl
 import time
@@ -114,6 +115,10 @@ class Addressed:
         timeout = httpx.Timeout(ANSWER_TIME, connect=CONNECT_TIME).as_dict()
         try:
             url = httpx.URL(address)
+            if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.host)):
+                raise refuse(
+                    STORE_REFUSED, "an address of the bucket is not under TLS", expected="https", seen=url.scheme
+                )
             request = httpx.Request(
                 method, url, headers={"accept-encoding": "identity", **headers}, content=content, extensions={"timeout": timeout}
             )  # fmt: skip
@@ -130,6 +135,14 @@ class Addressed:
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError):
             raise _PassingError from None
         return response.status_code, response.headers, bytes(data)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what goes there stays on this machine: only then plain http will do."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _judge(status: int, data: bytes, blob: str) -> None:

@@ -8,7 +8,6 @@ No text of the service or of its client's errors is handed on: they hold address
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import re
 import tempfile
 import time
@@ -19,6 +18,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
+from perunml.sealing.addressed import is_loopback
 from perunml.sealing.codes import (
     BLOB_EXISTS,
     BLOB_MISSING,
@@ -69,7 +69,7 @@ class Place:
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         try:
-            plain = parts.scheme == "http" and parts.hostname is not None and _loopback(parts.hostname)
+            plain = parts.scheme == "http" and parts.hostname is not None and is_loopback(parts.hostname)
             port = parts.port
         except ValueError:
             plain, port = False, 0
@@ -79,7 +79,7 @@ class Place:
         ):  # fmt: skip
             raise refuse(STORE_INVALID, "not a store's address", expected="https://host[:port]")
         for what, form, text in (("bucket", _BUCKET, self.bucket), ("prefix", _PREFIX, self.prefix), ("region", _REGION, self.region)):  # fmt: skip
-            if not form.fullmatch(text) or ".." in text or len(text) > 500:
+            if not form.fullmatch(text) or {".", ".."} & set(text.split("/")) or ".." in text or len(text) > 500:
                 raise refuse(STORE_INVALID, f"not a {what}", seen=text)
 
     def as_json(self) -> dict[str, Any]:
@@ -312,10 +312,3 @@ def _client(place: Place, credentials: Credentials) -> Client:
         retry_config={"max_retries": 0},  # tries are counted here
         **options,
     )
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
