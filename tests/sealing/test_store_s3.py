@@ -274,6 +274,16 @@ def test_a_service_that_knows_no_ranges(bucket: Bucket) -> None:
     assert caught.value.code == "store_unreachable"
 
 
+def test_an_answer_that_says_one_range_and_holds_less(bucket: Bucket) -> None:
+    """Its headers are right and its body is short: no part, however often it comes."""
+    fill(bucket.store(), b"0123456789")
+    address = bucket.store().sign("GET", [BLOB], 60)[BLOB]
+    bucket.faults = [lambda door: door.answer(206, b"23", [("content-range", "bytes 2-4/10")]) or True] * TRIES
+    with Addressed(pause=lambda seconds: None) as by, pytest.raises(Unreachable) as caught:
+        by.read(BLOB, lambda: address, 2, 3, 10)
+    assert caught.value.code == "store_unreachable"
+
+
 def test_without_obstore(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever lacks the extra is told what to install."""
     monkeypatch.setitem(sys.modules, "obstore.store", None)
