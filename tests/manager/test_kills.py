@@ -73,13 +73,13 @@ class Mortal:
         return self.process.stdout.readline().split()
 
     @contextmanager
-    def life(self) -> Iterator[int]:
-        """A manager that serves, by its process id; afterwards it is dead."""
+    def life(self) -> Iterator[None]:
+        """A manager that serves; afterwards it is dead. Killed here alone: a second kill may find it gone already, or another in its place."""
         self.say("live")
         ready, pid = self.heard()
         assert ready == "ready"
         try:
-            yield int(pid)
+            yield
         finally:
             os.kill(int(pid), signal.SIGKILL)
             assert self.heard() == ["gone"]
@@ -170,10 +170,9 @@ def killed(world: World, folder: Path, times: int, seed: int) -> None:
     thread.start()
     try:
         for number in range(times):
-            with mortal.life() as pid:
+            with mortal.life():
                 verify_ledger(road.party["hospital"], home, [agreement] if number % 10 == 0 else [])
                 time.sleep(random_.random() * LIVES)
-                os.kill(pid, signal.SIGKILL)
         with mortal.life():
             history.over = True  # what it is in the middle of comes to its end
             thread.join()
