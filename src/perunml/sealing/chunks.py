@@ -37,6 +37,10 @@ class BlobCipher:
     def seal(self, index: int, last: bool, plaintext: bytes | bytearray | memoryview) -> bytes:
         return self._gcm.encrypt(index.to_bytes(12), plaintext, self._aad(index, last))
 
+    def seal_into(self, index: int, last: bool, plaintext: bytes | bytearray | memoryview, buffer: memoryview) -> None:
+        """As `seal`, into `buffer`, which is a tag longer than the plaintext."""
+        self._gcm.encrypt_into(index.to_bytes(12), plaintext, self._aad(index, last), buffer)
+
     def open_into(self, index: int, last: bool, sealed: bytes | memoryview, buffer: memoryview) -> None:
         """Opens a chunk into `buffer`, which has exactly the plaintext's length. On a bad tag the buffer is wiped, then
         `IntegrityError` (chunk_altered) is raised."""

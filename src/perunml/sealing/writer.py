@@ -12,7 +12,7 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Any
 
-from perunml.sealing.chunks import DEFAULT_CHUNK, MAX_CHUNK, MIN_CHUNK, SALT, BlobCipher, chunk_count
+from perunml.sealing.chunks import DEFAULT_CHUNK, MAX_CHUNK, MIN_CHUNK, SALT, TAG, BlobCipher, chunk_count
 from perunml.sealing.codes import PATH_REFUSED
 from perunml.sealing.index import Place, check_path, check_tree, encode_index
 from perunml.sealing.journal import Journal, Kept
@@ -106,25 +106,25 @@ def seal_files(
         if progress:
             progress(done, total)
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+    with _Spare(chunk_size) as spare, ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
 
-        def seal(size: int, pieces: Iterator[bytes | bytearray], tick: Callable[[int], None]) -> Kept:
+        def seal(size: int, pieces: Iterator[memoryview], tick: Callable[[int], None]) -> Kept:
             blob = BlobEntry(secrets.token_hex(16), os.urandom(SALT), size)
             cipher = BlobCipher(data_key, asset, blob.id, blob.salt)
-            leaves = _seal_blob(blob, cipher, pieces, chunk_size, sink, pool, tick)
+            leaves = _seal_blob(blob, cipher, pieces, spare, sink, pool, tick)
             made.append(blob.id)
             return Kept(blob, tuple(leaves))
 
         def kept(group: list[tuple[str, int]], size: int) -> Kept:
             named = [(path, item) for path, _ in group if isinstance(item := files[path], Path)]
             if journal is None or len(named) != len(group):
-                return seal(size, _pieces([(files[p], s, p) for p, s in group], chunk_size), advance)
+                return seal(size, _pieces([(files[p], s, p) for p, s in group], spare), advance)
             found = journal.find(named)
             if found is not None and found.blob.size == size:
                 advance(size)
                 return found
             before = journal.stamp(named)
-            found = seal(size, _pieces([(files[p], s, p) for p, s in group], chunk_size), advance)
+            found = seal(size, _pieces([(files[p], s, p) for p, s in group], spare), advance)
             journal.add(before, found)
             return found
 
@@ -138,7 +138,7 @@ def seal_files(
                 blobs.append(one.blob)
                 tree.add_leaves(one.leaves)
             index = encode_index(places)
-            last = seal(len(index), _pieces([(index, len(index), "")], chunk_size), lambda _: None)
+            last = seal(len(index), _pieces([(index, len(index), "")], spare), lambda _: None)
             tree.add_leaves(last.leaves)
             return signed("Manifest", manifest(blobs, last.blob, tree.root(), total), owner)
         except BaseException as exc:
@@ -172,21 +172,56 @@ def _size(path: str, item: Source) -> int:
     return found.st_size
 
 
-def _pieces(items: list[tuple[Source, int, str]], chunk_size: int) -> Iterator[bytes | bytearray]:
-    """The items' bytes one after the other, in fresh pieces of exactly `chunk_size` but for the last; at least one."""
-    total = sum(size for _, size, _ in items)
-    piece, filled = bytearray(min(chunk_size, total)), 0
+class _Spare:
+    """Buffers that are used again: new memory costs more than what is done with it. One more than are under way at once, which the next piece is read into."""
+
+    def __init__(self, chunk_size: int) -> None:
+        self.chunk_size = chunk_size
+        self._plain = [bytearray(chunk_size) for _ in range(AHEAD + 1)]
+        self._every = tuple(self._plain)
+        self._sealed = [bytearray(chunk_size + TAG) for _ in range(AHEAD + 1)]
+
+    def plain(self, size: int) -> memoryview:
+        return memoryview(self._plain.pop())[:size]
+
+    def sealed(self, size: int) -> memoryview:
+        return memoryview(self._sealed.pop())[: size + TAG]
+
+    def back(self, plain: memoryview, sealed: memoryview) -> None:
+        """Neither is looked at any more."""
+        self._plain.append(_whole(plain))
+        self._sealed.append(_whole(sealed))
+
+    def __enter__(self) -> _Spare:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """No thread works any more: wipe what was read."""
+        for buffer in self._every:
+            buffer[:] = bytes(len(buffer))
+
+
+def _whole(view: memoryview) -> bytearray:
+    found = view.obj
+    assert isinstance(found, bytearray), "views are of these buffers"
+    return found
+
+
+def _pieces(items: list[tuple[Source, int, str]], spare: _Spare) -> Iterator[memoryview]:
+    """The items' bytes one after the other, in pieces of exactly a chunk's size but for the last; at least one."""
+    total, chunk_size = sum(size for _, size, _ in items), spare.chunk_size
+    piece, filled = spare.plain(min(chunk_size, total)), 0
     for item, size, path in items:
         with _opened(item, path) as file:
             left = size
             while left:
-                got = file.readinto(memoryview(piece)[filled : filled + left])
+                got = file.readinto(piece[filled : filled + left])
                 if not got:
                     raise refuse(PATH_REFUSED, "a file became shorter while it was sealed", seen=path)
                 left, filled, total = left - got, filled + got, total - got
                 if filled == len(piece) and total:
                     yield piece
-                    piece, filled = bytearray(min(chunk_size, total)), 0
+                    piece, filled = spare.plain(min(chunk_size, total)), 0
             if file.read(1):
                 raise refuse(PATH_REFUSED, "a file became longer while it was sealed", seen=path)
     yield piece
@@ -209,31 +244,33 @@ def _opened(item: Source, path: str) -> io.BytesIO | io.FileIO:
 def _seal_blob(
     blob: BlobEntry,
     cipher: BlobCipher,
-    pieces: Iterator[bytes | bytearray],
-    chunk_size: int,
+    pieces: Iterator[memoryview],
+    spare: _Spare,
     sink: BlobSink,
     pool: ThreadPoolExecutor,
     tick: Callable[[int], None],
 ) -> list[bytes]:
     """Seals one blob; the leaves of its chunks."""
     leaves: list[bytes] = []
-    last = chunk_count(blob.size, chunk_size) - 1
+    last = chunk_count(blob.size, spare.chunk_size) - 1
 
-    def work(index: int, piece: bytes | bytearray) -> tuple[bytes, bytes, int]:
-        sealed = cipher.seal(index, index == last, piece)
-        return sealed, leaf_hash(sealed), len(piece)
+    def work(index: int, piece: memoryview, sealed: memoryview) -> tuple[memoryview, memoryview, bytes]:
+        cipher.seal_into(index, index == last, piece, sealed)
+        return piece, sealed, leaf_hash(sealed)
 
     with sink.create(blob.id) as file:
-        under_way: deque[Future[tuple[bytes, bytes, int]]] = deque()
+        under_way: deque[Future[tuple[memoryview, memoryview, bytes]]] = deque()
 
         def finish_one() -> None:
-            sealed, leaf, size = under_way.popleft().result()
+            piece, sealed, leaf = under_way.popleft().result()
             file.write(sealed)
             leaves.append(leaf)
+            size = len(piece)
+            spare.back(piece, sealed)
             tick(size)
 
         for index, piece in enumerate(pieces):
-            under_way.append(pool.submit(work, index, piece))
+            under_way.append(pool.submit(work, index, piece, spare.sealed(len(piece))))
             if len(under_way) >= AHEAD:
                 finish_one()
         while under_way:
