@@ -146,7 +146,7 @@ def test_webdataset_reads_it(tmp_path: Path) -> None:
 
 def test_hugging_face_datasets_read_it(scans: Sealed, options: dict[str, str], tmp_path: Path) -> None:
     datasets = pytest.importorskip(
-        "datasets", reason="Hugging Face datasets is not installed (pip install "perunml[test-views]")"
+        "datasets", reason="Hugging Face datasets is not installed: pip install 'perunml[test-views]'"
     )
     found = datasets.load_dataset(
         "csv", data_files="perunml://scans/table.csv", storage_options=options, split="train", cache_dir=str(tmp_path)
