@@ -224,7 +224,8 @@ def test_a_key_that_this_party_did_not_make_is_not_sealed_under(home: Home, iden
     assert header["payloadType"].endswith("sealing+json")
 
     def forge(place: Path, version: int, asset_id: str) -> None:
-        body = {"version": version, "asset_kind": "dataset", "chunk_size": CHUNK, "asset_id": asset_id}
+        shares = {"shares": False, "asset_id": asset_id}
+        body = {"version": version, "asset_kind": "dataset", "chunk_size": CHUNK, **shares}
         info = {"label": "perunml/sealing", "owner": identity.signing.public.text, **body}
         sealed = identity.receiving.public.seal(known, info)
         (place / "sealing.json").write_bytes(signed("Sealing", {**body, "key": b64(sealed)}, thiefs).encode())
@@ -281,6 +282,21 @@ def test_a_sealing_of_something_else_is_not_gone_on_with(home: Home, identity: I
     made = seal(home, other, plain)
     assert made.reused == 0
     assert contents(home, other) == files(plain)
+
+
+def test_a_fresh_key_does_not_go_on_under_the_old_one(home: Home, identity: Identity, plain: Path) -> None:
+    """A next version that shared was interrupted; then its owner wants one that shares nothing."""
+    first = seal(home, identity, plain)
+    (plain / "5.bin").write_bytes(b"other" * 20_000)
+    interrupted(home, identity, plain)
+    second = seal(home, identity, plain, fresh_key=True)
+    assert (second.manifest.version, second.reused) == (2, 0)
+    keys = []
+    for sealed in (first, second):
+        with FolderStore(sealed.folder) as store:
+            keys.append(bytes(identity.data_key(store.keys(), sealed.manifest)))
+    assert keys[0] != keys[1]
+    assert contents(home, identity) == files(plain)
 
 
 def test_two_at_once_do_not_meet(home: Home, identity: Identity, plain: Path) -> None:

@@ -31,12 +31,12 @@ from perunml.wire.errors import PerunError, refuse
 
 HEADER, JOURNAL = "sealing.json", "journal"
 KIND = "Sealing"
-_MEMBERS = ("version", "asset_kind", "chunk_size", "asset_id")
+_MEMBERS = ("version", "asset_kind", "chunk_size", "shares", "asset_id")
 
 
 @dataclass(slots=True)
 class Work:
-    """A sealing under way. `shared` are ids of the blobs that are the version before's."""
+    """A sealing under way. `kept` are ids of blobs that were whole when it began: the version before's, and those of a sealing that was interrupted."""
 
     folder: Path
     store: FolderStore
@@ -44,7 +44,6 @@ class Work:
     asset_id: str
     journal: Journal
     kept: frozenset[str]
-    """Ids of blobs that were whole when it began: the version before's, and those of a sealing that was interrupted."""
 
     def finish(self, place: Path) -> None:
         """The asset is whole: it goes where assets lie."""
@@ -97,7 +96,8 @@ def sealing(
                 SEALING_BUSY, f"another process seals {name} now", expected="one at a time", seen=str(parent)
             ) from None
         folder = parent / ".sealing"
-        wanted = {"version": version, "asset_kind": kind, "chunk_size": chunk_size}
+        # One that shared a key is not gone on with where a fresh one is wanted.
+        wanted = {"version": version, "asset_kind": kind, "chunk_size": chunk_size, "shares": before is not None}
         asset_id = before.manifest.asset_id if before else asset_id
         work = _again(folder, identity, wanted, asset_id) or _begin(folder, identity, wanted, before, asset_id)
         try:
