@@ -24,8 +24,8 @@ Array = np.ndarray[Any, Any]
 Batch = tuple[torch.Tensor, ...]
 READ = 8 << 20
 """Bytes of a block, about: eight chunks of the usual size, so that its two ends cost little more than they would alone."""
-WINDOW = 64 << 20
-"""Bytes of a window, about: a worker holds two of them in memory."""
+WINDOW = 32 << 20
+"""Bytes of a window, about: a worker holds two of them."""
 
 
 @dataclass(frozen=True, slots=True)
