@@ -87,6 +87,8 @@ class Road:
         self.tpm: Any = ForgedTpm()
         self.agent_folder = folder / "agent"
         self.events: list[Event] = []
+        self.more_machines: list[str] = []  # that the agreement names beside this one
+        self.training: dict[str, Any] = {}  # what else the agreement says of its training
         self.store = ""  # where what is pushed lies: the manager's folder, or one of its buckets
         self._agent: tuple[Agent, threading.Thread] | None = None
         self._told = threading.Condition()
@@ -121,7 +123,7 @@ class Road:
             "scans": self._push(self.hospital, "scans", "dataset", {"a.csv": "1,2\n", "deep/b.csv": "3,4\n"}),
             "unet": self._push(self.startup, "unet", "code", {"train.py": code}),
         }
-        role: dict[str, Any] = {"profile": "simulated", "machines": [self.tpm.machine]}
+        role: dict[str, Any] = {"profile": "simulated", "machines": [self.tpm.machine, *self.more_machines]}
         if isinstance(self.tpm, ForgedTpm):
             baseline = self.tpm.baseline().as_json()
             view = assets.push_document(self.cloud.connection, self.cloud.identity, "Baseline", baseline)
@@ -155,12 +157,13 @@ class Road:
             "jobs": {
                 "train": {
                     "code": "unet", "inputs": {"scans": "/in/scans"}, "hosts": "trainer", "operator": "gpu-cloud",
-                    "parameters": {"epochs": {"max": 50}}, "limits": {"runs": 3, "until": until, "wall": wall},
+                    "parameters": {"epochs": {"max": 50}}, "limits": {"runs": 3, "until": until, "wall": wall, **({"resumes": 3} if self.training else {})},
                     "network": "none", "lease": lease,
                     "outputs": outputs or {
                         "model": {"to": "acme", "format": "json", "max_size": "1MiB"},
                         "metrics": {"to": ["acme", "st-vitus"], "fields": ["loss"]},
                     },
+                    **self.training,
                 },
             },
         }  # fmt: skip

@@ -37,12 +37,12 @@ if json.load(open(os.environ["PERUNML_PARAMS"]))["epochs"] == 1:
 class AgentProcess:
     """`agent_process.py`, its events read line by line."""
 
-    def __init__(self, road: Road) -> None:
+    def __init__(self, road: Road, folder: Path | None = None, state: Path | None = None) -> None:
         (road.folder / "pin.json").write_bytes(road.pin.to_file())
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("agent_process.py")),
-             str(road.agent_folder), str(road.folder / "pin.json"), str(road.folder / "state")],
+             str(folder or road.agent_folder), str(road.folder / "pin.json"), str(state or road.folder / "state")],
             stdout=subprocess.PIPE, text=True, env=env,
         )  # fmt: skip
         self.events: list[dict[str, Any]] = []

@@ -41,6 +41,8 @@ MIN_LEASE, MAX_LEASE = 1, 3600
 FIELDS_SIZE = 64 * 1024
 """Largest output of named fields that says no max_size, in bytes."""
 MAX_RESUMES = 1000
+DEFAULT_EVERY, MAX_EVERY = 300, 86400
+"""Seconds between two checkpoints."""
 
 
 def _format(value: Any) -> str:
@@ -199,6 +201,14 @@ Combination = Filled[FieldName, Scalar]
 """Values of parameters that may stand together; of parameters that it does not name it says nothing."""
 
 
+class Checkpoints(Part):
+    """What a training keeps for its own resumes: `every` so many seconds what lies in PERUNML_CHECKPOINTS, at most `max_size` bytes,
+    padded to that. Nobody but another session of the same run gets it."""
+
+    max_size: Annotated[Size, Field(ge=1)]
+    every: Annotated[Duration, Field(ge=1, le=MAX_EVERY)] = DEFAULT_EVERY
+
+
 class TrainingJob(Part):
     """Code and inputs on one host, outputs sealed. Where there are `combinations`, a run's parameters agree with one of them."""
 
@@ -213,6 +223,7 @@ class TrainingJob(Part):
     lease: Lease = DEFAULT_LEASE
     tenancy: Tenancy = "exclusive"
     outputs: Table[Name, Output]
+    checkpoints: Checkpoints | None = None
 
 
 class ServiceJob(Part):

@@ -129,6 +129,18 @@ def _outputs(path: str, before: Mapping[str, Output], after: Mapping[str, Output
             yield from (replace(found, hosting=False) for found in compared(f"{path}.{name}", old, new, _OUTPUT))
 
 
+def _rarer(path: str, before: int, after: int) -> Iterator[Field]:
+    yield Field(path, seconds(before), seconds(after), after > before)
+
+
+def _checkpoints(path: str, before: Any, after: Any) -> Iterator[Field]:
+    """Smaller and rarer ones narrow; having some, or none, is another contract with the code."""
+    if before is None or after is None:
+        yield Field(path, NONE if before is None else "some", NONE if after is None else "some", False)
+    else:
+        yield from compared(path, before, after, {"max_size": _less(format_size), "every": _rarer})
+
+
 def _limits(path: str, before: Any, after: Any) -> Iterator[Field]:
     if type(before) is not type(after):
         yield Field(path, "a training's", "a service's", False)
@@ -174,6 +186,7 @@ _JOB: Mapping[str, Compare] = {
     "lease": _less(seconds),
     "tenancy": _tenancy,
     "outputs": _outputs,
+    "checkpoints": _checkpoints,
 }
 """The ordered fields of jobs, trainings and services."""
 

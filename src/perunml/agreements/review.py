@@ -171,6 +171,11 @@ def _training(a: Agreement, name: str, job: TrainingJob) -> Section:
         f"until {format_time(limits.until)}."
     )
     said.append(f"No network. Fresh evidence every {_span(job.lease)}, or its keys are gone.")
+    if kept := job.checkpoints:
+        said.append(
+            f"Every {_span(kept.every)} its checkpoint (at most {format_size(kept.max_size)}, padded to that) is sealed for the run's own "
+            f"resumes, on any of its hosts; nobody is given one. {limits.resumes} resumes are allowed."
+        )
     if job.tenancy == "shared":
         said.append("The machine may serve other agreements between two boots (`tenancy: shared`).")
     said.extend(_output(a, out, output) for out, output in job.outputs.items())

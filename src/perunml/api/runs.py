@@ -8,6 +8,7 @@ POST /v1/runs/{run}/challenge      host certificate          -> Challenge
 POST /v1/runs/{run}/release        host certificate  ReleaseRequest -> ReleaseAnswer
 POST /v1/runs/{run}/renew          lease certificate RenewRequest   -> RenewAnswer
 POST /v1/runs/{run}/outputs        lease certificate RegisterOutput -> AssetView
+POST /v1/runs/{run}/checkpoints    lease certificate RegisterCheckpoint -> AssetView
 POST /v1/runs/{run}/finish         lease certificate FinishRequest  -> FinishAnswer
 POST /v1/runs/{run}/quota          lease certificate QuotaRequest   -> QuotaAnswer
 """
@@ -129,6 +130,18 @@ class OutputKey(Message):
     fields: list[str]  # metrics: the only members allowed, or empty
 
 
+class CheckpointKey(Message):
+    """How a training's checkpoints are kept: numbered from `number`, `every` so many seconds, each padded to the same size.
+    `last` is what the run goes on from; None: it begins."""
+
+    key: B64
+    asset_id: str
+    number: int
+    every: int
+    max_size: int
+    last: InputKey | None = None
+
+
 class KeyDelivery(Message):
     """What a host gets. `job` is the agreement's job as JSON; `simulated` says what the manager saw."""
 
@@ -144,6 +157,7 @@ class KeyDelivery(Message):
     wall_seconds: int
     simulated: bool
     service_certificate: Signed | None = None
+    checkpoints: CheckpointKey | None = None
 
 
 class RenewRequest(Message):
@@ -164,6 +178,13 @@ class RegisterOutput(Message):
     before `finish`."""
 
     name: str
+    manifest: Signed
+
+
+class RegisterCheckpoint(Message):
+    """A sealed checkpoint's manifest, signed by the session key. Sent before its blobs, and once more after them: only then is it kept, and
+    the one before goes."""
+
     manifest: Signed
 
 

@@ -16,7 +16,7 @@ from perunml.host.codes import DELIVERY_MISMATCH
 from perunml.wire.canonical import canonical
 from perunml.wire.errors import refuse
 
-IN, OUT, CODE, TMP, SHM = "/in", "/out", "/code", "/tmp", "/dev/shm"  # noqa: S108 - the sandbox's own, empty at first
+IN, OUT, CODE, CHECKPOINTS, TMP, SHM = "/in", "/out", "/code", "/checkpoints", "/tmp", "/dev/shm"  # noqa: S108 - the sandbox's own, empty at first
 PARAMETERS = "/run/perunml/parameters.json"
 _MOUNT = re.compile(r"/in/[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _ENTRY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,99}){0,8}")
@@ -29,14 +29,16 @@ def environment(
     threads: int,
     path: str = "/usr/local/bin:/usr/bin:/bin",
     roots: Mapping[str, str] | None = None,
+    checkpoints: bool = False,
 ) -> dict[str, str]:
     """The whole environment of a job's process. `mounts` maps input names to where they lie; `threads` is for OpenMP and
     MKL, whose own guess differs between machines and with it the order of sums; `roots` puts other folders into the
-    place of /in, /out and the parameters' file (keys ``in``, ``out``, ``parameters``, ``tmp``), for a run without the sandbox.
+    place of /in, /out, /checkpoints and the parameters' file (keys ``in``, ``out``, ``checkpoints``, ``parameters``, ``tmp``), for a run
+    without the sandbox. Only where the agreement allows `checkpoints` there is a PERUNML_CHECKPOINTS.
 
     PYTHONHASHSEED is 0: the order of a set of strings must not make two runs of one seed differ.
     """
-    at = {"in": IN, "out": OUT, "parameters": PARAMETERS, "tmp": TMP} | dict(roots or {})
+    at = {"in": IN, "out": OUT, "checkpoints": CHECKPOINTS, "parameters": PARAMETERS, "tmp": TMP} | dict(roots or {})
     made = {
         "PATH": path,
         "HOME": at["tmp"],
@@ -51,6 +53,8 @@ def environment(
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",
     }
+    if checkpoints:
+        made["PERUNML_CHECKPOINTS"] = at["checkpoints"]
     for name, where in sorted(mounts.items()):
         made["SM_CHANNEL_" + re.sub(r"[^A-Z0-9]", "_", name.upper())] = where
     return made

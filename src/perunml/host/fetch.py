@@ -43,15 +43,17 @@ class Fetched:
 def check_inputs(delivery: KeyDelivery) -> dict[str, Manifest]:
     """The manifests of all inputs, before anything is fetched. Raises `IntegrityError` (delivery_mismatch, bad_signature,
     manifest_invalid)."""
-    found = {}
-    for name, item in delivery.inputs.items():
-        if item.manifest.digest != item.asset:
-            raise refuse(DELIVERY_MISMATCH, f"the manifest of {name} is another asset's", expected=item.asset, seen=item.manifest.digest)  # fmt: skip
-        manifest = open_manifest(item.manifest, [PublicKey(text) for text in item.owners])
-        if manifest.kind != item.kind:
-            raise refuse(DELIVERY_MISMATCH, f"{name} is another kind of asset", expected=item.kind, seen=manifest.kind)
-        found[name] = manifest
-    return found
+    return {name: check_input(name, item) for name, item in delivery.inputs.items()}
+
+
+def check_input(name: str, item: InputKey) -> Manifest:
+    """The manifest of one, signed by whom the delivery names and of the kind that it names. Raises as `check_inputs`."""
+    if item.manifest.digest != item.asset:
+        raise refuse(DELIVERY_MISMATCH, f"the manifest of {name} is another asset's", expected=item.asset, seen=item.manifest.digest)  # fmt: skip
+    manifest = open_manifest(item.manifest, [PublicKey(text) for text in item.owners])
+    if manifest.kind != item.kind:
+        raise refuse(DELIVERY_MISMATCH, f"{name} is another kind of asset", expected=item.kind, seen=manifest.kind)
+    return manifest
 
 
 def fetch_input(

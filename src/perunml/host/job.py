@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perunml.api.runs import KeyDelivery
@@ -39,10 +40,12 @@ class Ended:
 
 
 def train(
-    delivery: KeyDelivery, fetched: Mapping[str, Fetched], memory: PrivateMemory, report: Report, *, swap_allowed: bool
-) -> Ended:
+    delivery: KeyDelivery, fetched: Mapping[str, Fetched], memory: PrivateMemory, report: Report, *, swap_allowed: bool,
+    checkpoints: Path | None = None, during: AbstractContextManager[None] | None = None,
+) -> Ended:  # fmt: skip
     """Run a delivery's code on its inputs, once. Call it from the main thread, which bubblewrap lives as long as. Closes the
-    inputs' readers and removes their ciphertext as soon as they are unpacked. Raises `PerunError` when the job could not be
+    inputs' readers and removes their ciphertext as soon as they are unpacked. The job may write `checkpoints`, and `during` is entered while it
+    runs. Raises `PerunError` when the job could not be
     started; whatever the job does is in the `Ended`."""
     if "code" not in fetched or fetched["code"].input.mount != contract.CODE:
         raise refuse(DELIVERY_MISMATCH, "a training comes with its code")
@@ -50,10 +53,13 @@ def train(
     user = job_user()
     with gpus.claim() as claim:
         view, mounts = _view(delivery, fetched, memory, user, claim.nodes)
+        view = replace(view, checkpoints=checkpoints)
         if claim.taken:
             report("warning", message="another run has this machine's GPUs: the job sees none")
         group = _confine(delivery, report, swap_allowed)
-        environment = contract.environment(mounts, delivery.parameters, threads=contract.thread_count())
+        environment = contract.environment(
+            mounts, delivery.parameters, threads=contract.thread_count(), checkpoints=checkpoints is not None
+        )
         size = available_memory() + SLACK
         deadline = boottime() + delivery.wall_seconds
         with Sandbox(view, [view.python, entry], environment, file_size=size, cgroup=group, uid=user) as sandbox:
@@ -61,7 +67,8 @@ def train(
                 "running", job=str(delivery.agreement), init=sandbox.init_pid, limits=group.kind if group else "rlimits",
                 landlock=sandbox.landlock, gpus=sum(name[-1].isdigit() for name in claim.nodes),
             )  # fmt: skip
-            status = sandbox.wait(deadline)
+            with during or nullcontext():
+                status = sandbox.wait(deadline)
             starved = sandbox.out_of_memory()
     error = _class(status, starved)
     report("job_ended", error=error)

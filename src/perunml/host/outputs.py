@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from perunml.api.assets import PART_SIZE
+from perunml.api.assets import PART_SIZE, AssetView
 from perunml.api.runs import OutputKey, RegisterOutput
 from perunml.host.codes import DELIVERY_MISMATCH, OUTPUT_MISSING, OUTPUT_NOT_A_FILE, OUTPUT_UNDECLARED
 from perunml.host.memory import wipe
@@ -22,7 +22,7 @@ from perunml.host.metrics import clean_metrics
 from perunml.host.protocol import ManagerLink, insist
 from perunml.sealing.codes import FORMAT_REFUSED, OUTPUT_TOO_LARGE
 from perunml.sealing.formats import check_format
-from perunml.sealing.manifest import open_manifest
+from perunml.sealing.manifest import Manifest, open_manifest
 from perunml.sealing.store import FolderStore
 from perunml.sealing.writer import seal_files
 from perunml.wire.dsse import Envelope
@@ -100,17 +100,24 @@ def send(
     view = insist(lambda: link().register_output(run, RegisterOutput(name=name, manifest=envelope)))
     if view.asset != envelope.digest:
         raise refuse(DELIVERY_MISMATCH, f"the manager registered another output than {name}")
-    manifest = open_manifest(envelope, [signer.public])
+    send_blobs(view, open_manifest(envelope, [signer.public]), store, link, partial(progress, name))
+    return envelope.digest
+
+
+def send_blobs(
+    view: AssetView, manifest: Manifest, store: FolderStore, link: Callable[[], ManagerLink],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:  # fmt: skip
+    """Send what the manager, by `view`, has not got yet of a registered asset's ciphertext."""
     done, total = 0, manifest.total_sealed
     for blob in manifest.all_blobs:
         size = manifest.sealed_size(blob)
         for offset in range(view.received.get(blob.id, 0), size, PART_SIZE):
             part = bytearray(min(PART_SIZE, size - offset))
             store.read(blob.id, offset, memoryview(part))
-            insist(partial(_put, link, envelope.digest, blob.id, offset, bytes(part)))
+            insist(partial(_put, link, view.asset, blob.id, offset, bytes(part)))
             done += len(part)
-            progress(name, done, total)
-    return envelope.digest
+            progress(done, total)
 
 
 def _put(link: Callable[[], ManagerLink], asset: str, blob: str, offset: int, part: bytes) -> None:

@@ -27,6 +27,7 @@ from perunml.api.runs import (
     FinishRequest,
     QuotaAnswer,
     QuotaRequest,
+    RegisterCheckpoint,
     RegisterOutput,
     ReleaseAnswer,
     ReleaseRequest,
@@ -99,6 +100,9 @@ class ManagerLink:
 
     def register_output(self, run: str, request: RegisterOutput) -> AssetView:
         return self._post(f"/v1/runs/{run}/outputs", request, AssetView)
+
+    def register_checkpoint(self, run: str, request: RegisterCheckpoint) -> AssetView:
+        return self._post(f"/v1/runs/{run}/checkpoints", request, AssetView)
 
     def finish(self, run: str, request: FinishRequest) -> FinishAnswer:
         return self._post(f"/v1/runs/{run}/finish", request, FinishAnswer)

@@ -14,21 +14,23 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from perunml.api.base import Message
 from perunml.api.pin import Pin
-from perunml.api.runs import KeyDelivery
-from perunml.host import job, outputs
+from perunml.api.runs import CheckpointKey, KeyDelivery
+from perunml.host import checkpoints, job, outputs
 from perunml.host.channel import EvidenceSource
 from perunml.host.codes import CODE_FAILED, DELIVERY_MISMATCH, INTERNAL, KILLED, OUT_OF_MEMORY, OUT_OF_TIME
-from perunml.host.fetch import Fetched, fetch_inputs
+from perunml.host.fetch import Fetched, check_input, fetch_input, fetch_inputs
 from perunml.host.lease import LeaseKeeper
 from perunml.host.memory import PrivateMemory, die_with_parent, guard_process
 from perunml.host.progress import Report
 from perunml.host.protocol import ManagerLink
+from perunml.host.sandbox import job_user
 from perunml.host.session import Session
 from perunml.wire.errors import PerunError, refuse
 from perunml.wire.rules import Reason
@@ -158,8 +160,14 @@ def train(run: Run) -> None:
         raise refuse(DELIVERY_MISMATCH, "not a training", seen=run.delivery.kind)
     signal.signal(signal.SIGTERM, _stop)
     try:
-        ended = job.train(run.delivery, run.fetch(), run.memory, run.report, swap_allowed=run.delivery.simulated)
+        ended = _trained(run)
     except Stopped:
+        if run.delivery.checkpoints is not None:
+            # Another host goes on from the last checkpoint, once the lease is over: the run has not ended.
+            run.report(
+                "left", message="the agent was stopped; the run waits for another host where it has resumes left"
+            )
+            return
         run.finish({}, error="killed", reasons=(Reason(KILLED, "the agent was stopped by its operator"),))
         return
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is being sealed and sent is worth the moment
@@ -181,6 +189,29 @@ def train(run: Run) -> None:
         run.report("sealed", output=each.name, asset=sent[each.name])
     run.memory.remove(["out"])
     run.finish(sent)
+
+
+def _trained(run: Run) -> job.Ended:
+    """The job, with its checkpoints kept where the agreement allows some."""
+    fetched, terms = run.fetch(), run.delivery.checkpoints
+    folder: Path | None = None
+    kept: AbstractContextManager[None] = nullcontext()
+    if terms is not None:
+        folder = checkpoints.prepare(terms, run.memory, job_user(), _last_checkpoint(run, terms))
+        kept = checkpoints.keep(terms, run.session, run.memory, run.folder / "checkpoint", run.report)
+    return job.train(
+        run.delivery, fetched, run.memory, run.report, swap_allowed=run.delivery.simulated, checkpoints=folder, during=kept
+    )  # fmt: skip
+
+
+def _last_checkpoint(run: Run, terms: CheckpointKey) -> Fetched | None:
+    if terms.last is None:
+        return None
+    manifest = check_input("the checkpoint", terms.last)
+    if manifest.asset_id != terms.asset_id:
+        raise refuse(DELIVERY_MISMATCH, "the checkpoint is another run's")
+    run.report("resuming", number=manifest.version)
+    return fetch_input("the checkpoint", terms.last, manifest, run.link, run.folder / "sealed" / "checkpoint")
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

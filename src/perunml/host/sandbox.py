@@ -25,7 +25,7 @@ from types import TracebackType
 from perunml.host import keeper, launch
 from perunml.host.clock import boottime
 from perunml.host.codes import HOST_UNFIT
-from perunml.host.contract import CODE, IN, OUT, PARAMETERS, SHM, TMP
+from perunml.host.contract import CHECKPOINTS, CODE, IN, OUT, PARAMETERS, SHM, TMP
 from perunml.host.limits import MAX_FILES, MAX_PROCESSES, Cgroup
 from perunml.host.memory import PrivateMemory
 from perunml.host.seccomp import filter_program
@@ -74,6 +74,7 @@ class View:
     python: str = sys.executable
     prefixes: Mapping[str, Path] = field(default_factory=dict)  # path in the sandbox -> folder
     devices: Mapping[str, Path] = field(default_factory=dict)  # path in the sandbox -> device node
+    checkpoints: Path | None = None
 
 
 def check_bubblewrap() -> None:
@@ -112,6 +113,8 @@ def bwrap_arguments(
     for shown, node in sorted(view.devices.items()):
         args += ["--dev-bind", str(node), shown]
     args += ["--remount-ro", "/dev", "--bind", str(view.tmp), TMP, "--bind", str(view.out), OUT]
+    if view.checkpoints:
+        args += ["--bind", str(view.checkpoints), CHECKPOINTS]
     for shown, real in sorted(view.prefixes.items()):  # after /tmp: an interpreter may lie below it
         args += ["--ro-bind", str(real), shown]
     args += ["--ro-bind", str(view.code), CODE, "--dir", IN]
@@ -137,7 +140,7 @@ def launch_argument(view: View, command: list[str], *, file_size: int, landlock:
     shown += [path for path in _SYS if os.path.exists(path)]
     return json.dumps({
         "read": shown,
-        "write": [OUT, TMP, SHM, *_DEVICES, *view.devices],
+        "write": [OUT, TMP, SHM, *_DEVICES, *view.devices, *([CHECKPOINTS] if view.checkpoints else [])],
         "limits": {
             "RLIMIT_CORE": 0,
             "RLIMIT_NPROC": MAX_PROCESSES,

@@ -10,6 +10,7 @@ from perunml.manager import (
     assets,
     attestation,
     buckets,
+    checkpoints,
     conditions,
     documents,
     enrolment,
@@ -37,7 +38,7 @@ _PARAMETER = re.compile(r"\{([a-z]+)(:path)?\}")
 def specs(services: Services) -> list[Spec]:
     """All routes, those that hosts ask for most first: they are looked through in order."""
     parts = (
-        release, renewal, quota, assets, buckets, runs, enrolment, attestation, documents, agreements, outputs, ledger, hosts, witnesses, conditions, why,
+        release, renewal, quota, assets, buckets, checkpoints, runs, enrolment, attestation, documents, agreements, outputs, ledger, hosts, witnesses, conditions, why,
         shares, recovery, handover,
     )  # fmt: skip
     return [spec for part in parts for spec in part.routes(services)]

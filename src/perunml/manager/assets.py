@@ -176,8 +176,13 @@ def _open(services: Services, message: PushAsset, key: str) -> tuple[Manifest, b
     """The manifest signed by the caller, and its data key under custody."""
     manifest = open_manifest(message.manifest, [PublicKey(key)])
     digest = message.manifest.digest
-    if manifest.kind == "output":
-        raise refuse(ASSET_CONFLICT, "outputs come from runs", expected="dataset, code or model", seen=manifest.kind)
+    if manifest.kind in ("output", "checkpoint"):
+        raise refuse(
+            ASSET_CONFLICT,
+            "outputs and checkpoints come from runs",
+            expected="dataset, code or model",
+            seen=manifest.kind,
+        )
     wraps = WrappedKeys.from_json(message.keys)
     if wraps.asset != digest:
         raise refuse(WRAP_MISSING, "the wrapped keys are another asset's", expected=digest, seen=wraps.asset)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,6 +76,10 @@ class BlobFolder:
         except OSError:
             return False
         return True
+
+    def remove(self, asset: str) -> None:
+        """Everything of an asset; nothing is said when there is nothing."""
+        shutil.rmtree(self._root / asset.removeprefix("sha256:"), ignore_errors=True)
 
     def read(self, asset: str, blob: str, offset: int, length: int) -> bytes:
         """Exactly `length` bytes. Raises `IntegrityError` (state_damaged): the file is shorter than the database says."""

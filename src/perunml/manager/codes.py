@@ -45,6 +45,12 @@ CLOCK_JUMPED = rule(
     "decided.",
     "The manager's operator sets the clock right and starts the manager again: `perunml manager run`.",
 )
+CHECKPOINT_REFUSED = rule(
+    "checkpoint_refused",
+    Kind.AGREEMENT,
+    "A checkpoint is not one of this run's, not in order, or not as the agreement allows.",
+    "The host's operator updates its software; the parties agree on checkpoints: `perunml agreement propose`.",
+)
 NONCE_MISMATCH = rule(
     "nonce_mismatch",
     Kind.EVIDENCE,

@@ -13,6 +13,7 @@ from perunml.agreements.jobs import ServiceJob, TrainingJob
 from perunml.agreements.schema import Agreement
 from perunml.api.runs import InputKey, KeyDelivery, OutputKey
 from perunml.api.service import ServiceCertificate
+from perunml.manager import checkpoints
 from perunml.manager.assets import custody
 from perunml.manager.codes import ASSET_INCOMPLETE, MODEL_MISSING, OWNER_NOT_AGREED
 from perunml.manager.context import Services
@@ -22,7 +23,7 @@ from perunml.manager.shares import output_key
 from perunml.manager.state import StoredRun
 from perunml.manager.store.connection import Connection
 from perunml.release.clients import client_keys
-from perunml.release.types import InputGrant, Release
+from perunml.release.types import CHECKPOINT, InputGrant, Release
 from perunml.wire.dsse import Envelope
 from perunml.wire.errors import error, refuse
 from perunml.wire.rules import Reason
@@ -57,6 +58,9 @@ def build(
         for grant in release.outputs
     }
     code = agreement.assets[job.code] if isinstance(job, TrainingJob) else None
+    kept = checkpoints.delivered(services, connection, agreement, run)
+    if kept is not None and kept.last is not None:
+        grants[CHECKPOINT] = kept.last.asset
     message = KeyDelivery(
         run=run.run,
         agreement=run.agreement,
@@ -69,6 +73,7 @@ def build(
         clients=client_keys(agreement, job) if isinstance(job, ServiceJob) else {},
         wall_seconds=release.wall_seconds,
         simulated=release.simulated,
+        checkpoints=kept,
     )
     return message, grants
 

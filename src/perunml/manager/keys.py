@@ -72,6 +72,14 @@ class Keys:
         """The asset id of a run's output: 32 hex digits."""
         return self._derive({"label": "perunml/output-id", "run": run, "output": output}, 16).hex()
 
+    def checkpoint_key(self, run: str) -> bytes:
+        """The data key of a run's checkpoints: 32 bytes. Each blob has a key of its own under it."""
+        return self._derive({"label": "perunml/checkpoint-key", "run": run})
+
+    def checkpoint_id(self, run: str) -> str:
+        """The asset id of a run's checkpoints: 32 hex digits."""
+        return self._derive({"label": "perunml/checkpoint-id", "run": run}, 16).hex()
+
     def salt(self, index: int, entropy: bytes) -> bytes:
         """A ledger leaf's salt. `entropy` is fresh: one that came from the root key alone would repeat after a restored
         backup."""

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 
-from perunml.manager import counter, leases, state, witnesses
+from perunml.manager import checkpoints, counter, leases, state, witnesses
 from perunml.manager.codes import LEASE_ENDED
 from perunml.manager.context import Services
 from perunml.manager.writer import Transaction
@@ -36,6 +36,7 @@ async def sweep_forever(services: Services) -> None:
                 await counter.advance(services)
             if services.clock.steady() >= nonces_at:
                 nonces_at = services.clock.steady() + NONCES_EVERY
+                await checkpoints.clear(services)
                 await services.writer.submit(functools.partial(_forget_nonces, services.clock.now()))
         except PerunError as exc:
             log.warning("sweep: %s", exc.code)

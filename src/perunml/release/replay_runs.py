@@ -13,15 +13,14 @@ from perunml.agreements import flows
 from perunml.agreements.jobs import AnyJob, TrainingJob
 from perunml.agreements.profiles import alternatives
 from perunml.agreements.schema import Agreement
-from perunml.ledger.entries import OpenedEntry, entry_hash
-from perunml.ledger.receipts import KIND as RECEIPT
-from perunml.ledger.receipts import Receipt, open_receipt
+from perunml.ledger.entries import OpenedEntry
 from perunml.release import conditions, rules
 from perunml.release.decide import decide_submission
 from perunml.release.hosts import achieved, machines_of
 from perunml.release.outputs import check_output_approval, decide_output
 from perunml.release.replay_agreements import Agreements, Handler, text, wrong
-from perunml.release.types import Purpose, Refusal, RegisteredOutput, Run, State, Usage
+from perunml.release.replay_receipts import Ended, check_receipt
+from perunml.release.types import CHECKPOINT, Purpose, Refusal, RegisteredOutput, Run, State, Usage
 from perunml.wire.dsse import Envelope
 from perunml.wire.errors import PerunError
 from perunml.wire.identity import PublicKey
@@ -57,6 +56,7 @@ class _Asked:
     released: int = 0
     lease: _Lease | None = None
     over: str = ""
+    checkpoint: tuple[int, str] = (0, "")  # the last one's number and digest
     counted: list[str] = field(default_factory=list)
 
 
@@ -80,6 +80,7 @@ class Runs:
             "release": self._released,
             "renewal": self._renewed,
             "lease-end": self._ended,
+            "checkpoint": self._checkpointed,
             "finished": self._finished,
             "failed": self._finished,
             "output-approval": self._output_approved,
@@ -121,7 +122,7 @@ class Runs:
         state = self._allowed(item, run, agreement, "release")
         self._host(item, agreement, run.job, verdict)
         self._owners(item, agreement, run.job, state, text(item, "machine"), str(verdict.get("profile")))
-        self._granted(item, agreement, run.job, body["assets"])
+        self._granted(item, agreement, run, body["assets"])
         job = agreement.jobs[run.job]
         if isinstance(job, TrainingJob) and run.released == 0:
             self._count(agreement, run, state)
@@ -155,6 +156,17 @@ class Runs:
                 self._uncount(run)
         run.lease = None
 
+    def _checkpointed(self, item: OpenedEntry) -> None:
+        run, number = self._run(item), item.entry.body.get("number")
+        lease = self._lease(item, run, text(item, "lease"))
+        agreement = self._goes_on(item, run, lease, "renew") or self._agreements.of(item)
+        job = agreement.jobs[run.job]
+        if not isinstance(job, TrainingJob) or job.checkpoints is None:
+            raise wrong(item, "a checkpoint where the agreement allows none")
+        if type(number) is not int or number <= run.checkpoint[0]:
+            raise wrong(item, "checkpoints are not numbered upwards", f"above {run.checkpoint[0]}", str(number))
+        run.checkpoint = (number, text(item, "asset"))
+
     def _finished(self, item: OpenedEntry) -> None:
         entry, run = item.entry, self._run(item)
         lease = self._lease(item, run, text(item, "lease"))
@@ -167,7 +179,9 @@ class Runs:
         for name, asset in outputs.items():
             made = RegisteredOutput(entry.subject, run.job, name, asset)
             self._outputs[self._agreements.line(run.agreement), asset] = made
-        self._receipt(item, run, lease, outputs)
+        ran = Ended(run.agreement, run.job, run.parameters, lease.assets, lease.machine, lease.verdict, outputs)
+        check_receipt(item, ran, self._receipts.get(entry.subject), self._manager)
+        self.counts["receipts"] += 1
         run.lease, run.over = None, entry.type
         self.counts["outputs"] += len(outputs)
 
@@ -314,8 +328,11 @@ class Runs:
             if profiles is not None and not set(profile.split("+")) <= set(profiles):
                 raise wrong(item, f"the condition {condition.name} wants another profile", ", ".join(profiles), profile)
 
-    def _granted(self, item: OpenedEntry, agreement: Agreement, job: str, assets: Mapping[str, Any]) -> None:
-        """The keys were those of the agreed assets, or of outputs of finished runs."""
+    def _granted(self, item: OpenedEntry, agreement: Agreement, run: _Asked, given: Mapping[str, Any]) -> None:
+        """The keys were those of the agreed assets, or of outputs of finished runs, and of the run's own last checkpoint."""
+        job, assets = run.job, {name: asset for name, asset in given.items() if name != CHECKPOINT}
+        if given.get(CHECKPOINT, run.checkpoint[1]) != run.checkpoint[1]:
+            raise wrong(item, "not the run's last checkpoint", run.checkpoint[1], str(given[CHECKPOINT]))
         for ref in flows.sources(agreement.jobs[job]):
             found = assets.get(_input(agreement, job, ref))
             split = flows.split_ref(ref)
@@ -346,44 +363,10 @@ class Runs:
             self._agreements.added[digest] -= 1
         run.counted = []
 
-    def _receipt(self, item: OpenedEntry, run: _Asked, lease: _Lease, outputs: Mapping[str, str]) -> None:
-        """The run's receipt is the manager's word on this very entry, and says what the release and the end say."""
-        envelope = self._receipts.get(item.entry.subject)
-        if envelope is None:
-            raise wrong(item, "the run's receipt is not in the export", expected=RECEIPT, seen="nothing")
-        found = open_receipt(envelope, self._manager)
-        inputs = {name: asset for name, asset in lease.assets.items() if name != "code"}
-        said: list[tuple[str, object, object]] = [
-            ("agreement", found.agreement, run.agreement),
-            ("job", found.job, run.job),
-            ("run", found.run, item.entry.subject),
-            ("inputs", dict(found.inputs), inputs),
-            ("code", found.code, lease.assets.get("code", "")),
-            (
-                "host",
-                _ran(found),
-                {name: lease.verdict.get(name) for name in ("profile", "imitates", "simulated")}
-                | {"machine": lease.machine},
-            ),
-            ("parameters", dict(found.parameters), dict(run.parameters)),
-            ("outputs", dict(found.outputs), dict(outputs)),
-            ("entry", (found.entry_index, found.entry_hash), (item.index, entry_hash(item.leaf))),
-            ("time", found.time, item.entry.time),
-        ]
-        for name, seen, expected in said:
-            if seen != expected:
-                raise wrong(item, f"its receipt has another {name}", str(expected), str(seen))
-        self.counts["receipts"] += 1
-
 
 def _until(item: OpenedEntry, job: AnyJob) -> int:
     """When a lease that begins or goes on here is surely over."""
     return item.entry.time + job.lease + LEASE_SLACK
-
-
-def _ran(receipt: Receipt) -> dict[str, object]:
-    host = receipt.host
-    return {"profile": host.profile, "imitates": host.imitates, "simulated": host.simulated, "machine": host.machine}
 
 
 def _input(agreement: Agreement, job: str, ref: str) -> str:

@@ -18,6 +18,8 @@ from perunml.wire.rules import Reason
 _TOKEN = object()
 
 Purpose = Literal["release", "renew", "finish"]
+CHECKPOINT = "#checkpoint"
+"""Under which a release and a receipt name what a run went on from; no asset can be called so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,12 @@ OUTPUT_TOO_LARGE = rule(
     "An output is larger than its max_size.",
     "The code's owner writes less, or the parties agree to more: `perunml agreement propose`.",
 )
+CHECKPOINT_TOO_LARGE = rule(
+    "checkpoint_too_large",
+    Kind.LIMIT,
+    "What lies in PERUNML_CHECKPOINTS is more than the agreement allows in one checkpoint; the one before stays the last.",
+    "The code's owner keeps fewer or smaller files there, or the parties agree to more: `perunml agreement propose`.",
+)
 FILE_MISSING = rule(
     "file_missing",
     Kind.USAGE,

@@ -16,7 +16,7 @@ from perunml.wire.errors import PerunError, refuse
 from perunml.wire.identity import PublicKey
 
 FORMAT = "perunml/sealed-v1"
-KINDS = ("dataset", "code", "model", "output")
+KINDS = ("dataset", "code", "model", "output", "checkpoint")
 MAX_BLOBS = 20_000
 """A manifest of this many blobs has 3 MB; more files than that share blobs."""
 MAX_SIZE = 2**50

@@ -104,6 +104,7 @@ assets = Table(
     Column("run", String, nullable=False),  # of an output, else ""
     Column("output", String, nullable=False),
     Column("store", String, nullable=False, server_default=""),  # "" for the folder
+    Index("checkpoints_only", "run", sqlite_where=text("kind = 'checkpoint'")),
 )
 
 blobs = Table(

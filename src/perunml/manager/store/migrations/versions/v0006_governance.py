@@ -82,6 +82,7 @@ def upgrade() -> None:
         sa.Column("kept", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("asset", "line", "shares", "party"),
     )
+    op.create_index("checkpoints_only", "assets", ["run"], sqlite_where=sa.text("kind = 'checkpoint'"))
     op.add_column("assets", sa.Column("store", sa.String(), nullable=False, server_default=""))
     op.create_table(
         "stores",
