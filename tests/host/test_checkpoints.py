@@ -103,7 +103,9 @@ def ended() -> Iterator[list[AgentProcess]]:
 
 
 def rows(two: Two, kind: str = "checkpoint") -> list[tuple[int, int, str]]:
-    with contextlib.closing(sqlite3.connect(f"file:{two.road.folder / 'manager' / 'manager.sqlite'}?mode=ro", uri=True)) as database:
+    with contextlib.closing(
+        sqlite3.connect(f"file:{two.road.folder / 'manager' / 'manager.sqlite'}?mode=ro", uri=True)
+    ) as database:
         return database.execute("SELECT version, size, digest FROM assets WHERE kind = ?", (kind,)).fetchall()
 
 
