@@ -63,7 +63,12 @@ def met(result: dict[str, Any]) -> bool | None:
 
 def table(reports: list[dict[str, Any]]) -> str:
     """The Markdown page over all results that lie in the folder."""
-    lines = ["# Measured", "", "Written by `make bench`; medians unless a line says otherwise.", ""]
+    lines = [
+        "# Measured",
+        "",
+        "Written by `make bench`; medians unless a line says otherwise. The paper's table: [paper.md](paper.md).",
+        "",
+    ]
     for report in reports:
         at = report["machine"]
         lines += [
@@ -114,7 +119,9 @@ def main(argv: list[str] | None = None) -> int:
         (args.results / f"{name}.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
         for result in report["results"]:
             print(f"  {result['name']}: {_number(result['value'])} {result['unit']}{_missed(result)}", flush=True)
-    reports = [json.loads(path.read_text()) for path in sorted(args.results.glob("*.json"))]
+    # Not paper.json: its page is its own (bench/paper).
+    paths = [args.results / f"{path.stem.removeprefix('bench_')}.json" for path in sorted(HERE.glob("bench_*.py"))]
+    reports = [json.loads(path.read_text()) for path in paths if path.exists()]
     (args.results / "README.md").write_text(table(reports))
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)

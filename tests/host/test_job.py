@@ -53,6 +53,24 @@ def test_sealed_code_trains_on_sealed_data() -> None:
     assert all("noswap" in line or "tmpfs" not in line for line in end["mounts"]) or os.uname().release < "6.4"
 
 
+def test_data_larger_than_memory_is_mounted() -> None:
+    """The same code, the same outputs; read-only, for the job alone; told; and nothing of it is left mounted."""
+    proof = "import os\nfor name in ('a.csv', 'new'):\n    try:\n        open('/in/scans/' + name, 'r+' if name == 'a.csv' else 'x')\n    except OSError as e:\n        assert e.errno == 30, e\n    else:\n        raise SystemExit(9)\n"
+    end = train(proof + GOOD, unpack_at_most=0)
+    assert end["error"] == ""
+    assert json.loads(end["outputs"]["model"]) == {"rows": ["b.csv", "empty"], "text": "1,2", "epochs": 2}
+    assert '"views":{"code":"memory","scans":"fuse"}' in end["told"]
+    assert not [line for line in end["mounts"] if " fuse " in line]
+    assert '"views":{"code":"memory","scans":"memory"}' in train(GOOD)["told"]
+
+
+def test_mounted_data_altered_after_it_was_verified_ends_the_run() -> None:
+    """The job gets an error, not a byte, is ended, and the run tells the chunk: whatever the code makes of the error."""
+    code = "import time\ntry:\n    print(open('/in/scans/a.csv').read())\nexcept OSError as e:\n    assert e.errno == 5\ntime.sleep(600)\n"
+    end = train(code, unpack_at_most=0, spoil=True)
+    assert end["refused"] == ["chunk_altered"]
+
+
 def test_error_of_the_code_is_one_class() -> None:
     """What the code says on its way out is seen by nobody: not in events, not in the end."""
     end = train("import sys\nprint('patient-17')\nprint('patient-17', file=sys.stderr)\nraise ValueError('patient-17')")

@@ -1,6 +1,7 @@
 """A program for the training's tests: seals code and data, trains on them as a runner does, prints the end as JSON.
 
-Input, as JSON on stdin: {"code": text of train.py, "data": {file: text}, "wall": seconds, "tamper": bool, "max_size": bytes}.
+Input, as JSON on stdin: {"code": text of train.py, "data": {file: text}, "wall": seconds, "tamper": bool, "max_size": bytes,
+"unpack_at_most": bytes, "spoil": bool (alter what was fetched and verified)}.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def main() -> None:
             inputs[name] = InputKey(asset=envelope.digest, kind=kind, mount=mount, manifest=envelope,
                                     owners=[owner.public.text], key=bytes(key))  # fmt: skip
         delivery = KeyDelivery(
-            run="ab" * 16, agreement="sha256:" + "0" * 64, kind="train", job={}, entry="train.py", parameters={"epochs": 2},
+            run=os.urandom(16).hex(), agreement="sha256:" + "0" * 64, kind="train", job={}, entry="train.py", parameters={"epochs": 2},
             inputs=inputs, clients={}, wall_seconds=asked.get("wall", 60), simulated=True,
             outputs={
                 "model": OutputKey(key=b"k" * 32, asset_id="cd" * 16, format="json", max_size=asked.get("max_size", 4096), fields=[]),
@@ -70,7 +71,12 @@ def main() -> None:
         try:
             check_inputs(delivery)
             fetched: dict[str, Fetched] = fetch_inputs(delivery, lambda: link, folder / "run")  # type: ignore[arg-type, return-value]
-            ended = job.train(delivery, fetched, memory, report, swap_allowed=True)
+            if asked.get("spoil"):
+                for blob in (fetched["scans"].folder / "blobs").iterdir():
+                    blob.write_bytes(bytes(blob.stat().st_size))
+            ended = job.train(
+                delivery, fetched, memory, report, swap_allowed=True, unpack_at_most=asked.get("unpack_at_most")
+            )
             end["error"] = ended.error
             end["ciphertext_left"] = [str(p) for p in (folder / "run").rglob("*") if p.is_file()]
             found = outputs.collect(ended.out, delivery.outputs) if not ended.error else []

@@ -119,6 +119,8 @@ def enrol(
 @machine_options
 @click.option("--services-listen", default="", metavar="HOST:PORT",
               help="Take services too, and let them listen here (port 0: any) [default: take none].")  # fmt: skip
+@click.option("--unpack-at-most", default="", metavar="SIZE",
+              help="Decrypt inputs up to this size (8GiB) into memory, mount larger ones [default: half of what is free].")  # fmt: skip
 @click.pass_obj
 def run(
     settings: Settings,
@@ -127,6 +129,7 @@ def run(
     pin_file: Path | None,
     manager: str,
     services_listen: str,
+    unpack_at_most: str,
     **machine: Any,
 ) -> None:
     """Run the agent until it is stopped: take jobs, prove the machine's state, run them in the sandbox. With `-o json`
@@ -134,13 +137,17 @@ def run(
     import signal
 
     from perunml import operators
+    from perunml.wire.quantities import parse_size
 
     def report(event: dict[str, Any]) -> None:
         say_event(settings, event, event_line(event))
 
     pin = _pin(settings, pin_file, manager)
     _check_machine(machine)
-    agent = operators.agent(pin, folder, services_listen=services_listen, on_event=report, **machine)
+    agent = operators.agent(
+        pin, folder, services_listen=services_listen, unpack_at_most=parse_size(unpack_at_most) if unpack_at_most else None,
+        on_event=report, **machine,
+    )  # fmt: skip
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: agent.stop())
     agent.run_forever()

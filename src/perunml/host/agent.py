@@ -44,11 +44,12 @@ RUNNERS = {"train": "perunml.host.runner", "serve": "perunml.serving.runner"}
 
 class Agent:
     """A machine's agent. `services_listen` (HOST:PORT, port 0 allowed) lets it take services too. `operator` lets it renew its
-    machine's certificate. `on_event` gets `progress` events, from several threads."""
+    machine's certificate. An input of more than `unpack_at_most` bytes is mounted, not unpacked (-1: as memory allows). `on_event` gets `progress` events, from several threads."""
 
     def __init__(
         self, folder: Path, pin: Pin, attester: Attester, *, services_listen: str = "", operator: Signer | None = None,
         name: str = "host", on_event: Listener = lambda event: None, poll: float = POLL, slots: int = SLOTS,
+        unpack_at_most: int = -1,
     ) -> None:  # fmt: skip
         self._folder = folder
         self._pin = pin
@@ -60,6 +61,7 @@ class Agent:
         self._on_event = on_event
         self._poll = poll
         self._slots = slots
+        self._unpack_at_most = unpack_at_most
         self._stop = threading.Event()
         self._running: dict[str, RunnerProcess] = {}
         self._not_before: dict[str, float] = {}
@@ -138,6 +140,7 @@ class Agent:
             run=item.run, agreement=item.agreement, machine=member.machine, simulated=member.simulated, pin=self._pin,
             certificate=member.certificate, key=member.key.decode(), folder=str((self._folder / "runs" / item.run).absolute()),
             agent_pid=os.getpid(), evidence_fd=-1, events_fd=-1, listen=self._listen if item.kind == "serve" else "",
+            unpack_at_most=self._unpack_at_most,
         )  # fmt: skip
 
         def collect(request: EvidenceRequest) -> Bundle:

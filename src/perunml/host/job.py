@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -13,16 +12,15 @@ from perunml.host import contract, gpus
 from perunml.host.clock import boottime
 from perunml.host.codes import DELIVERY_MISMATCH, MEMORY_CAN_SWAP, MEMORY_SHORT
 from perunml.host.fetch import Fetched
+from perunml.host.inputs import PAGE, Inputs, show
 from perunml.host.launch import EXIT_UNCONFINED
 from perunml.host.limits import Cgroup, make_cgroup
 from perunml.host.memory import SLACK, PrivateMemory, available_memory, swap_is_on
 from perunml.host.progress import Report
 from perunml.host.sandbox import Sandbox, View, job_user, show_interpreter
-from perunml.sealing.views.files import unpack
 from perunml.wire.canonical import canonical
 from perunml.wire.errors import refuse
 
-PAGE = 4096
 SCRATCH_PART = 4
 """The job's /tmp and /dev/shm may each take up to this part (a quarter) of what memory is available."""
 MIN_MEMORY = 256 << 20
@@ -41,61 +39,46 @@ class Ended:
 
 def train(
     delivery: KeyDelivery, fetched: Mapping[str, Fetched], memory: PrivateMemory, report: Report, *, swap_allowed: bool,
-    checkpoints: Path | None = None, during: AbstractContextManager[None] | None = None,
+    checkpoints: Path | None = None, during: AbstractContextManager[None] | None = None, unpack_at_most: int | None = None,
 ) -> Ended:  # fmt: skip
     """Run a delivery's code on its inputs, once. Call it from the main thread, which bubblewrap lives as long as. Closes the
-    inputs' readers and removes their ciphertext as soon as they are unpacked. The job may write `checkpoints`, and `during` is entered while it
-    runs. Raises `PerunError` when the job could not be
-    started; whatever the job does is in the `Ended`."""
+    inputs' readers. The job may write `checkpoints`, and `during` is entered while it runs; an input of more than `unpack_at_most` bytes (None: than
+    memory allows) is mounted. Raises `PerunError` when the job could not be started or what it read was altered; whatever else the job does is in the `Ended`."""
     if "code" not in fetched or fetched["code"].input.mount != contract.CODE:
         raise refuse(DELIVERY_MISMATCH, "a training comes with its code")
     entry = contract.entry_path(delivery.entry)
     user = job_user()
     with gpus.claim() as claim:
-        view, mounts = _view(delivery, fetched, memory, user, claim.nodes)
-        view = replace(view, checkpoints=checkpoints)
+        shown = show(fetched, memory, user, most=unpack_at_most)
+        view = replace(_view(delivery, shown, memory, user, claim.nodes), checkpoints=checkpoints)
         if claim.taken:
             report("warning", message="another run has this machine's GPUs: the job sees none")
         group = _confine(delivery, report, swap_allowed)
         environment = contract.environment(
-            mounts, delivery.parameters, threads=contract.thread_count(), checkpoints=checkpoints is not None
+            shown.mounts, delivery.parameters, threads=contract.thread_count(), checkpoints=checkpoints is not None
         )
         size = available_memory() + SLACK
         deadline = boottime() + delivery.wall_seconds
         with Sandbox(view, [view.python, entry], environment, file_size=size, cgroup=group, uid=user) as sandbox:
             report(
                 "running", job=str(delivery.agreement), init=sandbox.init_pid, limits=group.kind if group else "rlimits",
-                landlock=sandbox.landlock, gpus=sum(name[-1].isdigit() for name in claim.nodes),
+                landlock=sandbox.landlock, gpus=sum(name[-1].isdigit() for name in claim.nodes), views=shown.views,
             )  # fmt: skip
-            with during or nullcontext():
+            with shown.watched(sandbox.kill), during or nullcontext():
                 status = sandbox.wait(deadline)
             starved = sandbox.out_of_memory()
+        shown.close(memory)
     error = _class(status, starved)
     report("job_ended", error=error)
     return Ended(error, view.out)
 
 
-def _view(delivery: KeyDelivery, fetched: Mapping[str, Fetched], memory: PrivateMemory, user: int, devices: Mapping[str, Path]) -> tuple[View, dict[str, str]]:  # fmt: skip
-    folders: dict[str, Path] = {}
-    mounts: dict[str, str] = {}
-    for number, (name, item) in enumerate(fetched.items()):
-        where = item.input.mount
-        if name != "code":
-            contract.input_folder(where)
-            mounts[name] = where
-        if where in folders:
-            raise refuse(DELIVERY_MISMATCH, "two inputs have one mount", seen=where)
-        space = SLACK + sum(-(-size // PAGE) * PAGE + PAGE for size in item.reader.files.values())
-        folders[where] = memory.add(f"input{number}", space, owner=user)
-        unpack(item.reader, folders[where])
-        memory.freeze(f"input{number}", user)
-        item.reader.close()
-        shutil.rmtree(item.folder, ignore_errors=True)
+def _view(delivery: KeyDelivery, shown: Inputs, memory: PrivateMemory, user: int, devices: Mapping[str, Path]) -> View:
     out = memory.add("out", SLACK + sum(key.max_size + PAGE for key in delivery.outputs.values()), owner=user)
     scratch = available_memory() // SCRATCH_PART
-    view = View(
-        code=folders.pop(contract.CODE),
-        inputs=folders,
+    return View(
+        code=shown.folders[contract.CODE],
+        inputs={where: folder for where, folder in shown.folders.items() if where != contract.CODE},
         out=out,
         tmp=memory.add("tmp", scratch, owner=user, executable=True),
         shm=memory.add("shm", scratch, owner=user),
@@ -103,7 +86,6 @@ def _view(delivery: KeyDelivery, fetched: Mapping[str, Fetched], memory: Private
         prefixes=show_interpreter(memory),
         devices=devices,
     )
-    return view, mounts
 
 
 def _confine(delivery: KeyDelivery, report: Report, swap_allowed: bool) -> Cgroup | None:

@@ -7,6 +7,7 @@ says which profile keeps root out).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perunml.host.codes import HOST_UNFIT, MEMORY_CAN_SWAP, MEMORY_SHORT
+from perunml.sealing.mounted.messages import MAX_READ, READ_AHEAD
 from perunml.wire.errors import refuse
 
 STAGE = Path("/run/perunml")
@@ -136,6 +138,26 @@ class PrivateMemory:
         _mount("none", path, "", _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV, "")
         return path
 
+    def serve(self, name: str) -> tuple[Path, int]:
+        """A file system `name`, read-only, and an open /dev/fuse behind it: whoever holds that answers what is read there. Raises
+        `UsageError` (host_unfit)."""
+        path = self.root / name
+        path.mkdir(mode=0o700)
+        try:
+            descriptor = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+        except OSError as exc:
+            raise refuse(
+                HOST_UNFIT, "inputs larger than memory need FUSE, and /dev/fuse does not open", seen=exc.strerror or "",
+                command="perunml host doctor",
+            ) from None  # fmt: skip
+        # allow_other: the job is another user than the runner; default_permissions: the kernel holds it to modes and owners.
+        options = (
+            f"fd={descriptor},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,max_read={MAX_READ}"
+        )
+        _mount("perunml", path, "fuse", _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
+        _read_ahead(path)
+        return path, descriptor
+
     def remove(self, names: Iterable[str]) -> None:
         """Unmount, which frees and so ends the bytes. What is still in use goes when its last user does."""
         for name in names:
@@ -152,6 +174,15 @@ def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     raise refuse(HOST_UNFIT, "/proc/meminfo does not say how much memory there is")
+
+
+def _read_ahead(path: Path) -> None:
+    """Let the kernel ask for what comes next. A kernel that does not let us reads in smaller steps, and so slower."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        if fields[4] == str(path):
+            with contextlib.suppress(OSError):
+                Path(f"/sys/class/bdi/{fields[2]}/read_ahead_kb").write_text(str(READ_AHEAD >> 10))
 
 
 def _mount(source: str, target: Path, kind: str, flags: int, options: str) -> None:

@@ -60,6 +60,7 @@ class Settings(Message):
     evidence_fd: int
     events_fd: int
     listen: str = ""  # services: HOST:PORT to listen on
+    unpack_at_most: int = -1  # bytes of an input that is unpacked into memory; -1: as memory allows
 
     def __repr__(self) -> str:
         return f"<Settings of run {self.run}>"
@@ -200,7 +201,8 @@ def _trained(run: Run) -> job.Ended:
         folder = checkpoints.prepare(terms, run.memory, job_user(), _last_checkpoint(run, terms))
         kept = checkpoints.keep(terms, run.session, run.memory, run.folder / "checkpoint", run.report)
     return job.train(
-        run.delivery, fetched, run.memory, run.report, swap_allowed=run.delivery.simulated, checkpoints=folder, during=kept
+        run.delivery, fetched, run.memory, run.report, swap_allowed=run.delivery.simulated, checkpoints=folder, during=kept,
+        unpack_at_most=None if run.settings.unpack_at_most < 0 else run.settings.unpack_at_most,
     )  # fmt: skip
 
 

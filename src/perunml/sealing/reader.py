@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from types import TracebackType
 
 from perunml.sealing.chunks import TAG, BlobCipher
@@ -16,6 +18,17 @@ from perunml.wire.errors import refuse
 
 TOGETHER = 4
 """Whole chunks asked for at once from which a second thread helps; below, starting it costs what it saves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of one chunk: `count` bytes from byte `start` of the `size` plaintext bytes of chunk `index` of `blob`."""
+
+    blob: BlobEntry
+    index: int
+    size: int
+    start: int
+    count: int
 
 
 class SealedReader:
@@ -74,6 +87,29 @@ class SealedReader:
     def place(self, path: str) -> Place:
         return self._places[path]
 
+    def spans(self, path: str, offset: int, count: int) -> Iterator[Span]:
+        """Where bytes of a file lie, in order, as many as there are from byte `offset`. Raises `KeyError`."""
+        place = self._places[path]
+        blob, chunk_size = self.manifest.blobs[place.blob], self.manifest.chunk_size
+        left, at = max(0, min(count, place.size - offset)), place.offset + offset
+        while left:
+            index, start = divmod(at, chunk_size)
+            size = min(chunk_size, blob.size - index * chunk_size)
+            part = min(left, size - start)
+            yield Span(blob, index, size, start, part)
+            left, at = left - part, at + part
+
+    def most_chunks(self, count: int) -> int:
+        """In how many chunks `count` bytes may lie."""
+        return -(-count // self.manifest.chunk_size) + 1
+
+    def open_chunk(self, blob: BlobEntry, index: int, out: memoryview, sealed: bytearray, source: BlobSource) -> None:
+        """One whole chunk into `out`, of its plaintext's size, by way of `sealed` (a chunk and its tag) and from a `source` of the caller's own: this
+        alone may be called by several threads at once. Raises `IntegrityError`."""
+        buffer = memoryview(sealed)[: len(out) + TAG]
+        source.read(blob.id, index * (self.manifest.chunk_size + TAG), buffer)
+        self._cipher(blob).open_into(index, index == self.manifest.chunks(blob) - 1, buffer, out)
+
     def close(self) -> None:
         """Wipes the key and the buffers."""
         wipe(self._key)
@@ -122,9 +158,7 @@ class SealedReader:
             other.result()
 
     def _open(self, blob: BlobEntry, index: int, size: int, out: memoryview, sealed: bytearray | None = None) -> None:
-        buffer = memoryview(self._sealed if sealed is None else sealed)[: size + TAG]
-        self._source.read(blob.id, index * (self.manifest.chunk_size + TAG), buffer)
-        self._cipher(blob).open_into(index, index == self.manifest.chunks(blob) - 1, buffer, out)
+        self.open_chunk(blob, index, out, self._sealed if sealed is None else sealed, self._source)
 
     def _cipher(self, blob: BlobEntry) -> BlobCipher:
         cipher = self._ciphers.get(blob.id)
