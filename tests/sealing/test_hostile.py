@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import threading
@@ -19,7 +20,7 @@ from perunml.sealing import store as stores
 from perunml.sealing.chunks import BlobCipher
 from perunml.sealing.index import Place, decode_index, encode_index
 from perunml.sealing.keys import Wrap, WrappedKeys, new_data_key, unwrap_key, wrap_key
-from perunml.sealing.manifest import Manifest, open_manifest
+from perunml.sealing.manifest import BlobEntry, Manifest, open_manifest
 from perunml.sealing.reader import SealedReader, verify_tree
 from perunml.sealing.store import FolderStore, write_file
 from perunml.sealing.views.files import unpack
@@ -33,6 +34,10 @@ from perunml.wire.identity import SigningKey
 OWNER = SigningKey.generate()
 CHUNK = 64 * 1024
 KEY = bytes(range(32))
+
+
+def blobs_of(sizes: list[int]) -> list[BlobEntry]:
+    return [BlobEntry(f"{number:032x}", bytes(32), size) for number, size in enumerate(sizes)]
 
 
 def seal(folder: Path, files: dict[str, Any], **more: Any) -> tuple[FolderStore, Manifest, Envelope]:
@@ -255,17 +260,58 @@ def test_a_wrap_is_worth_nothing_elsewhere(tmp_path: Path) -> None:
 def test_an_owners_evil_index_is_refused(rows: Any, sizes: list[int]) -> None:
     """Files that overlap, leave gaps, reach out of their blob or of the folder: manifest_invalid, before anything unpacks."""
     with pytest.raises(IntegrityError, match="manifest_invalid"):
-        decode_index(canonical({"files": rows}), sizes)
+        decode_index(canonical({"files": rows}), blobs_of(sizes), 1 << 20)
+
+
+K = 1024
+
+
+@pytest.mark.parametrize(
+    ("table", "size", "chunks"),
+    [
+        ([[64 * K, 2]], 128 * K, 3),
+        ([[64 * K, 2]], 128 * K + 1, 2),
+        ([[64 * K - 1, 2]], 128 * K - 2, 2),
+        ([[64 * K - 1, 1], [64 * K + 1, 1]], 128 * K, 2),
+        ([[1024 * K + 1, 1]], 1024 * K + 1, 1),
+        ([[64 * K, 0], [64 * K, 2]], 128 * K, 2),
+        ([[64 * K, 1], [-64 * K, 1], [64 * K, 2]], 128 * K, 4),
+        ([[0, 1], [128 * K, 1]], 128 * K, 2),
+        ([[64.0 * K, 2]], 128 * K, 2),
+        ([[64 * K, True], [64 * K, 1]], 128 * K, 2),
+        ([[64 * K]], 64 * K, 1),
+        ([], 0, 1),
+        ("x", 1, 1),
+        (None, 1, 1),
+    ],
+)  # fmt: skip
+def test_a_table_that_does_not_add_up_is_refused(table: Any, size: int, chunks: int) -> None:
+    """Sizes out of bounds, sums that are not the blob's, and what are no numbers: manifest_invalid."""
+    blobs = [BlobEntry("ab" * 16, bytes(32), size, chunks)]
+    with pytest.raises(IntegrityError, match="manifest_invalid"):
+        decode_index(json.dumps({"files": [["a", size, 0, 0]], "chunks": {"0": table}}).encode(), blobs, 1 << 20)
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [{}, {"1": [[64 * K, 2]]}, {"00": [[64 * K, 2]]}, {"-1": [[64 * K, 2]]}, {"0": [[64 * K, 2]], "1": [[5, 1]]}, None],
+)
+def test_tables_are_of_the_blobs_that_the_manifest_names(tables: Any) -> None:
+    """None missing, none of another blob, none under two names."""
+    blobs = [BlobEntry("ab" * 16, bytes(32), 128 * K, 2), BlobEntry("cd" * 16, bytes(32), 5)]
+    rows = [["a", 128 * K, 0, 0], ["b", 5, 1, 0]]
+    with pytest.raises(IntegrityError, match="manifest_invalid"):
+        decode_index(canonical({"files": rows, **({"chunks": tables} if tables is not None else {})}), blobs, 1 << 20)
 
 
 def test_honest_indexes_are_accepted() -> None:
     """No files, empty files at every border, several blobs."""
-    assert decode_index(b'{"files":[]}', []) == {}
+    assert decode_index(b'{"files":[]}', [], 1 << 20).files == {}
     places = {
         "a": Place(0, 0, 0), "b": Place(3, 0, 0), "c": Place(0, 0, 3), "d": Place(0, 1, 0), "e": Place(0, 2, 0),
         "f": Place(9, 2, 0),
     }  # fmt: skip
-    assert decode_index(encode_index(places), [3, 0, 9]) == places
+    assert decode_index(encode_index(places), blobs_of([3, 0, 9]), 1 << 20).files == places
 
 
 @settings(max_examples=150, deadline=None)
@@ -274,7 +320,7 @@ def test_an_index_of_any_bytes_is_refused_by_code(data: bytes) -> None:
     """Whatever the bytes: a list of files or manifest_invalid, no other exception."""
     code = "manifest_invalid"
     try:
-        decode_index(data, [5])
+        decode_index(data, blobs_of([5]), 1 << 20)
     except IntegrityError as exc:
         code = exc.code
     assert code == "manifest_invalid"

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from perunml.sealing.chunks import Chunk
 from perunml.sealing.keys import new_data_key
 from perunml.sealing.manifest import BlobEntry, open_manifest
 from perunml.sealing.mounted import messages as m
@@ -137,7 +138,7 @@ def test_an_altered_chunk_is_an_error_and_told(tmp_path: Path) -> None:
     span = next(reader.spans("a", 100 * KIB, 1))
     blob = store / "blobs" / span.blob.id
     data = bytearray(blob.read_bytes())
-    data[span.index * (64 * KIB + 16) + 5] ^= 1
+    data[span.chunk.stored + 5] ^= 1
     blob.write_bytes(data)
     faults: list[PerunError] = []
     with mounted(tmp_path, reader, store, faults) as point:
@@ -196,16 +197,16 @@ def test_chunks_are_opened_once_for_all_who_wait(tmp_path: Path) -> None:
     chunks, opened = Chunks(4, 2), []
     going = threading.Event()
 
-    def fill(blob: BlobEntry, index: int, out: memoryview) -> None:
+    def fill(blob: BlobEntry, chunk: Chunk, out: memoryview) -> None:
         going.wait(5)
-        opened.append(index)
-        out[:] = bytes([index]) * len(out)
+        opened.append(chunk.index)
+        out[:] = bytes([chunk.index]) * len(out)
 
     blob = BlobEntry("ab" * 16, bytes(32), 100)
     got: list[bytes] = []
 
     def read() -> None:
-        with chunks.chunk(blob, 7, 3, fill) as plain:
+        with chunks.chunk(blob, Chunk(7, 0, 3, 1), fill) as plain:
             got.append(bytes(plain))
 
     threads = [threading.Thread(target=read) for _ in range(5)]
@@ -216,17 +217,17 @@ def test_chunks_are_opened_once_for_all_who_wait(tmp_path: Path) -> None:
         thread.join()
     assert (got, opened) == ([b"\7\7\7"] * 5, [7])
     for index in (1, 2, 7):
-        with chunks.chunk(blob, index, 4, fill) as plain:
+        with chunks.chunk(blob, Chunk(index, 0, 4, 1), fill) as plain:
             assert bytes(plain) == bytes([index]) * 4
     assert opened == [7, 1, 2, 7]
 
-    def broken(blob: BlobEntry, index: int, out: memoryview) -> None:
+    def broken(blob: BlobEntry, chunk: Chunk, out: memoryview) -> None:
         raise OSError("no")
 
     for _ in range(5):
-        with pytest.raises(OSError, match="no"), chunks.chunk(blob, 9, 4, broken):
+        with pytest.raises(OSError, match="no"), chunks.chunk(blob, Chunk(9, 0, 4, 1), broken):
             pass
-    with chunks.chunk(blob, 9, 4, fill) as plain:
+    with chunks.chunk(blob, Chunk(9, 0, 4, 1), fill) as plain:
         assert bytes(plain) == b"\x09" * 4
     chunks.wipe()
 

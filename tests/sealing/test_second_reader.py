@@ -36,22 +36,37 @@ def root(leaves: list[bytes]) -> bytes:
 
 def read(manifest: dict, data_key: bytes, blobs: dict[str, bytes]) -> dict[str, bytes]:
     """Sections 2 to 5: every file of an asset."""
-    stored, plain = [], []
-    for entry in [*manifest["blobs"], manifest["index"]]:
+    step = manifest["chunk_size"]
+
+    def opened(entry: dict, sizes: list[int]) -> bytes:
         key = HKDF(SHA256(), 32, unbase64(entry["salt"]), b"perunml/blob-key/v1").derive(data_key)
-        size, step = entry["size"], manifest["chunk_size"]
-        count = max(1, -(-size // step))
-        text = b""
-        for i in range(count):
-            chunk = blobs[entry["id"]][i * (step + 16) : min((i + 1) * (step + 16), size + 16 * count)]
+        text, at = b"", 0
+        for i, size in enumerate(sizes):
+            chunk = blobs[entry["id"]][at : at + size + 16]
+            at += size + 16
             context = bytes.fromhex(manifest["asset_id"]) + bytes.fromhex(entry["id"]) + i.to_bytes(8, "big")
-            aad = b"perunml/chunk/v1" + context + bytes([i == count - 1])
+            aad = b"perunml/chunk/v1" + context + bytes([i == len(sizes) - 1])
             text += AESGCM(key).decrypt(i.to_bytes(12, "big"), chunk, aad)
-            stored.append(chunk)
-        plain.append(text)
-    assert "sha256:" + root(stored).hex() == manifest["merkle_root"]
-    files = json.loads(plain.pop())["files"]
-    return {path: plain[blob][offset : offset + size] for path, size, blob, offset in files}
+        assert at == len(blobs[entry["id"]])
+        return text
+
+    def usual(size: int) -> list[int]:
+        return [min(step, size - at) for at in range(0, size, step)] or [0]
+
+    index = json.loads(opened(manifest["index"], usual(manifest["index"]["size"])))
+    tables = {
+        int(blob): [size for size, count in rows for _ in range(count)]
+        for blob, rows in index.get("chunks", {}).items()
+    }
+    plain, leaves = [], []
+    for number, entry in enumerate(manifest["blobs"]):
+        assert len(tables.get(number, [])) == entry.get("chunks", 0)
+        plain.append(opened(entry, tables.get(number) or usual(entry["size"])))
+    for entry in [*manifest["blobs"], manifest["index"]]:
+        stored = blobs[entry["id"]]
+        leaves += [stored[at : at + step + 16] for at in range(0, len(stored), step + 16)]
+    assert "sha256:" + root(leaves).hex() == manifest["merkle_root"]
+    return {path: plain[blob][offset : offset + size] for path, size, blob, offset in index["files"]}
 
 
 def test_the_second_reader_reads_what_the_writer_wrote(tmp_path: Path) -> None:
@@ -69,6 +84,20 @@ def test_the_second_reader_reads_what_the_writer_wrote(tmp_path: Path) -> None:
     )
     blobs = {path.name: path.read_bytes() for path in (tmp_path / "blobs").iterdir()}
     assert read(json.loads(envelope.payload), bytes(key), blobs) == files
+
+
+def test_the_second_reader_reads_chunks_that_follow_records(tmp_path: Path) -> None:
+    """Sections 3 and 4: a table's sizes, beside files without one."""
+    files = {"a": os.urandom(100), "b.npy": os.urandom(400_000), "c": os.urandom(200_000)}
+    key, table = new_data_key(), ((65_540, 1), (65_536, 5), (6_780, 1))
+    envelope = seal_files(
+        files, FolderStore(tmp_path), name="n", kind="dataset", owner=SigningKey.generate(), data_key=key, chunk_size=70_000,
+        tables={"b.npy": table},
+    )  # fmt: skip
+    manifest = json.loads(envelope.payload)
+    assert [entry.get("chunks") for entry in manifest["blobs"]] == [None, 7, None]
+    blobs = {path.name: path.read_bytes() for path in (tmp_path / "blobs").iterdir()}
+    assert read(manifest, bytes(key), blobs) == files
 
 
 def test_the_worked_example_is_true() -> None:

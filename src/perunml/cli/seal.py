@@ -19,8 +19,14 @@ from perunml.cli.voice import table
     is_flag=True,
     help="Share nothing with the version before: who was given that one's key opens nothing of this one.",
 )
+@click.option("--record-size", type=click.IntRange(min=1), default=None, metavar="BYTES",
+              help="Files other than .npy, .tar and .parquet hold records of this length: cut them at their borders.")  # fmt: skip
+@click.option("--record-header", type=click.IntRange(min=0), default=0, metavar="BYTES",
+              help="What stands before the first record [default: nothing].")  # fmt: skip
 @click.pass_obj
-def command(settings: Settings, source: Path, name: str, kind: str, fresh_key: bool) -> None:
+def command(
+    settings: Settings, source: Path, name: str, kind: str, fresh_key: bool, record_size: int | None, record_header: int
+) -> None:
     """Seal the folder or file SOURCE into this party's home. Nothing is sent; SOURCE stays as it is. A sealing that was interrupted goes on where it was, and of a next version only
     what changed is sealed, under the same data key."""
     from perunml.cli.progress import progress
@@ -28,7 +34,10 @@ def command(settings: Settings, source: Path, name: str, kind: str, fresh_key: b
 
     voice = settings.voice
     with settings.client() as client, progress(f"sealing {name}", silent=voice.as_json) as report:
-        sealed = client.seal(source, name=name, kind=kind, fresh_key=fresh_key, progress=report)
+        sealed = client.seal(
+            source, name=name, kind=kind, fresh_key=fresh_key, record_size=record_size or 0, record_header=record_header,
+            progress=report,
+        )  # fmt: skip
     manifest = sealed.manifest
     value = {
         "asset": sealed.asset,
@@ -37,6 +46,7 @@ def command(settings: Settings, source: Path, name: str, kind: str, fresh_key: b
         "version": manifest.version,
         "size": manifest.size,
         "reused": sealed.reused,
+        "aligned": sealed.aligned,
         "folder": str(sealed.folder),
     }
     rows = [
@@ -46,6 +56,7 @@ def command(settings: Settings, source: Path, name: str, kind: str, fresh_key: b
             "size",
             format_size(manifest.size) + (f", {format_size(sealed.reused)} of it as it was" if sealed.reused else ""),
         ),
+        *([("aligned", f"{format_size(sealed.aligned)}, cut at records' borders")] if sealed.aligned else []),
         ("folder", sealed.folder),
     ]
     voice.answer(value, table(rows))

@@ -18,6 +18,7 @@ from perunml.client.codes import BLOB_TOO_LARGE, NOT_FOUND
 from perunml.client.connection import Connection
 from perunml.client.home import Home, checked_name
 from perunml.client.identity import Identity
+from perunml.sealing.borders import Records, find_table
 from perunml.sealing.keys import WrappedKeys, wipe, wrap_key
 from perunml.sealing.manifest import DEFAULT_CHUNK, Manifest, open_manifest
 from perunml.sealing.store import FolderStore
@@ -32,12 +33,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class SealedAsset:
-    """A sealed asset in the home folder; `asset` is the digest that agreements name. `reused` are the bytes that were not sealed anew."""
+    """A sealed asset in the home folder; `asset` is the digest that agreements name. `reused` are the bytes that were not sealed anew, `aligned`
+    those of files whose chunks follow their records' borders."""
 
     asset: str
     manifest: Manifest
     folder: Path
     reused: int = 0
+    aligned: int = 0
 
 
 def load_sealed(home: Home, identity: Identity, name: str, version: int | None = None) -> tuple[SealedAsset, Envelope]:
@@ -67,10 +70,12 @@ def seal(
     kind: str,
     chunk_size: int = DEFAULT_CHUNK,
     fresh_key: bool = False,
+    records: Records | None = None,
     progress: Progress | None = None,
 ) -> SealedAsset:
     """Seal a folder or a file as the next version of `name`. An error leaves nothing that counts; what a kill leaves, the next call goes on with. Files that did not change since the
-    version before keep their blobs, under its data key, unless a `fresh_key` is asked for: who was given the one version's key can then open nothing of the other's."""
+    version before keep their blobs, under its data key, unless a `fresh_key` is asked for: who was given the one version's key can then open nothing of the other's. Chunks follow the
+    borders of records in large ``.npy``, ``.tar`` and ``.parquet`` files, and in others where `records` says how long one is."""
     if not source.exists():
         raise refuse(NOT_FOUND, "there is nothing to seal", expected="a folder or a file", seen=str(source))
     versions = home.asset_versions(checked_name(name))
@@ -87,8 +92,10 @@ def seal(
         with sealing_work.sealing(
             home, identity, name, version=version, kind=kind, chunk_size=chunk_size, before=before, asset_id=asset_id
         ) as work:
+            files = collect(source)
+            tables = {path: table for path, place in files.items() if (table := find_table(place, chunk_size, records))}
             envelope = seal_files(
-                collect(source),
+                files,
                 work.store,
                 name=name,
                 kind=kind,
@@ -99,6 +106,7 @@ def seal(
                 chunk_size=chunk_size,
                 progress=progress,
                 journal=work.journal,
+                tables=tables,
             )
             manifest = open_manifest(envelope, [identity.signing.public])
             keep = {blob.id for blob in manifest.all_blobs}
@@ -111,8 +119,9 @@ def seal(
     finally:
         with contextlib.suppress(OSError):
             parent.rmdir()  # only where nothing of this name was ever sealed
+    reused = sum(blob.size for blob in manifest.blobs if blob.id in work.kept)
     return SealedAsset(
-        envelope.digest, manifest, folder, sum(blob.size for blob in manifest.blobs if blob.id in work.kept)
+        envelope.digest, manifest, folder, reused, sum(blob.size for blob in manifest.blobs if blob.chunks)
     )
 
 

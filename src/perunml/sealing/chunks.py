@@ -8,6 +8,9 @@ cannot be swapped, moved, dropped or cut off.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from dataclasses import dataclass
+
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -55,11 +58,53 @@ class BlobCipher:
         return self._context + index.to_bytes(8) + (b"\x01" if last else b"\x00")
 
 
+Table = tuple[tuple[int, int], ...]
+"""Sizes of a blob's chunks, in bytes of plaintext, and how many of each follow one another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Chunk `index` of a blob: `size` plaintext bytes from byte `start`; of its size there are `alike` from it on, itself included."""
+
+    index: int
+    start: int
+    size: int
+    alike: int
+
+    @property
+    def stored(self) -> int:
+        """Where its ciphertext begins in the stored blob: a tag follows each chunk before it."""
+        return self.start + TAG * self.index
+
+
+class Layout:
+    """Where a blob's chunks lie: by its `table`, or all of `chunk_size` bytes but for the last."""
+
+    def __init__(self, size: int, chunk_size: int, table: Table = ()) -> None:
+        whole, rest = divmod(size, chunk_size)
+        runs = table or ((chunk_size, whole),) * bool(whole) + ((rest, 1),) * bool(rest or not whole)
+        self.count = 0
+        self._starts: list[int] = []
+        self._runs: list[tuple[int, int, int]] = []  # first chunk, size, count
+        start = 0
+        for length, count in runs:
+            self._starts.append(start)
+            self._runs.append((self.count, length, count))
+            start, self.count = start + length * count, self.count + count
+
+    def find(self, offset: int) -> Chunk:
+        """The chunk in which byte `offset` lies, or would lie at the end."""
+        place = bisect_right(self._starts, offset) - 1
+        first, size, count = self._runs[place]
+        within = min((offset - self._starts[place]) // size, count - 1) if size else 0
+        return Chunk(first + within, self._starts[place] + within * size, size, count - within)
+
+
 def chunk_count(size: int, chunk_size: int) -> int:
     """Chunks of a blob of `size` plaintext bytes; an empty blob has one empty chunk, so that its end is sealed too."""
     return max(1, -(-size // chunk_size))
 
 
-def sealed_size(size: int, chunk_size: int) -> int:
-    """Ciphertext bytes of a blob of `size` plaintext bytes."""
-    return size + TAG * chunk_count(size, chunk_size)
+def sealed_size(size: int, chunks: int) -> int:
+    """Ciphertext bytes of a blob of `size` plaintext bytes in so many chunks."""
+    return size + TAG * chunks

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from perunml.sealing.chunks import MIN_CHUNK, Table
 from perunml.sealing.codes import MANIFEST_INVALID, PATH_REFUSED
+from perunml.sealing.manifest import BlobEntry
 from perunml.wire.canonical import canonical, load_json
 from perunml.wire.errors import PerunError, refuse
 from perunml.wire.rules import Rule
@@ -50,22 +52,35 @@ def check_path(path: str) -> str:
     return path
 
 
-def encode_index(files: Mapping[str, Place]) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Where each file lies, and by number the `tables` of the blobs whose chunks follow records' borders."""
+
+    files: dict[str, Place]
+    tables: dict[int, Table]
+
+
+def encode_index(files: Mapping[str, Place], tables: Mapping[int, Table] | None = None) -> bytes:
     """The index's bytes, files in the order in which they lie. Raises `UsageError` (path_refused): too many files."""
     rows = [[path, place.size, place.blob, place.offset] for path, place in files.items()]
-    if len(data := canonical({"files": rows})) > MAX_INDEX:
+    more = {"chunks": {str(blob): table for blob, table in tables.items()}} if tables else {}
+    if len(data := canonical({"files": rows, **more})) > MAX_INDEX:
         raise refuse(PATH_REFUSED, f"too many files: their list is longer than {MAX_INDEX} bytes")
     return data
 
 
-def decode_index(data: bytes, blob_sizes: Sequence[int]) -> dict[str, Place]:
-    """Raises `IntegrityError` (manifest_invalid): not of its form, a name twice, or one that is a folder of another, or
+def decode_index(data: bytes, blobs: Sequence[BlobEntry], chunk_size: int) -> Index:
+    """The index of an asset with these blobs. Raises `IntegrityError` (manifest_invalid): not of its form, a name twice, or one that is a folder of another, or
     files that do not cover the blobs one after the other, without gap or overlap (else a small asset could unpack to any
     size)."""
     try:
         value = load_json(data, limit=MAX_INDEX)
-        if set(value) != {"files"}:
+        if set(value) not in ({"files"}, {"files", "chunks"}):
             raise TypeError
+        tables = _tables(value["chunks"], blobs, chunk_size) if "chunks" in value else {}
+        if set(tables) != {number for number, blob in enumerate(blobs) if blob.chunks}:
+            raise refuse(MANIFEST_INVALID, "the index has tables of other blobs than the manifest says")
+        blob_sizes = [entry.size for entry in blobs]
         found: dict[str, Place] = {}
         blob, end = -1, 0
         for row in value["files"]:
@@ -85,7 +100,7 @@ def decode_index(data: bytes, blob_sizes: Sequence[int]) -> dict[str, Place]:
     except PerunError as exc:
         raise refuse(MANIFEST_INVALID, exc.reasons[0].message, seen=exc.reasons[0].seen) from None
     check_tree(found)
-    return found
+    return Index(found, tables)
 
 
 def check_tree(files: Mapping[str, Any], rule: Rule = MANIFEST_INVALID) -> None:
@@ -96,6 +111,28 @@ def check_tree(files: Mapping[str, Any], rule: Rule = MANIFEST_INVALID) -> None:
             if folder in files:
                 raise refuse(rule, "a name is both a file and a folder", seen=folder)
             folder = folder.rpartition("/")[0]
+
+
+def _tables(value: Any, blobs: Sequence[BlobEntry], chunk_size: int) -> dict[int, Table]:
+    """Tables that add up: to the blob's size and number of chunks, each chunk within the format's bounds but for the last."""
+    found: dict[int, Table] = {}
+    for name, rows in value.items():
+        number = int(name)
+        if str(number) != name or number < 0 or not rows:
+            raise TypeError
+        table = tuple((size, count) for size, count in rows)
+        if any(type(n) is not int or n < 1 for row in table for n in row):
+            raise TypeError
+        *before, (last, ends) = table
+        least = min([size for size, _ in before], default=MIN_CHUNK)
+        most = max(size for size, _ in table)
+        if most > chunk_size or least < MIN_CHUNK or (last < MIN_CHUNK and ends > 1):
+            raise refuse(MANIFEST_INVALID, "a chunk is smaller or larger than chunks are")
+        blob = blobs[number]
+        if (sum(size * count for size, count in table), sum(count for _, count in table)) != (blob.size, blob.chunks):
+            raise refuse(MANIFEST_INVALID, "a blob's chunks do not add up to it")
+        found[number] = table
+    return found
 
 
 def _row(row: Any) -> tuple[str, Place]:

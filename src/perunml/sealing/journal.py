@@ -16,14 +16,14 @@ from pathlib import Path
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from perunml.sealing.chunks import SALT, chunk_count, sealed_size
+from perunml.sealing.chunks import SALT, TAG, Layout, Table, chunk_count, sealed_size
 from perunml.sealing.manifest import BlobEntry
 from perunml.wire.canonical import canonical, load_canonical
 from perunml.wire.encoding import b64, unb64
 from perunml.wire.errors import PerunError
 
-MAX_LINE = 16 * 2**20
-"""Bytes: 200,000 leaves of 32, a blob of 200 GiB in chunks of 1 MiB."""
+MAX_LINE = 64 * 2**20
+"""Bytes: 200,000 leaves of 32, a blob of 200 GiB in chunks of 1 MiB, and a table of a million runs."""
 _LEAF = 32
 SETTLED = 2_000_000_000
 """Nanoseconds since a file was changed after which its times tell it from what it becomes: file systems count time in steps, the coarsest of 2 s (FAT)."""
@@ -31,10 +31,11 @@ SETTLED = 2_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A whole blob, and the leaves of its chunks (32 bytes each) in the Merkle tree."""
+    """A whole blob, its leaves (32 bytes each) in the Merkle tree, and its chunks' `table` where they follow records' borders."""
 
     blob: BlobEntry
     leaves: tuple[bytes, ...]
+    table: Table = ()
 
 
 class Journal:
@@ -55,11 +56,7 @@ class Journal:
 
     def only(self, there: Mapping[str, int]) -> None:
         """Forget blobs that are not `there` (stored bytes by id) in their full size."""
-        self._kept = {
-            what: kept
-            for what, kept in self._kept.items()
-            if there.get(kept.blob.id) == sealed_size(kept.blob.size, self._chunk_size)
-        }
+        self._kept = {what: kept for what, kept in self._kept.items() if there.get(kept.blob.id) == self._stored(kept)}
 
     def find(self, files: Iterable[tuple[str, Path]]) -> Kept | None:
         """The blob of exactly these files, in this order, as they are now."""
@@ -77,6 +74,7 @@ class Journal:
             "salt": b64(blob.salt),
             "size": blob.size,
             "leaves": b64(b"".join(kept.leaves)),
+            "table": kept.table,
         }
         line = canonical({**body, "mac": self._mac(canonical(body))}) + b"\n"
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -102,11 +100,20 @@ class Journal:
         if not isinstance(mac, str) or not hmac.compare_digest(mac, self._mac(canonical(value))):
             raise ValueError
         size, leaves = value["size"], unb64(str(value["leaves"]))
-        if type(size) is not int or len(leaves) != _LEAF * chunk_count(size, self._chunk_size):
+        if type(size) is not int or not isinstance(rows := value["table"], list):
             raise ValueError
-        blob = BlobEntry(str(value["id"]), unb64(str(value["salt"]), size=SALT), size)
+        table = tuple((length, count) for length, count in rows)
+        chunks = Layout(size, self._chunk_size, table).count if table else 0
+        blob = BlobEntry(str(value["id"]), unb64(str(value["salt"]), size=SALT), size, chunks)
         parts = tuple(leaves[at : at + _LEAF] for at in range(0, len(leaves), _LEAF))
-        self._kept[str(value["files"])] = Kept(blob, parts)
+        kept = Kept(blob, parts, table)
+        if len(leaves) != _LEAF * -(-self._stored(kept) // (self._chunk_size + TAG)):
+            raise ValueError
+        self._kept[str(value["files"])] = kept
+
+    def _stored(self, kept: Kept) -> int:
+        """Bytes of its ciphertext."""
+        return sealed_size(kept.blob.size, kept.blob.chunks or chunk_count(kept.blob.size, self._chunk_size))
 
     def stamp(self, files: Iterable[tuple[str, Path]]) -> str:
         """A keyed digest of what these files are; empty where one was changed just now, for a second change might not show, and where one cannot be looked

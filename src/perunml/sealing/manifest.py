@@ -30,14 +30,17 @@ _MEMBERS = {
 
 @dataclass(frozen=True, slots=True)
 class BlobEntry:
-    """A blob: `size` plaintext bytes in chunks of the manifest's size, sealed under a key of its own."""
+    """A blob: `size` plaintext bytes in chunks of the manifest's size, sealed under a key of its own. Where its chunks follow records'
+    borders there are `chunks` of them, and the index says of what sizes; else that is 0."""
 
     id: str
     salt: bytes
     size: int
+    chunks: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        return {"id": self.id, "salt": b64(self.salt), "size": self.size}
+        more = {"chunks": self.chunks} if self.chunks else {}
+        return {"id": self.id, "salt": b64(self.salt), "size": self.size, **more}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +64,11 @@ class Manifest:
         return (*self.blobs, self.index)
 
     def chunks(self, blob: BlobEntry) -> int:
-        return chunk_count(blob.size, self.chunk_size)
+        return blob.chunks or chunk_count(blob.size, self.chunk_size)
 
     def sealed_size(self, blob: BlobEntry) -> int:
         """Ciphertext bytes of `blob`."""
-        return sealed_size(blob.size, self.chunk_size)
+        return sealed_size(blob.size, self.chunks(blob))
 
     @property
     def total_sealed(self) -> int:
@@ -129,18 +132,23 @@ def _parse(data: dict[str, Any]) -> Manifest:
         raise refuse(MANIFEST_INVALID, "one blob stands twice")
     if manifest.size != sum(blob.size for blob in manifest.blobs):
         raise refuse(MANIFEST_INVALID, "the blobs' sizes do not add up to the asset's")
-    if any(manifest.chunks(blob) > MAX_CHUNKS for blob in manifest.all_blobs):
-        raise refuse(MANIFEST_INVALID, "a blob has too many chunks")
+    for blob in manifest.all_blobs:
+        least = chunk_count(blob.size, manifest.chunk_size)
+        if not least <= manifest.chunks(blob) <= min(MAX_CHUNKS, max(least, blob.size // MIN_CHUNK + 1)):
+            raise refuse(MANIFEST_INVALID, "a blob has too many chunks, or too few")
+    if manifest.index.chunks:
+        raise refuse(MANIFEST_INVALID, "the index has chunks of one size")
     return manifest
 
 
 def _blob(data: dict[str, Any]) -> BlobEntry:
-    if set(data) != {"id", "salt", "size"}:
+    if set(data) not in ({"id", "salt", "size"}, {"id", "salt", "size", "chunks"}):
         raise refuse(MANIFEST_INVALID, "a blob's entry has other members")
     return BlobEntry(
         _matching(_ID, data["id"], "blob id"),
         unb64(data["salt"], size=SALT),
         _integer(data["size"], 0, MAX_SIZE, "size"),
+        _integer(data["chunks"], 1, MAX_CHUNKS, "chunks") if "chunks" in data else 0,
     )
 
 

@@ -36,6 +36,35 @@ class RootHasher:
         return node
 
 
+class Windows:
+    """Leaves of bytes that come in parts of any sizes: of each `size` bytes, and of what is left at the end."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._done: list[bytes] = []
+        self._hash = hashlib.sha256(b"\x00")
+        self._filled = 0
+
+    def add(self, part: memoryview) -> None:
+        while part:
+            some = part[: self._size - self._filled]
+            self._hash.update(some)
+            self._filled += len(some)
+            part = part[len(some) :]
+            if self._filled == self._size:
+                self._end()
+
+    def leaves(self) -> list[bytes]:
+        """All of them; nothing may be added any more."""
+        if self._filled:
+            self._end()
+        return self._done
+
+    def _end(self) -> None:
+        self._done.append(self._hash.digest())
+        self._hash, self._filled = hashlib.sha256(b"\x00"), 0
+
+
 def leaf_hash(chunk: bytes | bytearray | memoryview) -> bytes:
     h = hashlib.sha256(b"\x00")
     h.update(chunk)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 
-from perunml.sealing.chunks import TAG, BlobCipher
+from perunml.sealing.chunks import TAG, BlobCipher, Chunk, Layout
 from perunml.sealing.codes import MANIFEST_INVALID, TREE_MISMATCH
 from perunml.sealing.index import MAX_INDEX, Place, decode_index
 from perunml.sealing.keys import wipe
@@ -22,32 +22,38 @@ TOGETHER = 4
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A part of one chunk: `count` bytes from byte `start` of the `size` plaintext bytes of chunk `index` of `blob`."""
+    """A part of one chunk of `blob`: `count` bytes from its byte `start`."""
 
     blob: BlobEntry
-    index: int
-    size: int
+    chunk: Chunk
     start: int
     count: int
 
 
 class SealedReader:
-    """An open asset. Not for several threads at once: each wants a reader of its own (they share nothing)."""
+    """An open asset. Not for several threads at once: each wants a reader of its own (they share nothing). Long reads take a second thread where
+    `second_thread` is not turned off."""
 
     def __init__(self, manifest: Manifest, data_key: bytes | bytearray, source: BlobSource) -> None:
         """Opens the index. Raises `IntegrityError` for a wrong key and for anything altered."""
         self.manifest = manifest
+        self.second_thread = True
         self._source = source
         self._key = bytearray(data_key)
         self._ciphers: dict[str, BlobCipher] = {}
         self._sealed = bytearray(manifest.chunk_size + TAG)
         self._plain = bytearray(manifest.chunk_size)
         self._held: tuple[str, int] | None = None
+        self._layouts: dict[str, Layout] = {}
         if manifest.index.size > MAX_INDEX:
             raise refuse(MANIFEST_INVALID, f"the index is larger than {MAX_INDEX} bytes")
         index = bytearray(manifest.index.size)
         self._read_blob(manifest.index, 0, memoryview(index))
-        self._places = decode_index(bytes(index), [blob.size for blob in manifest.blobs])
+        found = decode_index(bytes(index), manifest.blobs, manifest.chunk_size)
+        self._places = found.files
+        for number, table in found.tables.items():
+            blob = manifest.blobs[number]
+            self._layouts[blob.id] = Layout(blob.size, manifest.chunk_size, table)
         wipe(index)
 
     def __enter__(self) -> SealedReader:
@@ -90,25 +96,23 @@ class SealedReader:
     def spans(self, path: str, offset: int, count: int) -> Iterator[Span]:
         """Where bytes of a file lie, in order, as many as there are from byte `offset`. Raises `KeyError`."""
         place = self._places[path]
-        blob, chunk_size = self.manifest.blobs[place.blob], self.manifest.chunk_size
+        blob = self.manifest.blobs[place.blob]
+        layout = self._layout(blob)
         left, at = max(0, min(count, place.size - offset)), place.offset + offset
         while left:
-            index, start = divmod(at, chunk_size)
-            size = min(chunk_size, blob.size - index * chunk_size)
-            part = min(left, size - start)
-            yield Span(blob, index, size, start, part)
+            chunk = layout.find(at)
+            start = at - chunk.start
+            part = min(left, chunk.size - start)
+            yield Span(blob, chunk, start, part)
             left, at = left - part, at + part
 
-    def most_chunks(self, count: int) -> int:
-        """In how many chunks `count` bytes may lie."""
-        return -(-count // self.manifest.chunk_size) + 1
-
-    def open_chunk(self, blob: BlobEntry, index: int, out: memoryview, sealed: bytearray, source: BlobSource) -> None:
+    def open_chunk(self, blob: BlobEntry, chunk: Chunk, out: memoryview, sealed: bytearray, source: BlobSource) -> None:
         """One whole chunk into `out`, of its plaintext's size, by way of `sealed` (a chunk and its tag) and from a `source` of the caller's own: this
         alone may be called by several threads at once. Raises `IntegrityError`."""
-        buffer = memoryview(sealed)[: len(out) + TAG]
-        source.read(blob.id, index * (self.manifest.chunk_size + TAG), buffer)
-        self._cipher(blob).open_into(index, index == self.manifest.chunks(blob) - 1, buffer, out)
+        buffer = memoryview(sealed)[: chunk.size + TAG]
+        source.read(blob.id, chunk.stored, buffer)
+        last = chunk.index == self.manifest.chunks(blob) - 1
+        self._cipher(blob).open_into(chunk.index, last, buffer, out)
 
     def close(self) -> None:
         """Wipes the key and the buffers."""
@@ -118,47 +122,57 @@ class SealedReader:
         self._held = None
 
     def _read_blob(self, blob: BlobEntry, offset: int, out: memoryview) -> None:
-        chunk_size = self.manifest.chunk_size
+        layout = self._layout(blob)
         while out:
-            index, within = divmod(offset, chunk_size)
-            if within == 0 and (whole := min(len(out), blob.size - offset) // chunk_size) >= TOGETHER:
-                self._open_together(blob, index, whole, out[: whole * chunk_size])
-                out, offset = out[whole * chunk_size :], offset + whole * chunk_size
+            chunk = layout.find(offset)
+            within = offset - chunk.start
+            if self.second_thread and within == 0 and (whole := min(chunk.alike, len(out) // chunk.size)) >= TOGETHER:
+                self._open_together(blob, chunk, whole, out[: whole * chunk.size])
+                out, offset = out[whole * chunk.size :], offset + whole * chunk.size
                 continue
-            size = min(chunk_size, blob.size - index * chunk_size)
-            count = min(size - within, len(out))
-            if count == size:  # a whole chunk: straight into the caller's buffer, no copy more
-                self._open(blob, index, size, out[:count])
+            count = min(chunk.size - within, len(out))
+            if count == chunk.size:  # a whole chunk: straight into the caller's buffer, no copy more
+                self._open(blob, chunk, out[:count])
             else:
-                if self._held != (blob.id, index):
+                if self._held != (blob.id, chunk.index):
                     self._held = None
-                    self._open(blob, index, size, memoryview(self._plain)[:size])
-                    self._held = (blob.id, index)
+                    self._open(blob, chunk, memoryview(self._plain)[: chunk.size])
+                    self._held = (blob.id, chunk.index)
                 out[:count] = memoryview(self._plain)[within : within + count]
             out, offset = out[count:], offset + count
         if blob.size == 0 and self._held != (blob.id, 0):
-            self._open(blob, 0, 0, memoryview(self._plain)[:0])  # even an empty blob's end is sealed
+            self._open(blob, layout.find(0), memoryview(self._plain)[:0])  # even an empty blob's end is sealed
 
-    def _open_together(self, blob: BlobEntry, index: int, count: int, out: memoryview) -> None:
-        """`count` whole chunks, half of them in a second thread: reading and opening leave the interpreter's lock."""
-        size = self.manifest.chunk_size
+    def _open_together(self, blob: BlobEntry, first: Chunk, count: int, out: memoryview) -> None:
+        """`count` whole chunks of one size, half of them in a second thread: reading and opening leave the interpreter's lock."""
+        size = first.size
         half = count // 2
         self._cipher(blob)  # made, and the blob opened, before there are two of us
         self._source.read(blob.id, 0, memoryview(b""))
 
+        def one(i: int, sealed: bytearray) -> None:
+            chunk = Chunk(first.index + i, first.start + i * size, size, 1)
+            self.open_chunk(blob, chunk, out[i * size : (i + 1) * size], sealed, self._source)
+
         def second() -> None:
             sealed = bytearray(size + TAG)
             for i in range(half, count):
-                self._open(blob, index + i, size, out[i * size : (i + 1) * size], sealed)
+                one(i, sealed)
 
         with ThreadPoolExecutor(1) as pool:
             other = pool.submit(second)
             for i in range(half):
-                self._open(blob, index + i, size, out[i * size : (i + 1) * size])
+                one(i, self._sealed)
             other.result()
 
-    def _open(self, blob: BlobEntry, index: int, size: int, out: memoryview, sealed: bytearray | None = None) -> None:
-        self.open_chunk(blob, index, out, self._sealed if sealed is None else sealed, self._source)
+    def _open(self, blob: BlobEntry, chunk: Chunk, out: memoryview) -> None:
+        self.open_chunk(blob, chunk, out, self._sealed, self._source)
+
+    def _layout(self, blob: BlobEntry) -> Layout:
+        found = self._layouts.get(blob.id)
+        if found is None:
+            found = self._layouts[blob.id] = Layout(blob.size, self.manifest.chunk_size)
+        return found
 
     def _cipher(self, blob: BlobEntry) -> BlobCipher:
         cipher = self._ciphers.get(blob.id)
@@ -168,7 +182,7 @@ class SealedReader:
 
 
 def verify_tree(manifest: Manifest, source: BlobSource) -> None:
-    """The manifest's Merkle root over the store's ciphertext; needs no key. Raises `IntegrityError`."""
+    """The manifest's Merkle root over the store's ciphertext, in pieces as long as a whole chunk is; needs no key. Raises `IntegrityError`."""
     tree = RootHasher()
     buffer = bytearray(manifest.chunk_size + TAG)
     for blob in manifest.all_blobs:

@@ -6,18 +6,18 @@ import io
 import os
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Any
 
-from perunml.sealing.chunks import DEFAULT_CHUNK, MAX_CHUNK, MIN_CHUNK, SALT, TAG, BlobCipher, chunk_count
+from perunml.sealing.chunks import DEFAULT_CHUNK, MAX_CHUNK, MIN_CHUNK, SALT, TAG, BlobCipher, Layout, Table
 from perunml.sealing.codes import PATH_REFUSED
 from perunml.sealing.index import Place, check_path, check_tree, encode_index
 from perunml.sealing.journal import Journal, Kept
 from perunml.sealing.manifest import MAX_BLOBS, BlobEntry, Manifest
-from perunml.sealing.merkle import RootHasher, leaf_hash
+from perunml.sealing.merkle import RootHasher, Windows, leaf_hash
 from perunml.sealing.store import BlobSink
 from perunml.wire.dsse import API_VERSION, Envelope, signed
 from perunml.wire.errors import refuse
@@ -68,9 +68,11 @@ def seal_files(
     chunk_size: int = DEFAULT_CHUNK,
     progress: Progress | None = None,
     journal: Journal | None = None,
+    tables: Mapping[str, Table] | None = None,
 ) -> Envelope:
     """Seals files, given by the names that they shall have (see `collect`), and returns the signed manifest. With a `journal` of this data key and asset, blobs of files that did
-    not change are taken from the sink as they are, and what an interrupt leaves there is taken next time. Raises
+    not change are taken from the sink as they are, and what an interrupt leaves there is taken next time. Files with `tables`
+    (`borders.find_table`) have chunks of those sizes, and a blob of their own. Raises
     `UsageError` (path_refused) for files that change meanwhile or are none, `LimitReached` (disk_full)."""
     if not MIN_CHUNK <= chunk_size <= MAX_CHUNK:
         raise ValueError(f"chunk_size is {MIN_CHUNK} to {MAX_CHUNK} bytes")
@@ -80,7 +82,8 @@ def seal_files(
     asset = asset_id or secrets.token_hex(16)
     sizes = {path: _size(path, item) for path, item in files.items()}
     total = sum(sizes.values())
-    groups = list(_groups(sizes))
+    tables = {path: table for path, table in (tables or {}).items() if table and _adds_up(table, sizes[path])}
+    groups = list(_groups(sizes, tables))
     blank = BlobEntry("0" * 32, bytes(SALT), 0)
 
     def manifest(blobs: list[BlobEntry], index: BlobEntry, root: bytes, size: int) -> dict[str, Any]:
@@ -95,6 +98,7 @@ def seal_files(
     if len(groups) > MAX_BLOBS:
         raise refuse(PATH_REFUSED, f"more than {MAX_BLOBS} blobs: the files are too many and too large for one asset")
     places: dict[str, Place] = {}
+    aligned: dict[int, Table] = {}
     blobs: list[BlobEntry] = []
     made: list[str] = []
     tree = RootHasher()
@@ -108,23 +112,28 @@ def seal_files(
 
     with _Spare(chunk_size) as spare, ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
 
-        def seal(size: int, pieces: Iterator[memoryview], tick: Callable[[int], None]) -> Kept:
-            blob = BlobEntry(secrets.token_hex(16), os.urandom(SALT), size)
+        def seal(
+            items: list[tuple[Source, int, str]], size: int, tick: Callable[[int], None], table: Table = ()
+        ) -> Kept:
+            layout = Layout(size, chunk_size, table)
+            blob = BlobEntry(secrets.token_hex(16), os.urandom(SALT), size, layout.count if table else 0)
             cipher = BlobCipher(data_key, asset, blob.id, blob.salt)
-            leaves = _seal_blob(blob, cipher, pieces, spare, sink, pool, tick)
+            leaves = _seal_blob(blob, cipher, _pieces(items, spare, layout), layout, spare, sink, pool, tick)
             made.append(blob.id)
-            return Kept(blob, tuple(leaves))
+            return Kept(blob, tuple(leaves), table)
 
         def kept(group: list[tuple[str, int]], size: int) -> Kept:
             named = [(path, item) for path, _ in group if isinstance(item := files[path], Path)]
+            table = tables.get(group[0][0], ())
+            items = [(files[path], length, path) for path, length in group]
             if journal is None or len(named) != len(group):
-                return seal(size, _pieces([(files[p], s, p) for p, s in group], spare), advance)
+                return seal(items, size, advance, table)
             found = journal.find(named)
-            if found is not None and found.blob.size == size:
+            if found is not None and (found.blob.size, found.table) == (size, table):
                 advance(size)
                 return found
             before = journal.stamp(named)
-            found = seal(size, _pieces([(files[p], s, p) for p, s in group], spare), advance)
+            found = seal(items, size, advance, table)
             journal.add(before, found)
             return found
 
@@ -135,10 +144,12 @@ def seal_files(
                     places[path] = Place(size, len(blobs), offset)
                     offset += size
                 one = kept(group, offset)
+                if one.table:
+                    aligned[len(blobs)] = one.table
                 blobs.append(one.blob)
                 tree.add_leaves(one.leaves)
-            index = encode_index(places)
-            last = seal(len(index), _pieces([(index, len(index), "")], spare), lambda _: None)
+            index = encode_index(places, aligned)
+            last = seal([(index, len(index), "")], len(index), lambda _: None)
             tree.add_leaves(last.leaves)
             return signed("Manifest", manifest(blobs, last.blob, tree.root(), total), owner)
         except BaseException as exc:
@@ -149,16 +160,16 @@ def seal_files(
             raise
 
 
-def _groups(sizes: Mapping[str, int]) -> Iterator[list[tuple[str, int]]]:
-    """Files, in order, put together until a blob is full."""
+def _groups(sizes: Mapping[str, int], alone: Container[str]) -> Iterator[list[tuple[str, int]]]:
+    """Files, in order, put together until a blob is full; those that are `alone` by themselves."""
     group: list[tuple[str, int]] = []
     room = SHARED_BLOB
     for path, size in sizes.items():
-        if group and size > room:
+        if group and (size > room or path in alone):
             yield group
             group, room = [], SHARED_BLOB
         group.append((path, size))
-        room -= size
+        room = -1 if path in alone else room - size
     if group:
         yield group
 
@@ -207,10 +218,15 @@ def _whole(view: memoryview) -> bytearray:
     return found
 
 
-def _pieces(items: list[tuple[Source, int, str]], spare: _Spare) -> Iterator[memoryview]:
-    """The items' bytes one after the other, in pieces of exactly a chunk's size but for the last; at least one."""
-    total, chunk_size = sum(size for _, size, _ in items), spare.chunk_size
-    piece, filled = spare.plain(min(chunk_size, total)), 0
+def _adds_up(table: Table, size: int) -> bool:
+    """A file that was written to since its borders were looked for has chunks of one size."""
+    return sum(length * count for length, count in table) == size
+
+
+def _pieces(items: list[tuple[Source, int, str]], spare: _Spare, layout: Layout) -> Iterator[memoryview]:
+    """The items' bytes one after the other, in pieces of a chunk each; at least one."""
+    total, done = sum(size for _, size, _ in items), 0
+    piece, filled = spare.plain(layout.find(0).size), 0
     for item, size, path in items:
         with _opened(item, path) as file:
             left = size
@@ -218,10 +234,10 @@ def _pieces(items: list[tuple[Source, int, str]], spare: _Spare) -> Iterator[mem
                 got = file.readinto(piece[filled : filled + left])
                 if not got:
                     raise refuse(PATH_REFUSED, "a file became shorter while it was sealed", seen=path)
-                left, filled, total = left - got, filled + got, total - got
-                if filled == len(piece) and total:
+                left, filled, done = left - got, filled + got, done + got
+                if filled == len(piece) and done < total:
                     yield piece
-                    piece, filled = spare.plain(min(chunk_size, total)), 0
+                    piece, filled = spare.plain(layout.find(done).size), 0
             if file.read(1):
                 raise refuse(PATH_REFUSED, "a file became longer while it was sealed", seen=path)
     yield piece
@@ -245,18 +261,20 @@ def _seal_blob(
     blob: BlobEntry,
     cipher: BlobCipher,
     pieces: Iterator[memoryview],
+    layout: Layout,
     spare: _Spare,
     sink: BlobSink,
     pool: ThreadPoolExecutor,
     tick: Callable[[int], None],
 ) -> list[bytes]:
-    """Seals one blob; the leaves of its chunks."""
+    """Seals one blob; its leaves in the Merkle tree, which are pieces as long as a whole chunk is. Where all chunks but the last are that long, a leaf is a chunk's."""
     leaves: list[bytes] = []
-    last = chunk_count(blob.size, spare.chunk_size) - 1
+    last = layout.count - 1
+    windows = Windows(spare.chunk_size + TAG) if blob.chunks else None
 
     def work(index: int, piece: memoryview, sealed: memoryview) -> tuple[memoryview, memoryview, bytes]:
         cipher.seal_into(index, index == last, piece, sealed)
-        return piece, sealed, leaf_hash(sealed)
+        return piece, sealed, leaf_hash(sealed) if windows is None else b""
 
     with sink.create(blob.id) as file:
         under_way: deque[Future[tuple[memoryview, memoryview, bytes]]] = deque()
@@ -264,7 +282,10 @@ def _seal_blob(
         def finish_one() -> None:
             piece, sealed, leaf = under_way.popleft().result()
             file.write(sealed)
-            leaves.append(leaf)
+            if windows is None:
+                leaves.append(leaf)
+            else:
+                windows.add(sealed)
             size = len(piece)
             spare.back(piece, sealed)
             tick(size)
@@ -275,4 +296,4 @@ def _seal_blob(
                 finish_one()
         while under_way:
             finish_one()
-    return leaves
+    return leaves if windows is None else windows.leaves()

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from perunml.sealing.chunks import Chunk
 from perunml.sealing.keys import wipe
 from perunml.sealing.manifest import BlobEntry
 
 Key = tuple[str, int]
-Open = Callable[[BlobEntry, int, memoryview], None]
-"""Opens chunk number so-and-so of a blob into a buffer of its plaintext's size."""
+Open = Callable[[BlobEntry, Chunk, memoryview], None]
+"""Opens a chunk of a blob into a buffer of its plaintext's size."""
 
 
 @dataclass(slots=True)
@@ -33,14 +34,14 @@ class Chunks:
         self._lock = threading.Condition()
 
     @contextmanager
-    def chunk(self, blob: BlobEntry, index: int, size: int, opened: Open) -> Iterator[memoryview]:
-        """The plaintext of a chunk, `size` bytes, not to be used afterwards. Raises what `opened` raises, to all who wait for it."""
-        key = (blob.id, index)
+    def chunk(self, blob: BlobEntry, chunk: Chunk, opened: Open) -> Iterator[memoryview]:
+        """The plaintext of a chunk, not to be used afterwards. Raises what `opened` raises, to all who wait for it."""
+        key = (blob.id, chunk.index)
         slot, mine = self._take(key)
         try:
             if mine:
                 try:
-                    opened(blob, index, memoryview(slot.plain)[:size])
+                    opened(blob, chunk, memoryview(slot.plain)[: chunk.size])
                 except BaseException as exc:
                     slot.fault = exc
                     raise
@@ -50,7 +51,7 @@ class Chunks:
                 slot.ready.wait()
                 if slot.fault is not None:
                     raise slot.fault
-            yield memoryview(slot.plain)[:size]
+            yield memoryview(slot.plain)[: chunk.size]
         finally:
             with self._lock:
                 slot.users -= 1

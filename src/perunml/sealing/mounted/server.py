@@ -13,7 +13,9 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
-from perunml.sealing.chunks import TAG
+from perunml.sealing.chunks import TAG, Chunk
+from perunml.sealing.keys import wipe
+from perunml.sealing.manifest import BlobEntry
 from perunml.sealing.mounted import messages as m
 from perunml.sealing.mounted.cache import Chunks
 from perunml.sealing.mounted.tree import Node, grow
@@ -25,6 +27,8 @@ MOST_THREADS = 8
 """Answering at once: one for each processor, at least two; more would wait for Python's lock."""
 END_SECONDS = 5.0
 """For which an end is waited for; should a file still be open somewhere, the process, which ends right after, ends the rest."""
+AT_ONCE = 3
+"""Chunks that one answer is written from without a copy: 1 MiB lies in two of the usual size, or three that follow records' borders."""
 AHEAD = 4
 """Chunks kept beyond those that are being answered from: small files that lie in one chunk are read one after the other."""
 
@@ -45,7 +49,7 @@ class MountedAsset:
         threads = threads or min(MOST_THREADS, max(2, len(os.sched_getaffinity(0))))
         self._nodes = grow(reader.files)
         chunk = reader.manifest.chunk_size
-        self._chunks = Chunks(chunk, threads * reader.most_chunks(m.MAX_READ) + AHEAD)
+        self._chunks = Chunks(chunk, threads * AT_ONCE + AHEAD)
         self._told = threading.Lock()
         self._threads = [
             threading.Thread(target=self._serve, name=f"perunml-fuse-{number}", daemon=True)
@@ -124,17 +128,24 @@ class MountedAsset:
         offset, size = m.read_wanted(request.body)
         if node.folder or size > m.MAX_READ:
             raise OSError(errno.EINVAL, "not a file, or too much at once")
-        parts: list[memoryview] = []
+        spans = list(self._reader.spans(node.path, offset, size))
+
+        def opened(blob: BlobEntry, chunk: Chunk, out: memoryview) -> None:
+            self._reader.open_chunk(blob, chunk, out, sealed, source)
+
+        if len(spans) > AT_ONCE:  # small chunks: gathered, so that nobody waits for more of them than there are
+            gathered = bytearray(sum(span.count for span in spans))
+            at = 0
+            for span in spans:
+                with self._chunks.chunk(span.blob, span.chunk, opened) as plain:
+                    gathered[at : at + span.count] = plain[span.start : span.start + span.count]
+                at += span.count
+            self._write(request, [memoryview(gathered)])
+            wipe(gathered)
+            return
         with ExitStack() as held:
-            for span in self._reader.spans(node.path, offset, size):
-                chunk = held.enter_context(
-                    self._chunks.chunk(
-                        span.blob, span.index, span.size,
-                        lambda blob, index, out: self._reader.open_chunk(blob, index, out, sealed, source),
-                    )
-                )  # fmt: skip
-                parts.append(chunk[span.start : span.start + span.count])
-            self._write(request, parts)
+            parts = [held.enter_context(self._chunks.chunk(span.blob, span.chunk, opened)) for span in spans]
+            self._write(request, [part[s.start : s.start + s.count] for part, s in zip(parts, spans, strict=True)])
 
     def _node(self, number: int) -> Node:
         if not 0 < number < len(self._nodes):

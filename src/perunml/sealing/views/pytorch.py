@@ -73,6 +73,14 @@ class _Files:
             self._source = self.where.open()
         return self._source
 
+    def block(self, chunk_size: int) -> int:
+        """Records that are read together, of about `READ` bytes: as many whole chunks hold where chunks follow the records' borders
+        (`sealing.borders`)."""
+        chunks = max(1, READ // chunk_size)
+        largest = max(self.records, key=lambda records: records.size)
+        each = (chunk_size - largest.start) // largest.size
+        return max(1, chunks * each if each > 0 else chunks * chunk_size // self.size)
+
     def buffers(self, count: int) -> list[Array]:
         return [np.empty((count, *records.shape), records.dtype) for records in self.records]
 
@@ -165,8 +173,7 @@ class SealedIterable(IterableDataset):  # type: ignore[misc] # as above
     ) -> None:
         self._files = _Files(where, paths, record_size, header)
         self._single = isinstance(paths, str)
-        chunk = max(1, READ // where.chunk_size) * where.chunk_size
-        block = max(1, chunk // self._files.size)
+        block = self._files.block(where.chunk_size)
         blocks = max(1, window // (block * self._files.size))
         self.plan = Plan(self._files.count, block, blocks, batch_size, seed, shuffle)
         self.rank, self.ranks = _ranks(rank, ranks)
@@ -239,9 +246,11 @@ class SealedIterable(IterableDataset):  # type: ignore[misc] # as above
         most = max(window.total for window in todo)
         spare = [self._files.buffers(most) for _ in todo[:2]]
         with ThreadPoolExecutor(1) as pool:
+            self._files.source.second_thread = True
             coming = pool.submit(self._window, todo[0], spare[0])
             for at, window in enumerate(todo):
                 held = coming.result()
+                self._files.source.second_thread = False  # from now on somebody computes meanwhile
                 if at + 1 < len(todo):
                     coming = pool.submit(self._window, todo[at + 1], spare[(at + 1) % 2])
                 yield window, held

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 
 from perunml.sealing.codes import FILE_MISSING, NO_RECORDS
+from perunml.sealing.npy import MAX_HEADER, read_header
 from perunml.sealing.views.source import Source
 from perunml.wire.errors import refuse
-
-MAX_HEADER = 1 << 16
-"""Bytes of a ``.npy`` header that are looked at (numpy.lib.format: version 3 may be 4 GiB; rows of that many fields are no records)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +41,18 @@ def npy_records(source: Source, path: str) -> Records:
     """The rows of a ``.npy`` file. Raises `UsageError` (no_records): none, or of Python objects; `file_missing`."""
     head = bytearray(min(_size(source, path), MAX_HEADER))
     source.read_into(path, 0, head)
-    file = io.BytesIO(head)
     try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file, max_header_size=MAX_HEADER)
-    except (ValueError, EOFError, SyntaxError) as exc:
-        raise refuse(NO_RECORDS, f"{path} is no .npy file", expected="numpy.save's", seen=str(exc)[:80]) from None
-    if dtype.hasobject or fortran or not shape:
-        what = "Python objects" if dtype.hasobject else "columns first" if fortran else "a single number"
-        raise refuse(NO_RECORDS, f"{path} has no rows to be read one by one", expected="rows of numbers", seen=what)
-    made = Records(path, file.tell(), int(shape[0]), tuple(int(n) for n in shape[1:]), dtype)
+        shape, dtype, start = read_header(io.BytesIO(head))
+        if not shape:
+            raise ValueError("a single number")
+    except ValueError as exc:
+        raise refuse(
+            NO_RECORDS,
+            f"{path} has no rows to be read one by one",
+            expected="rows of numbers, as numpy.save writes them",
+            seen=str(exc),
+        ) from None
+    made = Records(path, start, int(shape[0]), tuple(int(n) for n in shape[1:]), dtype)
     return _checked(source, made)
 
 

@@ -15,7 +15,10 @@ IN = "PERUNML_IN"
 
 
 class Source(Protocol):
-    """Files by path and size, read at any place. Not for several threads at once."""
+    """Files by path and size, read at any place. Not for several threads at once. With `second_thread` long reads take one more; who reads ahead in a
+    thread of his own turns it off, for Python's lock goes round among two better than among three."""
+
+    second_thread: bool
 
     @property
     def files(self) -> dict[str, int]: ...
@@ -45,6 +48,7 @@ class PlainFolder:
     """A folder of plain files, as a `Source` and as its own `Where`."""
 
     chunk_size = 1 << 20
+    second_thread = False  # nothing is opened
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
