@@ -30,6 +30,35 @@ def test_the_bits_that_may_leave_are_summed() -> None:
     assert "To clinic: the answers of serve, 10000 in 1 day" in text(a)
 
 
+def test_a_whole_log_is_told_as_what_it_is() -> None:
+    """Everything that the code prints may be everything that it reads; a class of errors is four bits a run."""
+    full = agreement_from_json(
+        edit(document(), "jobs/train/outputs/logs", {"to": "acme", "level": "full", "max_size": "1MiB"})
+    )
+    assert "EVERYTHING THAT THE CODE PRINTS" in text(full)
+    before = bits_leaving(agreement_from_json(document()))["acme"]
+    assert bits_leaving(full)["acme"] == before + 2**20 * 3 * 8
+    only = agreement_from_json(edit(document(), "jobs/train/outputs/logs", {"to": "acme", "level": "error-class"}))
+    assert "Output logs is the class of a run's error" in text(only)
+    assert bits_leaving(only)["acme"] == before + 4 * 3
+
+
+@pytest.mark.parametrize(
+    "more", [{"format": "json"}, {"fields": ["loss"]}, {"use": ["serve"]}, {"max_size": "17MiB"}, {"level": "some"}]
+)
+def test_a_log_is_a_log_and_nothing_else(more: dict[str, object]) -> None:
+    """No format that it could pass for, no job that reads it, no size that its host could not hold."""
+    with pytest.raises(PerunError) as caught:
+        agreement_from_json(edit(document(), "jobs/train/outputs/logs", {"to": "acme", "level": "full", **more}))
+    assert caught.value.code == "malformed"
+
+
+def test_checkpoints_are_told() -> None:
+    """Who gets them: nobody; how large, how often."""
+    kept = agreement_from_json(edit(document(), "jobs/train/checkpoints", {"max_size": "1GiB", "every": "10m"}))
+    assert "its checkpoint (at most 1.0 GiB, padded to that) is sealed" in text(kept)
+
+
 def test_covert_channels_are_never_left_out() -> None:
     """Whatever the profile, timing and sizes remain."""
     for made in (document(), simulated()):

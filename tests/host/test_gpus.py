@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from host.test_sandbox import ask
-from perunml.host.gpus import claim, nodes
+from perunml.host.gpus import claim, describe, nodes
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes device nodes, as root alone may")
 
@@ -38,6 +38,50 @@ def test_a_job_needs_these_nodes_and_sees_no_others(dev: Path) -> None:
     assert len(nodes(dev)) == 4
     (dev / "nvidia-uvm").unlink()
     assert nodes(dev) == {}
+
+
+INFORMATION = (
+    "Model: \t\t NVIDIA H200\nIRQ:   \t\t 154\nGPU UUID: \t GPU-{}\nVideo BIOS: \t 96.00.89.00.01\nBus Type: \t PCIe\n"
+)
+VERSION = (
+    "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.133.20  Release Build  (dvs)\nGCC version:  gcc 12\n"
+)
+
+
+def driver(folder: Path, uuids: list[str], version: str = VERSION) -> Path:
+    """What a driver shows below /proc."""
+    for number, uuid in enumerate(uuids):
+        (folder / "gpus" / f"0000:{number:02}:00.0").mkdir(parents=True)
+        (folder / "gpus" / f"0000:{number:02}:00.0" / "information").write_text(INFORMATION.format(uuid))
+    (folder / "version").write_text(version)
+    return folder
+
+
+A, B = "11111111-2222-3333-4444-555555555555", "01111111-2222-3333-4444-555555555555"
+
+
+def test_the_driver_says_which_gpus_a_job_was_shown(dev: Path, tmp_path: Path) -> None:
+    """Version, models, UUIDs, in an order of their own."""
+    shown = driver(tmp_path / "proc", [A, B])
+    with claim(dev, tmp_path / "lock", shown) as found:
+        assert found.devices is not None
+        assert found.devices.as_json() == {
+            "driver": "570.133.20",
+            "gpus": [{"name": "NVIDIA H200", "uuid": f"GPU-{B}"}, {"name": "NVIDIA H200", "uuid": f"GPU-{A}"}],
+        }
+        with claim(dev, tmp_path / "lock", shown) as other:
+            assert other.devices is None
+    older = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.54.03  Tue Jun  6 22:20:39 UTC 2023\n"
+    assert (found_older := describe(driver(tmp_path / "older", [A], older))) is not None
+    assert found_older.driver == "535.54.03"
+
+
+@pytest.mark.parametrize("uuids", [[], ["????????-????-????-????-????????????"], [A, A], [A, "x" * 36]])
+def test_a_driver_that_says_otherwise_is_not_quoted(uuids: list[str], tmp_path: Path) -> None:
+    """Where one GPU cannot be named, none is: a receipt with some of them would mislead."""
+    assert describe(driver(tmp_path, uuids)) is None
+    assert describe(tmp_path / "none") is None
+    assert describe(driver(tmp_path / "v", [A], "NVRM version: ?\n")) is None
 
 
 def test_a_machine_without_gpus_has_none(tmp_path: Path) -> None:

@@ -78,6 +78,21 @@ def test_error_of_the_code_is_one_class() -> None:
     assert "patient-17" not in end["told"] + end["err"]
 
 
+@pytest.mark.parametrize(
+    ("raised", "error"),
+    [
+        ("class OutOfMemoryError(RuntimeError): pass\nOutOfMemoryError.__module__ = 'torch'\nraise OutOfMemoryError('CUDA out of memory')", "gpu_out_of_memory"),
+        ("raise MemoryError('patient-17')", "out_of_memory"),
+        ("import numpy\nnumpy.seterr(all='raise')\nnumpy.float32(0) / numpy.float32(0)", "not_finite"),
+    ],
+)  # fmt: skip
+def test_want_of_memory_and_numbers_that_are_none_are_classes_of_their_own(raised: str, error: str) -> None:
+    """As the code's last exception says; not its text."""
+    end = train(raised)
+    assert end["error"] == error
+    assert "patient-17" not in end["told"] + end["err"]
+
+
 def test_wall_limit_ends_the_job() -> None:
     """A job that runs past `wall` is killed: out_of_time."""
     assert train("import time\ntime.sleep(600)", wall=1)["error"] == "out_of_time"

@@ -30,7 +30,6 @@ def test_rows_and_columns_mean_the_same() -> None:
         '{"loss": "0.5"}',
         '{"loss": true}',
         '{"loss": null}',
-        '{"loss": NaN}',
         '{"loss": 1e999}',
         '{"loss": 1e16}',
         '{"loss": 9007199254740993}',
@@ -52,6 +51,20 @@ def test_anything_else_is_refused(text: str) -> None:
         clean_metrics(text.encode(), FIELDS, SIZE)
     assert caught.value.code == "metrics_refused"
     assert "patient" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"loss": NaN}', '{"loss": [1, -Infinity]}', '[{"loss": 1}, {"loss":NaN}]'],
+)
+def test_numbers_that_are_none_have_a_class_of_their_own(text: str) -> None:
+    """NaN and infinities, as json.dump writes them: the first thing that a party wants to hear of a training."""
+    with pytest.raises(JobFailed) as caught:
+        clean_metrics(text.encode(), FIELDS, SIZE)
+    assert caught.value.code == "not_finite"
+    with pytest.raises(JobFailed) as caught:
+        clean_metrics(b'{"loss": "a text: NaN, Infinity"}', FIELDS, SIZE)
+    assert caught.value.code == "metrics_refused"
 
 
 @settings(max_examples=50, deadline=None)

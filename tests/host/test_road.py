@@ -20,7 +20,7 @@ from perunml.host.agent import Agent
 from perunml.host.memory import STAGE
 from perunml.host.process import processes_of
 from perunml.host.sandbox import FIRST_UID
-from perunml.wire.errors import UsageError
+from perunml.wire.errors import PerunError, UsageError
 
 pytestmark = [
     pytest.mark.sandbox,
@@ -102,6 +102,35 @@ def test_failed_job_ends_as_one_class(road: Road, code: str, error: str, reasons
     view = road.wait_state(run, "failed")
     assert "patient-17" not in view.model_dump_json() + json.dumps(road.events)
     assert view.outputs == []
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_log_leaves_only_where_the_agreement_says_full(road: Road, fails: bool) -> None:
+    """Then for whom it names, sealed, of a run that failed too; with `error-class` there is no such output, and the class is all."""
+    road.enrol()
+    code = "import sys\nprint('epoch 1 of patient-17')\nopen('/out/model', 'w').write('{}')\n" + (
+        "raise ValueError('boom')\n" if fails else ""
+    )
+    agreed = {
+        "model": {"to": "acme", "format": "json", "max_size": "1KiB"},
+        "log": {"to": "acme", "level": "full", "max_size": "2KiB"},
+        "class": {"to": "st-vitus", "level": "error-class"},
+    }
+    run = road.submit(road.agree(code, outputs=agreed))
+    road.start_agent()
+    road.heard("keys_wiped")
+    view = road.wait_state(run, "failed" if fails else "finished")
+    assert {output.name for output in view.outputs} == ({"log"} if fails else {"log", "model"})
+    assert "patient-17" not in view.model_dump_json() + json.dumps(road.events)
+    party = road.startup
+    pulled = outputs.pull(party.connection, party.home, party.identity, run, "log", road.folder / "log")
+    log = (pulled.folder / "log.txt").read_text()
+    assert log.startswith("epoch 1 of patient-17")
+    assert ("ValueError: boom" in log) is fails
+    with pytest.raises(PerunError):
+        outputs.pull(
+            road.hospital.connection, road.hospital.home, road.hospital.identity, run, "log", road.folder / "h"
+        )
 
 
 def test_extended_pcr_in_mid_run_ends_it(road: Road) -> None:

@@ -179,12 +179,12 @@ def _service(a: Agreement, name: str, job: ServiceJob) -> Iterator[Reason]:
     formats = _ENGINE_FORMATS[job.engine]
     if (ref := flows.split_ref(job.model)) and (training := a.training(ref[0])):
         output = training.outputs.get(ref[1])
-        if output and output.format not in formats:
+        if output and output.form not in formats:
             yield _fault(
                 f"{place}.engine",
                 f"{job.engine} cannot load this model",
                 expected=", ".join(formats),
-                seen=output.format,
+                seen=output.form,
             )
     for party in job.clients:
         if party not in a.parties:

@@ -41,6 +41,10 @@ MIN_LEASE, MAX_LEASE = 1, 3600
 FIELDS_SIZE = 64 * 1024
 """Largest output of named fields that says no max_size, in bytes."""
 MAX_RESUMES = 1000
+MAX_LOG = 16 * 2**20
+"""Bytes of a log: its end is held in the run's memory."""
+CLASS_BITS = 4
+"""Bits of an error's class: nine ways to end."""
 DEFAULT_EVERY, MAX_EVERY = 300, 86400
 """Seconds between two checkpoints."""
 
@@ -170,7 +174,8 @@ Recipients = Annotated[
 
 
 class Output(Part):
-    """What a training may put into PERUNML_OUT under this name, and who gets it."""
+    """What a training may put into PERUNML_OUT under this name, and who gets it. One with a `level` is no file of the job's: it is what the job printed (``full``,
+    the last `max_size` bytes, of a run that failed too), or the class of its error alone."""
 
     to: Recipients
     format: Format = "json"
@@ -178,14 +183,33 @@ class Output(Part):
     use: Unique[Name] = ()
     release: ReleaseRule | None = None
     fields: Unique[FieldName] = ()
+    level: Literal["error-class", "full"] | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Output:
         if self.fields and self.format != "json":
             raise PydanticCustomError("malformed", "an output of named fields has the format json")
+        if self.level:
+            if self.fields or self.use or "format" in self.model_fields_set:
+                raise PydanticCustomError(
+                    "malformed", "an output with a level is the job's log: it has no format, fields or use"
+                )
+            if self.max_size > MAX_LOG:
+                raise PydanticCustomError("malformed", "a log has at most 16 MiB")
+            return self
         if not self.fields and not {"format", "max_size"} <= self.model_fields_set:
             raise PydanticCustomError("malformed", "an output says its format and max_size, or its fields")
         return self
+
+    @property
+    def form(self) -> str:
+        """Its format, or ``log``."""
+        return "log" if self.level else self.format
+
+    @property
+    def most_bits(self) -> int:
+        """Bits of one run at the most."""
+        return CLASS_BITS if self.level == "error-class" else 8 * self.max_size
 
     @property
     def approvers(self) -> tuple[str, ...]:

@@ -120,6 +120,11 @@ def _approvers(path: str, before: Any, after: Any) -> Iterator[Field]:
     yield Field(path, ", ".join(sorted(old)) or "nobody", ", ".join(sorted(new)) or "nobody", old < new)
 
 
+def _level(path: str, before: Any, after: Any) -> Iterator[Field]:
+    """The class of an error where the whole log left."""
+    yield Field(path, written(before), written(after), (before, after) == ("full", "error-class"))
+
+
 def _outputs(path: str, before: Mapping[str, Output], after: Mapping[str, Output]) -> Iterator[Field]:
     for name in sorted({*before, *after}):
         old, new = before.get(name), after.get(name)
@@ -178,7 +183,7 @@ _LIMITS: Mapping[str, Compare] = {
     "resumes": _less(),
     "requests": _requests,
 }
-_OUTPUT: Mapping[str, Compare] = {"max_size": _less(format_size), "release": _approvers}
+_OUTPUT: Mapping[str, Compare] = {"max_size": _less(format_size), "release": _approvers, "level": _level}
 _JOB: Mapping[str, Compare] = {
     "parameters": _parameters,
     "combinations": _combinations,

@@ -71,7 +71,7 @@ def bits_leaving(agreement: Agreement) -> dict[str, int]:
     for job_name, _, output in flows.outputs_of(agreement):
         job = agreement.training(job_name)
         for party in output.to:
-            total[party] = total.get(party, 0) + output.max_size * (job.limits.runs if job else 0) * 8
+            total[party] = total.get(party, 0) + output.most_bits * (job.limits.runs if job else 0)
     return total
 
 
@@ -183,7 +183,12 @@ def _training(a: Agreement, name: str, job: TrainingJob) -> Section:
 
 
 def _output(a: Agreement, name: str, output: Output) -> str:
-    what = f"numbers {', '.join(output.fields)}" if output.fields else output.format
+    if output.level == "error-class":
+        return f"Output {name} is the class of a run's error, one of nine; nothing else that the code prints leaves."
+    if output.level == "full":
+        what = "EVERYTHING THAT THE CODE PRINTS, which may be anything that it reads; of runs that fail too"
+    else:
+        what = f"numbers {', '.join(output.fields)}" if output.fields else output.format
     text = f"Output {name} ({what}, at most {format_size(output.max_size)}) goes to {', '.join(output.to)}"
     if output.use:
         text += f", is used by {', '.join(output.use)}"

@@ -15,11 +15,13 @@ POST /v1/runs/{run}/quota          lease certificate QuotaRequest   -> QuotaAnsw
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
 
 from perunml.api.base import B64, Document, Message, Signed
+from perunml.wire.digests import digest_of
 
 NONCE_SIZE = 32
 
@@ -125,7 +127,7 @@ class OutputKey(Message):
 
     key: B64
     asset_id: str
-    format: str
+    format: str  # "log": what the job printed, not a file of its own
     max_size: int
     fields: list[str]  # metrics: the only members allowed, or empty
 
@@ -189,14 +191,26 @@ class RegisterCheckpoint(Message):
 
 
 class FinishRequest(Message):
-    """Evidence bound to ``binding(purpose="finish", …, payload=digest_of({name: manifest digest}))``. A run that failed
-    sends no outputs and one error class."""
+    """Evidence bound to ``binding(purpose="finish", …, payload=finish_payload(outputs, devices))``. A run that failed
+    sends one error class, and no outputs but its log where the agreement says `level: full`. `devices` (`ledger.devices`) are GPUs that the job was shown."""
 
     nonce: B64
     evidence: Document
     outputs: dict[str, str]
-    error: str = ""  # "" | code_failed | out_of_memory | out_of_time | output_refused | killed | internal
+    error: str = ""  # "" or one of ERRORS
     reasons: list[Document] = Field(default_factory=list)
+    devices: Document | None = Field(default=None, exclude_if=lambda found: found is None)
+
+
+ERRORS = (
+    "code_failed", "out_of_memory", "gpu_out_of_memory", "not_finite", "out_of_time", "output_refused", "killed", "internal",
+)  # fmt: skip
+"""How a run can fail: all that is said of it unless its agreement lets its log out."""
+
+
+def finish_payload(outputs: Mapping[str, str], devices: dict[str, Any] | None) -> str:
+    """What the evidence at a run's end is bound to: the digest of {name: manifest digest}, or of {outputs, devices}."""
+    return digest_of(dict(outputs) if devices is None else {"outputs": dict(outputs), "devices": devices})
 
 
 class FinishAnswer(Message):

@@ -62,6 +62,18 @@ OUT_OF_MEMORY = rule(
     "The job's code wanted more memory than there is.",
     "The requester asks for less (a smaller batch: `perunml job submit`), or the operator takes a machine with more.",
 )
+GPU_OUT_OF_MEMORY = rule(
+    "gpu_out_of_memory",
+    Kind.JOB,
+    "The job's code wanted more memory than its GPU has.",
+    "The requester asks for less (a smaller batch: `perunml job submit`), or the operator takes a machine with a larger GPU.",
+)
+NOT_FINITE = rule(
+    "not_finite",
+    Kind.JOB,
+    "The job's numbers are not finite: its metrics hold NaN or an infinity, or its code raised FloatingPointError.",
+    "The code's owner looks at the learning rate and the data's range; the requester asks for other parameters: `perunml job submit`.",
+)
 OUT_OF_TIME = rule(
     "out_of_time",
     Kind.JOB,

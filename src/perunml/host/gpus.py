@@ -13,8 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from perunml.ledger.devices import Devices
+from perunml.wire.errors import PerunError
+
 DEV = Path("/dev")
 LOCK = Path("/run/perunml-gpus.lock")
+DRIVER = Path("/proc/driver/nvidia")
+"""What the driver tells of itself (NVIDIA driver's README, "Using the /proc file system interface")."""
+_VERSION = re.compile(r"^NVRM version:.*?Kernel Module\b.*?\s([0-9]+(?:\.[0-9]+)+)\s", re.MULTILINE)
+_MODEL = re.compile(r"^Model:\s*(\S.*?)\s*$", re.MULTILINE)
+_UUID = re.compile(r"^GPU UUID:\s*(\S+)\s*$", re.MULTILINE)
 _GPU = re.compile(r"nvidia[0-9]{1,3}")
 _SHARED = ("nvidiactl", "nvidia-uvm")
 """What CUDA opens besides each GPU's own node (NVIDIA driver's README, "Interaction with the nouveau driver and device nodes")."""
@@ -31,10 +39,12 @@ def nodes(dev: Path = DEV) -> dict[str, Path]:
 
 @dataclass(slots=True)
 class Claim:
-    """What one run has of the GPUs, until it ends. `nodes` is empty where there are none, or another run has them (`taken`)."""
+    """What one run has of the GPUs, until it ends. `nodes` is empty where there are none, or another run has them (`taken`); `devices` says which
+    they are, as far as the driver tells."""
 
     nodes: dict[str, Path]
     taken: bool
+    devices: Devices | None
     _lock: int | None
 
     def __enter__(self) -> Claim:
@@ -48,15 +58,33 @@ class Claim:
             self._lock = None
 
 
-def claim(dev: Path = DEV, lock: Path = LOCK) -> Claim:
+def describe(driver: Path = DRIVER) -> Devices | None:
+    """The driver's version and each GPU's model and UUID, from what the kernel module shows below /proc; None where it shows none, or not all of them
+    in its usual form."""
+    try:
+        version = _VERSION.search((driver / "version").read_text())
+        told = [(path / "information").read_text() for path in sorted((driver / "gpus").iterdir())]
+    except OSError:
+        return None
+    found = [(_MODEL.search(text), _UUID.search(text)) for text in told]
+    gpus = [{"name": model[1], "uuid": uuid[1]} for model, uuid in found if model and uuid]
+    if version is None or len(gpus) != len(told):
+        return None
+    try:
+        return Devices.from_json({"driver": version[1], "gpus": sorted(gpus, key=lambda gpu: gpu["uuid"])})
+    except PerunError:
+        return None
+
+
+def claim(dev: Path = DEV, lock: Path = LOCK, driver: Path = DRIVER) -> Claim:
     """The GPUs, if they are nobody's now. The kernel lets go of them when this process ends, however it does."""
     found = nodes(dev)
     if not found:
-        return Claim({}, False, None)
+        return Claim({}, False, None, None)
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        return Claim({}, True, None)
-    return Claim(found, False, descriptor)
+        return Claim({}, True, None, None)
+    return Claim(found, False, describe(driver), descriptor)

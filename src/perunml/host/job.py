@@ -15,9 +15,12 @@ from perunml.host.fetch import Fetched
 from perunml.host.inputs import PAGE, Inputs, show
 from perunml.host.launch import EXIT_UNCONFINED
 from perunml.host.limits import Cgroup, make_cgroup
+from perunml.host.logs import TAIL, Tail, error_class
 from perunml.host.memory import SLACK, PrivateMemory, available_memory, swap_is_on
+from perunml.host.outputs import LOG
 from perunml.host.progress import Report
 from perunml.host.sandbox import Sandbox, View, job_user, show_interpreter
+from perunml.ledger.devices import Devices
 from perunml.wire.canonical import canonical
 from perunml.wire.errors import refuse
 
@@ -26,15 +29,18 @@ SCRATCH_PART = 4
 MIN_MEMORY = 256 << 20
 """Bytes that a job gets at the least; Python with PyTorch has about 200 MiB before the first tensor."""
 
-CODE_FAILED, OUT_OF_MEMORY, OUT_OF_TIME, INTERNAL = "code_failed", "out_of_memory", "out_of_time", "internal"
+OUT_OF_MEMORY, OUT_OF_TIME, INTERNAL = "out_of_memory", "out_of_time", "internal"
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a job ended: `error` is "" or one of the classes above, `out` the folder with its outputs."""
+    """How a job ended: `error` is "" or one of `api.runs.ERRORS`, `out` the folder with its outputs, `log` the end of what it printed, `devices` the GPUs
+    that it was shown."""
 
     error: str
     out: Path
+    log: bytes
+    devices: Devices | None
 
 
 def train(
@@ -59,7 +65,11 @@ def train(
         )
         size = available_memory() + SLACK
         deadline = boottime() + delivery.wall_seconds
-        with Sandbox(view, [view.python, entry], environment, file_size=size, cgroup=group, uid=user) as sandbox:
+        wanted = [key.max_size for key in delivery.outputs.values() if key.format == LOG]
+        said = Tail(max([TAIL, *wanted]))
+        with Sandbox(
+            view, [view.python, entry], environment, file_size=size, cgroup=group, uid=user, output=said.descriptor
+        ) as sandbox:  # fmt: skip
             report(
                 "running", job=str(delivery.agreement), init=sandbox.init_pid, limits=group.kind if group else "rlimits",
                 landlock=sandbox.landlock, gpus=sum(name[-1].isdigit() for name in claim.nodes), views=shown.views,
@@ -68,9 +78,10 @@ def train(
                 status = sandbox.wait(deadline)
             starved = sandbox.out_of_memory()
         shown.close(memory)
-    error = _class(status, starved)
+    log = said.close()
+    error = _class(status, starved, log)
     report("job_ended", error=error)
-    return Ended(error, view.out)
+    return Ended(error, view.out, log, claim.devices)
 
 
 def _view(delivery: KeyDelivery, shown: Inputs, memory: PrivateMemory, user: int, devices: Mapping[str, Path]) -> View:
@@ -100,11 +111,11 @@ def _confine(delivery: KeyDelivery, report: Report, swap_allowed: bool) -> Cgrou
     return group
 
 
-def _class(status: int | None, starved: bool) -> str:
+def _class(status: int | None, starved: bool, log: bytes) -> str:
     if status == 0:
         return ""
     if status is None:
         return OUT_OF_TIME
     if starved:
         return OUT_OF_MEMORY
-    return INTERNAL if status == EXIT_UNCONFINED else CODE_FAILED
+    return INTERNAL if status == EXIT_UNCONFINED else error_class(log)

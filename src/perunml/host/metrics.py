@@ -8,10 +8,11 @@ hide data in the last digits. What leaves is canonical JSON of {field: [numbers]
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from perunml.host.codes import METRICS_REFUSED
+from perunml.host.codes import METRICS_REFUSED, NOT_FINITE
 from perunml.wire.canonical import canonical, load_json
 from perunml.wire.errors import PerunError, refuse
 
@@ -19,6 +20,9 @@ MAX_VALUES = 1000
 """Most numbers of one field: one per epoch, or a thousand steps."""
 DIGITS = 6
 """Significant decimal digits kept: about 20 bits a number, single precision's own."""
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_NOT_FINITE = re.compile(rb"[\[:,\s]-?(NaN|Infinity)\b")
+"""As Python's json.dump writes them, which is not JSON."""
 MAX_MAGNITUDE = 1e15
 """Greater numbers are no metrics, and from 2^53 on JSON does not carry them well (RFC 8785 section 3.2.2.3)."""
 
@@ -29,6 +33,8 @@ def clean_metrics(data: bytes, fields: Sequence[str], max_size: int) -> bytes:
     try:
         value = load_json(data, limit=max_size)
     except PerunError:
+        if _NOT_FINITE.search(_STRINGS.sub(b"", data[:max_size])):
+            raise refuse(NOT_FINITE, "the metrics hold NaN or an infinity") from None
         raise refuse(METRICS_REFUSED, "the metrics are not JSON, or too large") from None
     columns: dict[str, list[float]] = {}
     for row in value if isinstance(value, list) else [value]:
@@ -45,8 +51,10 @@ def clean_metrics(data: bytes, fields: Sequence[str], max_size: int) -> bytes:
 
 
 def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise refuse(METRICS_REFUSED, f"{name} holds something that is not a finite number")
+    if isinstance(value, float) and not math.isfinite(value):  # 1e999
+        raise refuse(NOT_FINITE, f"{name} holds a number that is not finite")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise refuse(METRICS_REFUSED, f"{name} holds something that is not a number")
     if abs(value) > MAX_MAGNITUDE:
         raise refuse(METRICS_REFUSED, f"{name} holds a number out of range", expected=f"at most {MAX_MAGNITUDE:g}")
     rounded = float(f"{value:.{DIGITS - 1}e}")

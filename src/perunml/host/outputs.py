@@ -30,6 +30,8 @@ from perunml.wire.errors import PerunError, error, refuse
 from perunml.wire.identity import Signer
 from perunml.wire.rules import Reason
 
+LOG = "log"
+"""The format of what the job printed."""
 MAX_NAMES = 10_000
 """Names looked at in /out; a job that wrote more wrote undeclared ones."""
 
@@ -56,7 +58,8 @@ def collect(folder: Path, declared: Mapping[str, OutputKey]) -> list[Found]:
     found: list[Found] = []
     taken: set[str] = set()
     present = _names(folder)
-    for name, key in declared.items():
+    files = {name: key for name, key in declared.items() if key.format != LOG}
+    for name, key in files.items():
         mine = [each for each in file_names(name, key.format) if each in present]
         taken.update(mine)
         if len(mine) != 1:
@@ -71,10 +74,16 @@ def collect(folder: Path, declared: Mapping[str, OutputKey]) -> list[Found]:
             reasons.extend(exc.reasons)
     if present - taken:
         reasons.append(Reason(OUTPUT_UNDECLARED, "the job wrote names into PERUNML_OUT that the agreement does not declare",
-                              expected=", ".join(sorted(declared))))  # fmt: skip
+                              expected=", ".join(sorted(files))))  # fmt: skip
     if reasons:
         raise error(reasons)
     return found
+
+
+def logs(printed: bytes, declared: Mapping[str, OutputKey]) -> list[Found]:
+    """The end of what the job printed, for each output that is to have it."""
+    found = [(name, key.max_size) for name, key in declared.items() if key.format == LOG]
+    return [Found(name, f"{name}.txt", printed[-most:]) for name, most in found]
 
 
 def seal(found: Found, key: OutputKey, signer: Signer, folder: Path) -> tuple[Envelope, FolderStore]:

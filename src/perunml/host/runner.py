@@ -24,7 +24,16 @@ from perunml.api.pin import Pin
 from perunml.api.runs import CheckpointKey, KeyDelivery
 from perunml.host import checkpoints, job, outputs
 from perunml.host.channel import EvidenceSource
-from perunml.host.codes import CODE_FAILED, DELIVERY_MISMATCH, INTERNAL, KILLED, OUT_OF_MEMORY, OUT_OF_TIME
+from perunml.host.codes import (
+    CODE_FAILED,
+    DELIVERY_MISMATCH,
+    GPU_OUT_OF_MEMORY,
+    INTERNAL,
+    KILLED,
+    NOT_FINITE,
+    OUT_OF_MEMORY,
+    OUT_OF_TIME,
+)
 from perunml.host.fetch import Fetched, check_input, fetch_input, fetch_inputs
 from perunml.host.lease import LeaseKeeper
 from perunml.host.memory import PrivateMemory, die_with_parent, guard_process
@@ -32,12 +41,15 @@ from perunml.host.progress import Report
 from perunml.host.protocol import ManagerLink
 from perunml.host.sandbox import job_user
 from perunml.host.session import Session
+from perunml.ledger.devices import Devices
 from perunml.wire.errors import PerunError, refuse
 from perunml.wire.rules import Reason
 
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_LOST = 0, 1, 3, 4
 """Finished; ended with an error class that the manager knows; no keys were released; the lease was lost."""
-_CLASSES = {rule.code: rule for rule in (CODE_FAILED, OUT_OF_MEMORY, OUT_OF_TIME, INTERNAL)}
+_CLASSES = {
+    rule.code: rule for rule in (CODE_FAILED, OUT_OF_MEMORY, GPU_OUT_OF_MEMORY, NOT_FINITE, OUT_OF_TIME, INTERNAL)
+}
 
 
 class Stopped(Exception):
@@ -94,10 +106,12 @@ class Run:
                     bytes=sum(item.manifest.total_sealed for item in found.values()))  # fmt: skip
         return found
 
-    def finish(self, sent: dict[str, str], *, error: str = "", reasons: tuple[Reason, ...] = ()) -> None:
+    def finish(
+        self, sent: dict[str, str], *, error: str = "", reasons: tuple[Reason, ...] = (), devices: Devices | None = None
+    ) -> None:  # fmt: skip
         """Tell the manager how it ended; the lease is over afterwards."""
         self.keeper.stop()
-        answer = self.session.finish(sent, error=error, reasons=reasons)
+        answer = self.session.finish(sent, error=error, reasons=reasons, devices=devices)
         if error:
             self.report.reasons("failed", reasons, error=error, entry=answer.entry)
         else:
@@ -172,24 +186,29 @@ def train(run: Run) -> None:
         run.finish({}, error="killed", reasons=(Reason(KILLED, "the agent was stopped by its operator"),))
         return
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is being sealed and sent is worth the moment
-    if ended.error:
-        rule = _CLASSES[ended.error]
-        run.finish({}, error=ended.error, reasons=(Reason(rule, rule.meaning),))
-        return
-    try:
-        found = outputs.collect(ended.out, run.delivery.outputs)
-    except PerunError as exc:
-        run.finish({}, error="output_refused", reasons=exc.reasons)
-        return
-    sent: dict[str, str] = {}
-    for number, each in enumerate(found):
-        run.report("sealing", output=each.name)
-        folder = run.folder / "outputs" / str(number)
-        envelope, store = outputs.seal(each, run.delivery.outputs[each.name], run.session.signer, folder)
-        sent[each.name] = outputs.send(run.session.run, each.name, envelope, store, run.session.signer, run.link)
-        run.report("sealed", output=each.name, asset=sent[each.name])
+    found, error, reasons = outputs.logs(ended.log, run.delivery.outputs), ended.error, tuple[Reason, ...]()
+    if error:
+        rule = _CLASSES[error]
+        reasons = (Reason(rule, rule.meaning),)
+    else:
+        try:
+            found = outputs.collect(ended.out, run.delivery.outputs) + found
+        except PerunError as exc:
+            reasons = exc.reasons
+            error = NOT_FINITE.code if any(each.code == NOT_FINITE.code for each in reasons) else "output_refused"
+    sent = {each.name: _send(run, number, each) for number, each in enumerate(found)}
     run.memory.remove(["out"])
-    run.finish(sent)
+    run.finish(sent, error=error, reasons=reasons, devices=ended.devices)
+
+
+def _send(run: Run, number: int, found: outputs.Found) -> str:
+    """Seal one output and send it; its digest."""
+    run.report("sealing", output=found.name)
+    folder = run.folder / "outputs" / str(number)
+    envelope, store = outputs.seal(found, run.delivery.outputs[found.name], run.session.signer, folder)
+    asset = outputs.send(run.session.run, found.name, envelope, store, run.session.signer, run.link)
+    run.report("sealed", output=found.name, asset=asset)
+    return asset
 
 
 def _trained(run: Run) -> job.Ended:

@@ -4,7 +4,7 @@ Layers, each of which holds if another fails: namespaces without network (bubble
 process of the machine has (so neither root's files nor root's sysctls are the job's, even where a path shows them), no
 capabilities and no new user namespaces, a system call filter (`seccomp`), Landlock and resource limits (`launch`), a cgroup
 (`limits`). The job sees /usr, the interpreter, its code and inputs read-only; /out, /tmp and /dev/shm are memory mounts of
-the runner's. Standard streams are /dev/null: what the code prints is derived from sealed data and has no way out.
+the runner's. What the code prints is derived from sealed data: it goes to /dev/null, or into the runner's own memory (`logs`).
 """
 
 from __future__ import annotations
@@ -157,8 +157,8 @@ class Sandbox:
     As a context manager it leaves nothing alive."""
 
     def __init__(self, view: View, command: list[str], environment: Mapping[str, str], *, file_size: int,
-                 cgroup: Cgroup | None = None, uid: int | None = None) -> None:  # fmt: skip
-        """Start `command`. Raises `UsageError` (host_unfit) when bubblewrap is missing or does not come up."""
+                 cgroup: Cgroup | None = None, uid: int | None = None, output: int = subprocess.DEVNULL) -> None:  # fmt: skip
+        """Start `command`; what it prints goes to the descriptor `output`. Raises `UsageError` (host_unfit) when bubblewrap is missing or does not come up."""
         bwrap = _bwrap()
         self._cgroup = cgroup
         self.landlock = launch.landlock_version() > 0
@@ -184,7 +184,7 @@ class Sandbox:
             listed = _file(stack, b"".join(os.fsencode(each) + b"\0" for each in args))
             self._process = subprocess.Popen(
                 [bwrap, "--args", str(listed), "--", view.python, "-I", "-S", _LAUNCH, argument],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 pass_fds=(listed, info_in.fileno(), block_out.fileno(), *files),
                 user=user, group=user, extra_groups=[], cwd="/", env={"PATH": os.defpath},
             )  # fmt: skip

@@ -24,11 +24,13 @@ from perunml.api.runs import (
     ReleaseRequest,
     RenewAnswer,
     RenewRequest,
+    finish_payload,
 )
 from perunml.host.channel import EvidenceRequest, Purpose
 from perunml.host.clock import boottime
 from perunml.host.codes import DELIVERY_MISMATCH, LEASE_OVER
 from perunml.host.protocol import RETRY_AFTER, ManagerLink
+from perunml.ledger.devices import Devices
 from perunml.wire.canonical import Json
 from perunml.wire.digests import digest_of
 from perunml.wire.dsse import Envelope
@@ -144,20 +146,26 @@ class Session:
             self.service_certificate = answer.service_certificate or self.service_certificate
             return answer
 
-    def finish(self, outputs: Mapping[str, str], *, error: str = "", reasons: tuple[Reason, ...] = ()) -> FinishAnswer:
+    def finish(
+        self, outputs: Mapping[str, str], *, error: str = "", reasons: tuple[Reason, ...] = (), devices: Devices | None = None
+    ) -> FinishAnswer:  # fmt: skip
         """End the run: `outputs` maps declared names to manifest digests; a run that failed has none and one error class.
         The lease is over afterwards. Tries again until the lease's end while the manager does not answer."""
         if self._pending is not None:
             self.renew()  # its answer holds the nonce that is wanted now
+        shown = devices.as_json() if devices else None
         with self._lock:
 
             def ask() -> FinishAnswer:
                 request = FinishRequest(
                     nonce=self._nonce,
-                    evidence=self._evidence.collect(self._request("finish", self._nonce, digest_of(dict(outputs)))),
+                    evidence=self._evidence.collect(
+                        self._request("finish", self._nonce, finish_payload(outputs, shown))
+                    ),
                     outputs=dict(outputs),
                     error=error,
                     reasons=[reason.as_json() for reason in reasons],
+                    devices=shown,
                 )
                 return self._insist(lambda: self.link.finish(self.run, request), self.deadline)[0]
 

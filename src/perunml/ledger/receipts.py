@@ -12,6 +12,7 @@ from typing import Any
 
 from perunml.ledger.checkpoint import Checkpoint
 from perunml.ledger.codes import BAD_RECEIPT
+from perunml.ledger.devices import Devices
 from perunml.ledger.merkle import MAX_SIZE
 from perunml.ledger.proofs import verify_inclusion
 from perunml.wire.digests import parse_digest
@@ -42,7 +43,7 @@ class Ran:
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What ran: digests of inputs, code ("" for a service) and outputs by name, the host's verdict, and the ledger entry
-    that recorded the end (`entry_index`, `entry_hash`). `sentences` tell people what the profile does not protect."""
+    that recorded the end (`entry_index`, `entry_hash`). `devices` are the GPUs that the job was shown. `sentences` tell people what the profile does not protect."""
 
     manager: str
     agreement: str
@@ -57,8 +58,10 @@ class Receipt:
     entry_hash: str
     time: int
     sentences: tuple[str, ...] = ()
+    devices: Devices | None = None
 
     def as_json(self) -> dict[str, Any]:
+        more = {"devices": self.devices.as_json()} if self.devices else {}
         return {
             "manager": self.manager,
             "agreement": self.agreement,
@@ -72,6 +75,7 @@ class Receipt:
             "entry": {"index": self.entry_index, "hash": self.entry_hash},
             "time": format_time(self.time),
             "sentences": list(self.sentences),
+            **more,
         }
 
     @classmethod
@@ -107,7 +111,7 @@ def verify_recorded(receipt: Receipt, checkpoint: Checkpoint, proof: Sequence[by
 
 
 def _read(data: Any) -> Receipt:
-    if not isinstance(data, dict) or set(data) != _MEMBERS or set(data["host"]) != _HOST:
+    if not isinstance(data, dict) or set(data) - {"devices"} != _MEMBERS or set(data["host"]) != _HOST:
         raise TypeError
     host, entry, sentences = Ran(**data["host"]), data["entry"], data["sentences"]
     texts = [data["job"], host.machine, host.profile, host.imitates, *sentences]
@@ -136,4 +140,5 @@ def _read(data: Any) -> Receipt:
         entry_hash=entry["hash"],
         time=parse_time(data["time"]),
         sentences=tuple(sentences),
+        devices=Devices.from_json(data["devices"]) if "devices" in data else None,
     )

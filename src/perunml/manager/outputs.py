@@ -122,7 +122,7 @@ def _check_declared(
     training = agreement.training(job)
     declared = training.outputs.get(name) if training else None
     wanted = services.keys.output_id(lease.run, name)
-    if declared is None or manifest.kind != "output" or manifest.asset_id != wanted:
+    if declared is None or declared.level == "error-class" or manifest.kind != "output" or manifest.asset_id != wanted:
         expected = ", ".join(training.outputs) if training else "none"
         raise refuse(OUTPUT_UNDECLARED, "not an output that was declared", expected=expected, seen=name)
     if manifest.size > declared.max_size:

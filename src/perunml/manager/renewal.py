@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from perunml.agreements.jobs import ServiceJob
 from perunml.api.base import MAX_MESSAGE
-from perunml.api.runs import NONCE_SIZE, FinishAnswer, FinishRequest, RenewAnswer, RenewRequest
+from perunml.api.runs import NONCE_SIZE, FinishAnswer, FinishRequest, RenewAnswer, RenewRequest, finish_payload
 from perunml.evidence.bundle import Bundle
 from perunml.evidence.codes import IMA_OFFSET
 from perunml.evidence.judge import Judgement
@@ -30,7 +30,7 @@ from perunml.manager.verdicts import Question, Session
 from perunml.manager.writer import Transaction
 from perunml.release.decide import decide
 from perunml.release.types import Purpose, Refusal, Release, Run
-from perunml.wire.digests import digest, digest_of
+from perunml.wire.digests import digest
 from perunml.wire.errors import PerunError, error, refuse
 from perunml.wire.rules import Reason
 
@@ -82,7 +82,7 @@ def routes(services: Services) -> list[Spec]:
         asked = digest(call.body)
         if answer := _again(services, call, asked, "receipt"):
             return FinishAnswer.decode(answer)
-        payload = digest_of(dict(request.outputs))
+        payload = finish_payload(request.outputs, request.devices)
         shown = await _judge(services, call, request.nonce, request.evidence, "finish", payload, asked)
         now = services.clock.now()
 

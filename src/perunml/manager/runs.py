@@ -125,7 +125,7 @@ def view(services: Services, connection: Connection, run: StoredRun) -> RunView:
 
 
 def _outputs(services: Services, connection: Connection, run: StoredRun) -> list[OutputView]:
-    return views(services, connection, run.run) if run.state == "finished" else []
+    return views(services, connection, run.run) if run.state in ("finished", "failed") else []
 
 
 def _read(envelope: Envelope) -> dict[str, Any]:

@@ -121,8 +121,9 @@ def _outputs(job: AnyJob) -> tuple[OutputGrant, ...]:
     if not isinstance(job, TrainingJob):
         return ()
     return tuple(
-        OutputGrant(name, out.format, out.max_size, out.fields, out.to, out.approvers)
+        OutputGrant(name, out.form, out.max_size, out.fields, out.to, out.approvers)
         for name, out in job.outputs.items()
+        if out.level != "error-class"
     )
 
 

@@ -45,6 +45,7 @@ def check_receipt(item: OpenedEntry, ran: Ended, envelope: Envelope | None, mana
         ("outputs", dict(found.outputs), dict(ran.outputs)),
         ("entry", (found.entry_index, found.entry_hash), (item.index, entry_hash(item.leaf))),
         ("time", found.time, item.entry.time),
+        ("devices", found.devices and found.devices.as_json(), item.entry.body.get("devices")),
     ]
     for name, seen, expected in said:
         if seen != expected:

@@ -174,6 +174,8 @@ class Runs:
         outputs = entry.body.get("outputs")
         job = agreement.jobs[run.job]
         declared = job.outputs if isinstance(job, TrainingJob) else {}
+        if entry.type == "failed":  # of which only its log may leave
+            declared = {name: output for name, output in declared.items() if output.level == "full"}
         if not isinstance(outputs, dict) or not set(outputs) <= set(declared):
             raise wrong(item, "outputs that the agreement does not declare", ", ".join(declared), str(outputs))
         for name, asset in outputs.items():

@@ -70,8 +70,8 @@ def _document(rules: Rules, agreement: Agreement, predecessor: Agreement | None)
         where, outputs = f"{job}.outputs.{name}", rules.outputs
         if outputs is None:
             continue
-        if outputs.formats is not None and output.format not in outputs.formats:
-            yield Finding("outputs.formats", f"{where} is {output.format}, not {' or '.join(outputs.formats)}")
+        if outputs.formats is not None and output.form not in outputs.formats:
+            yield Finding("outputs.formats", f"{where} is {output.form}, not {' or '.join(outputs.formats)}")
         if outputs.max_size is not None and output.max_size > outputs.max_size:
             yield Finding(
                 "outputs.max_size",
