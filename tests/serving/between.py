@@ -49,6 +49,7 @@ class Wrapped:
     """The real engine, with something that happens while it computes."""
 
     def __init__(self, inner: Engine, meanwhile: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        self.forms, self.infer = inner.forms, inner.infer
         self.describe, self._inner, self._meanwhile = inner.describe, inner, meanwhile
 
     def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,12 @@ ENGINE_UNKNOWN = rule(
     "The agreement names an engine that this version does not have.",
     "The parties name `torch-export`, or the operator updates: `perunml agreement propose`.",
 )
+MODEL_UNKNOWN = rule(
+    "model_unknown",
+    Kind.USAGE,
+    "The service has no such model, version or path.",
+    "The client asks for the model that `GET /v2/models/…` names, or lists what there is.",
+)
 INPUTS_REFUSED = rule(
     "inputs_refused",
     Kind.USAGE,

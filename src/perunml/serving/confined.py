@@ -9,9 +9,9 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import perunml
 from perunml.host import contract
@@ -20,11 +20,14 @@ from perunml.host.limits import Cgroup
 from perunml.host.memory import PrivateMemory, swap_is_on
 from perunml.host.sandbox import Sandbox, View, job_user, show_interpreter
 from perunml.serving.codes import ENGINE_GONE, ENGINE_UNKNOWN, INFERENCE_FAILED, INPUTS_REFUSED, MODEL_REFUSED
-from perunml.serving.pipe import receive, send
+from perunml.serving.forms import ModelForm, read_forms
+from perunml.serving.pipe import listed, receive, send, unlisted
+from perunml.serving.tensors import Tensor
 from perunml.wire.canonical import canonical
 from perunml.wire.errors import PerunError, error, refuse
 from perunml.wire.rules import Reason
 
+T = TypeVar("T")
 START_SECONDS = 120.0
 """Importing PyTorch on a busy machine, and loading a large model."""
 PREDICT_SECONDS = 60.0
@@ -66,6 +69,7 @@ class ConfinedEngine:
         self._sandbox: Sandbox | None = None
         self._link: socket.socket | None = None
         self._inputs: dict[str, Any] = {}
+        self._forms = ModelForm("", (), ())
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -96,7 +100,7 @@ class ConfinedEngine:
             try:
                 link, _ = listener.accept()
                 link.settimeout(START_SECONDS)
-                told = _answer(receive(link), "inputs")
+                told, forms = _described(receive(link)[0])
             except (OSError, PerunError) as exc:
                 self.close()
                 if isinstance(exc, PerunError):
@@ -104,7 +108,7 @@ class ConfinedEngine:
                 raise refuse(ENGINE_GONE, "the engine's process does not come up") from None
         link.settimeout(PREDICT_SECONDS)
         with self._lock:
-            self._link, self._inputs = link, told
+            self._link, self._inputs, self._forms = link, told, forms
 
     def tend(self) -> None:
         """Start the engine anew when its process is gone. Raises as `start` does."""
@@ -115,14 +119,29 @@ class ConfinedEngine:
     def describe(self) -> dict[str, Any]:
         return self._inputs
 
+    def forms(self) -> ModelForm:
+        return self._forms
+
     def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Raises what an engine does, and `LimitReached` (engine_gone), after which `tend` is due."""
+        found: dict[str, Any] = self._ask({"inputs": inputs}, (), lambda told, data: _answer(told, "outputs", dict))
+        return found
+
+    def infer(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """As `predict`, over tensors."""
+        said, parts = listed(inputs)
+        return self._ask({"tensors": said}, parts, lambda told, data: unlisted(_answer(told, "tensors", list), data))
+
+    def _ask(self, asked: Any, parts: Sequence[bytes | memoryview], read: Callable[[Any, memoryview], T]) -> T:
         with self._lock:
             if self._link is None:
                 raise refuse(ENGINE_GONE, "the engine's process is being started anew")
             try:
-                send(self._link, inputs)
-                return _answer(receive(self._link), "outputs")
+                send(self._link, asked, parts)
+                try:
+                    return read(*receive(self._link))
+                except (ValueError, TypeError, KeyError):
+                    raise _refusal(None) from None
             except PerunError as exc:
                 if exc.code not in _TOLD:
                     self._drop()
@@ -143,13 +162,27 @@ class ConfinedEngine:
             self._link = None
 
 
-def _answer(told: Any, name: str) -> dict[str, Any]:
+def _described(told: Any) -> tuple[dict[str, Any], ModelForm]:
+    """What the engine's process says of its model once it is loaded."""
+    try:
+        if isinstance(told, dict) and set(told) == {"inputs", "forms"}:
+            return dict(told["inputs"]), read_forms(told["forms"])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise _refusal(None) from None
+    raise _refusal(told)
+
+
+def _answer(told: Any, name: str, kind: type) -> Any:
     """The member `name` of what the engine's process said, or the refusal it may make."""
-    if isinstance(told, dict) and set(told) == {name} and isinstance(told[name], dict):
-        found: dict[str, Any] = told[name]
-        return found
+    if isinstance(told, dict) and set(told) == {name} and isinstance(told[name], kind):
+        return told[name]
+    raise _refusal(told)
+
+
+def _refusal(told: Any) -> PerunError:
+    """What the engine's process refuses, as far as it may; anything else is its failure."""
     if isinstance(told, dict) and set(told) == {"refusal"} and isinstance(told["refusal"], dict):
         said = Reason.from_json(told["refusal"])
         if rule := _TOLD.get(said.code):
-            raise error([Reason(rule, said.message, said.expected, said.seen)])
-    raise refuse(ENGINE_GONE, "the engine's process answers what no engine does")
+            return error([Reason(rule, said.message, said.expected, said.seen)])
+    return refuse(ENGINE_GONE, "the engine's process answers what no engine does")

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from perunml.serving.archive import check_pt2
+from perunml.serving.blobs import from_bytes, name_of, output_forms, to_bytes
 from perunml.serving.codes import ENGINE_UNKNOWN, INFERENCE_FAILED, INPUTS_REFUSED, MODEL_REFUSED
+from perunml.serving.forms import ModelForm
+from perunml.serving.tensors import Tensor, TensorForm
 from perunml.wire.errors import PerunError, refuse
 
 MAX_ELEMENTS = 4 * 2**20
@@ -31,9 +34,17 @@ class Engine(Protocol):
         """Names, types and shapes of the inputs, for error messages and operators."""
         ...
 
+    def forms(self) -> ModelForm:
+        """The same for programs, with what it gives."""
+        ...
+
     def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Outputs by name, as JSON: nested lists of numbers. Raises `UsageError` (inputs_refused) and `JobFailed`
         (inference_failed)."""
+        ...
+
+    def infer(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """As `predict`, over tensors."""
         ...
 
 
@@ -70,6 +81,7 @@ class TorchExport:
                 program = torch.export.load(io.BytesIO(archive))
             self._inputs = _input_forms(program)
             self._module = program.module()
+            self._given = output_forms(program)
         except PerunError:
             raise
         except Exception as exc:
@@ -79,30 +91,42 @@ class TorchExport:
     def describe(self) -> dict[str, Any]:
         return {name: {"dtype": str(dtype), "shape": shape} for name, (dtype, shape, _) in self._inputs.items()}
 
+    def forms(self) -> ModelForm:
+        inputs = [TensorForm(name, name_of(dtype), _varying(shape)) for name, (dtype, shape, _) in self._inputs.items()]
+        return ModelForm("torch-export", tuple(inputs), self._given)
+
     def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        self._same_names(list(inputs))
+        tensors = {name: _tensor(name, inputs[name], *form[:2]) for name, form in self._inputs.items()}
+        return {name: _numbers(value) for name, value in self._run(tensors).items()}
+
+    def infer(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        self._same_names([tensor.name for tensor in inputs])
+        given = {tensor.name: tensor for tensor in inputs}
+        tensors = {name: from_bytes(given[name], *form[:2]) for name, form in self._inputs.items()}
+        return [to_bytes(name, value) for name, value in self._run(tensors).items()]
+
+    def _same_names(self, names: list[str]) -> None:
+        if len(names) != len(self._inputs) or set(names) != set(self._inputs):
+            raise refuse(
+                INPUTS_REFUSED, "other inputs than the model's", expected=", ".join(self._inputs), seen=", ".join(names)
+            )
+
+    def _run(self, tensors: dict[str, Any]) -> dict[str, Any]:
         import torch
 
-        if set(inputs) != set(self._inputs):
-            raise refuse(
-                INPUTS_REFUSED,
-                "other inputs than the model's",
-                expected=", ".join(self._inputs),
-                seen=", ".join(inputs),
-            )
-        arguments: list[Any] = []
-        keywords: dict[str, Any] = {}
-        for name, (dtype, shape, keyword) in self._inputs.items():
-            tensor = _tensor(name, inputs[name], dtype, shape)
-            if keyword:
-                keywords[name] = tensor
-            else:
-                arguments.append(tensor)
+        arguments = [tensor for name, tensor in tensors.items() if not self._inputs[name][2]]
+        keywords = {name: tensor for name, tensor in tensors.items() if self._inputs[name][2]}
         try:
             with torch.inference_mode():
                 found = self._module(*arguments, **keywords)
         except Exception as exc:
             raise refuse(INFERENCE_FAILED, f"the model failed on these inputs ({type(exc).__name__})") from None
-        return {name: _numbers(value) for name, value in _outputs(found).items()}
+        return _outputs(found)
+
+
+def _varying(shape: list[Any]) -> tuple[int, ...]:
+    return tuple(size if isinstance(size, int) else -1 for size in shape)
 
 
 def _input_forms(program: Any) -> dict[str, tuple[Any, list[Any], bool]]:

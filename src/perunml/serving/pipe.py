@@ -1,44 +1,73 @@
-"""Service and engine process, over a UNIX socket: JSON values, each after its length in four bytes."""
+"""Service and engine process, over a UNIX socket: a JSON value and the bytes that belong to it, each after its length."""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from perunml.serving.codes import ENGINE_GONE
+from perunml.serving.tensors import Tensor
 from perunml.wire.answers import MAX_ANSWER
 from perunml.wire.canonical import canonical, load_json
 from perunml.wire.errors import PerunError, refuse
 
 MAX_MESSAGE = 2 * MAX_ANSWER
-"""Bytes of one value; larger than any request or answer."""
+"""Bytes of one value; larger than any request or answer in JSON."""
+MAX_BLOB = 128 * 2**20
+"""Bytes of the tensors of one request or answer."""
 
 
-def send(sock: socket.socket, value: Any) -> None:
+def send(sock: socket.socket, value: Any, parts: Sequence[bytes | memoryview] = ()) -> None:
     """Raises `LimitReached` (engine_gone) when the other end is gone or takes no more in the socket's timeout."""
     try:
         data = canonical(value)
-        sock.sendall(len(data).to_bytes(4) + data)
-    except (OSError, ValueError):
+        sock.sendall(len(data).to_bytes(4) + sum(map(len, parts)).to_bytes(4) + data)
+        for part in parts:
+            sock.sendall(part)
+    except (OSError, ValueError, OverflowError):
         raise refuse(ENGINE_GONE, "the engine's process takes nothing") from None
 
 
-def receive(sock: socket.socket) -> Any:
-    """Raises `LimitReached` (engine_gone) for an end, a timeout, or what is not such a message."""
+def receive(sock: socket.socket) -> tuple[Any, memoryview]:
+    """The value and its bytes. Raises `LimitReached` (engine_gone) for an end, a timeout, or what is not such a message."""
     try:
-        size = int.from_bytes(_exactly(sock, 4))
-        if size > MAX_MESSAGE:
+        head = _exactly(sock, 8)
+        size, more = int.from_bytes(head[:4]), int.from_bytes(head[4:])
+        if size > MAX_MESSAGE or more > MAX_BLOB:
             raise ValueError
-        return load_json(_exactly(sock, size), limit=MAX_MESSAGE)
+        value = load_json(bytes(_exactly(sock, size)), limit=MAX_MESSAGE)
+        return value, memoryview(_exactly(sock, more))
     except (OSError, ValueError, PerunError):
         raise refuse(ENGINE_GONE, "the engine's process does not answer") from None
 
 
-def _exactly(sock: socket.socket, size: int) -> bytes:
-    out = bytearray()
-    while len(out) < size:
-        part = sock.recv(min(size - len(out), 1 << 20))
-        if not part:
+def listed(tensors: Sequence[Tensor]) -> tuple[list[dict[str, Any]], list[bytes | memoryview]]:
+    """What is said of tensors, and their bytes."""
+    said = [{"name": t.name, "datatype": t.datatype, "shape": list(t.shape), "size": len(t.data)} for t in tensors]
+    return said, [tensor.data for tensor in tensors]
+
+
+def unlisted(said: Any, data: memoryview) -> list[Tensor]:
+    """The tensors again. Raises `ValueError`: not what `listed` says, or of other sizes."""
+    made, at = [], 0
+    for row in said:
+        end = at + row["size"]
+        if set(row) != {"name", "datatype", "shape", "size"} or end > len(data):
+            raise ValueError("not a list of tensors")
+        made.append(Tensor(row["name"], row["datatype"], tuple(row["shape"]), data[at:end]))
+        at = end
+    if at != len(data):
+        raise ValueError("bytes of no tensor")
+    return made
+
+
+def _exactly(sock: socket.socket, size: int) -> bytearray:
+    out = bytearray(size)
+    view, at = memoryview(out), 0
+    while at < size:
+        got = sock.recv_into(view[at:])
+        if not got:
             raise ValueError("the other end closed")
-        out += part
-    return bytes(out)
+        at += got
+    return out

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from perunml.serving.engines import load_engine
-from perunml.serving.pipe import receive, send
+from perunml.serving.forms import forms_json
+from perunml.serving.pipe import listed, receive, send, unlisted
 from perunml.wire.errors import PerunError
 
 
@@ -25,14 +26,18 @@ def main(argv: list[str]) -> int:
         except PerunError as exc:
             send(sock, {"refusal": exc.reasons[0].as_json()})
             return 1
-        send(sock, {"inputs": loaded.describe()})
+        send(sock, {"inputs": loaded.describe(), "forms": forms_json(loaded.forms())})
         while True:
             try:
-                asked = receive(sock)
+                asked, data = receive(sock)
             except PerunError:
                 return 0  # the service closed
             try:
-                send(sock, {"outputs": loaded.predict(asked)})
+                if "tensors" in asked:
+                    said, parts = listed(loaded.infer(unlisted(asked["tensors"], data)))
+                    send(sock, {"tensors": said}, parts)
+                else:
+                    send(sock, {"outputs": loaded.predict(asked["inputs"])})
             except PerunError as exc:
                 send(sock, {"refusal": exc.reasons[0].as_json()})
 
