@@ -19,7 +19,7 @@ MODEL_UNKNOWN = rule(
     "model_unknown",
     Kind.USAGE,
     "The service has no such model, version or path.",
-    "The client asks for the model that `GET /v2/models/…` names, or lists what there is.",
+    "The client asks for the one model that there is, called as the service's job: `perunml job show RUN`.",
 )
 INPUTS_REFUSED = rule(
     "inputs_refused",
