@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perunml.sealing import index
 from perunml.sealing import store as stores
 from perunml.sealing.chunks import BlobCipher
 from perunml.sealing.index import Place, decode_index, encode_index
@@ -302,6 +303,26 @@ def test_tables_are_of_the_blobs_that_the_manifest_names(tables: Any) -> None:
     rows = [["a", 128 * K, 0, 0], ["b", 5, 1, 0]]
     with pytest.raises(IntegrityError, match="manifest_invalid"):
         decode_index(canonical({"files": rows, **({"chunks": tables} if tables is not None else {})}), blobs, 1 << 20)
+
+
+@pytest.mark.parametrize("tables", [[], [[0, 1]], 1, "0", None, True])
+def test_tables_that_are_no_object_are_refused(tables: Any) -> None:
+    """As anything else that is not of its form: manifest_invalid."""
+    blobs = [BlobEntry("ab" * 16, bytes(32), 128 * K, 2)]
+    with pytest.raises(IntegrityError, match="manifest_invalid"):
+        decode_index(canonical({"files": [["a", 128 * K, 0, 0]], "chunks": tables}), blobs, 1 << 20)
+
+
+def test_an_index_of_too_many_runs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all blobs together; as many as there may be are taken."""
+    blobs = [BlobEntry(f"{number:032x}", bytes(32), 128 * K, 2) for number in range(2)]
+    rows = [["a", 128 * K, 0, 0], ["b", 128 * K, 1, 0]]
+    data = canonical({"files": rows, "chunks": {"0": [[64 * K, 2]], "1": [[64 * K, 1], [64 * K, 1]]}})
+    monkeypatch.setattr(index, "MAX_RUNS", 3)
+    assert len(decode_index(data, blobs, 1 << 20).tables) == 2
+    monkeypatch.setattr(index, "MAX_RUNS", 2)
+    with pytest.raises(IntegrityError, match="runs of chunks"):
+        decode_index(data, blobs, 1 << 20)
 
 
 def test_honest_indexes_are_accepted() -> None:

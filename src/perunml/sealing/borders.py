@@ -1,25 +1,23 @@
 """Where a file's records begin, so that its chunks can begin there too: a record is then never opened by way of two chunks.
 
-Fixed-size records and the rows of a ``.npy`` array by arithmetic; WebDataset's samples by a tar's headers; Parquet's column chunks and row groups by its
+Fixed-size records and the rows of a ``.npy`` array by arithmetic, the latter where NumPy is installed; WebDataset's samples by a tar's headers; Parquet's column chunks and row groups by its
 footer, where pyarrow is installed. A file that is none of these, or not what its name says, has chunks of one size.
 """
 
 from __future__ import annotations
 
 import os
-import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from perunml.sealing.chunks import MIN_CHUNK, Table
+from perunml.sealing.chunks import MAX_RUNS, MIN_CHUNK, Table
 from perunml.sealing.npy import read_header
+from perunml.sealing.tars import members
 
 LEAST = 8
 """Chunks from which a file is worth a blob of its own with a table."""
-MAX_RUNS = 1_000_000
-"""Runs of a table: 16 MB of the index. A file whose borders are more irregular than that has chunks of one size."""
 _TAR = (".tar",)
 _PARQUET = (".parquet",)
 
@@ -30,6 +28,10 @@ class Records:
 
     size: int
     header: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.header < 0:
+            raise ValueError("a record has a byte at least, a header none at least")
 
 
 def find_table(path: Path, chunk_size: int, records: Records | None = None) -> Table:
@@ -46,10 +48,10 @@ def find_table(path: Path, chunk_size: int, records: Records | None = None) -> T
                 row *= length
             return fixed(size, start, row, chunk_size) if shape else ()
         if path.suffix in _TAR:
-            return cut(_samples(path), size, chunk_size)
+            return _unless_usual(cut(_samples(path), size, chunk_size), chunk_size)
         if path.suffix in _PARQUET:
-            return cut(_row_groups(path), size, chunk_size)
-    except (ValueError, tarfile.TarError):
+            return _unless_usual(cut(_row_groups(path), size, chunk_size), chunk_size)
+    except (ValueError, ImportError):  # not what its name says; or there is no NumPy
         return ()
     return fixed(size, records.header, records.size, chunk_size) if records else ()
 
@@ -95,6 +97,11 @@ def cut(borders: Iterable[int], size: int, chunk_size: int) -> Table:
     return tuple(sizes)
 
 
+def _unless_usual(table: Table, chunk_size: int) -> Table:
+    """() for chunks of one size: no border was found that could be kept to."""
+    return () if len(table) <= 2 and table[0][0] == chunk_size and table[-1][1] == 1 else table
+
+
 def _runs(found: list[tuple[int, int]]) -> Table:
     made: list[tuple[int, int]] = []
     for length, count in found:
@@ -108,14 +115,12 @@ def _runs(found: list[tuple[int, int]]) -> Table:
 def _samples(path: Path) -> Iterator[int]:
     """Where a WebDataset's samples begin: at the header of the first of the files that share a name up to its first dot."""
     before = None
-    with tarfile.open(path, "r:") as tar:
-        while (member := tar.next()) is not None:
-            folder, _, name = member.name.rpartition("/")
-            key = f"{folder}/{name.partition('.')[0]}"
-            if key != before:
-                yield member.offset
-            before = key
-            tar.members.clear()  # type: ignore[attr-defined]  # typeshed has it not; else it keeps one object for each
+    for offset, path_inside in members(path):
+        folder, _, name = path_inside.rpartition(b"/")
+        key = folder, name.partition(b".")[0]
+        if key != before:
+            yield offset
+        before = key
 
 
 def _row_groups(path: Path) -> list[int]:
@@ -134,6 +139,6 @@ def _row_groups(path: Path) -> list[int]:
                 for number in range(row_group.num_columns):
                     column = row_group.column(number)
                     found.add(column.dictionary_page_offset or column.data_page_offset)
-    except pyarrow.lib.ArrowException:
+    except (pyarrow.lib.ArrowException, OSError, ValueError):  # OSError where its footer is encrypted, or none
         return []
     return sorted(found)

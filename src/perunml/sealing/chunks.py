@@ -60,6 +60,17 @@ class BlobCipher:
 
 Table = tuple[tuple[int, int], ...]
 """Sizes of a blob's chunks, in bytes of plaintext, and how many of each follow one another."""
+MAX_RUNS = 1_000_000
+"""Of all tables of an asset: 16 MB of its index. Files whose borders are more irregular than that have chunks of one size."""
+
+
+def within_bounds(table: Table, chunk_size: int) -> bool:
+    """Whether it has chunks as the format has them (docs/sealed-format.md, section 4): `MIN_CHUNK` to `chunk_size` bytes each, but the very last of one at least."""
+    if not table or any(size < 1 or count < 1 for size, count in table):
+        return False
+    *before, (last, ends) = table
+    least = min((size for size, _ in before), default=MIN_CHUNK)
+    return max(size for size, _ in table) <= chunk_size and least >= MIN_CHUNK and (last >= MIN_CHUNK or ends == 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from perunml.sealing.chunks import MIN_CHUNK, Table
+from perunml.sealing.chunks import MAX_RUNS, Table, within_bounds
 from perunml.sealing.codes import MANIFEST_INVALID, PATH_REFUSED
 from perunml.sealing.manifest import BlobEntry
 from perunml.wire.canonical import canonical, load_json
@@ -116,17 +116,18 @@ def check_tree(files: Mapping[str, Any], rule: Rule = MANIFEST_INVALID) -> None:
 def _tables(value: Any, blobs: Sequence[BlobEntry], chunk_size: int) -> dict[int, Table]:
     """Tables that add up: to the blob's size and number of chunks, each chunk within the format's bounds but for the last."""
     found: dict[int, Table] = {}
+    if not isinstance(value, dict):
+        raise TypeError
+    if sum(len(rows) for rows in value.values()) > MAX_RUNS:
+        raise refuse(MANIFEST_INVALID, f"the index has more than {MAX_RUNS} runs of chunks")
     for name, rows in value.items():
         number = int(name)
         if str(number) != name or number < 0 or not rows:
             raise TypeError
         table = tuple((size, count) for size, count in rows)
-        if any(type(n) is not int or n < 1 for row in table for n in row):
+        if any(type(n) is not int for row in table for n in row):
             raise TypeError
-        *before, (last, ends) = table
-        least = min([size for size, _ in before], default=MIN_CHUNK)
-        most = max(size for size, _ in table)
-        if most > chunk_size or least < MIN_CHUNK or (last < MIN_CHUNK and ends > 1):
+        if not within_bounds(table, chunk_size):
             raise refuse(MANIFEST_INVALID, "a chunk is smaller or larger than chunks are")
         blob = blobs[number]
         if (sum(size * count for size, count in table), sum(count for _, count in table)) != (blob.size, blob.chunks):

@@ -12,7 +12,18 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Any
 
-from perunml.sealing.chunks import DEFAULT_CHUNK, MAX_CHUNK, MIN_CHUNK, SALT, TAG, BlobCipher, Layout, Table
+from perunml.sealing.chunks import (
+    DEFAULT_CHUNK,
+    MAX_CHUNK,
+    MAX_RUNS,
+    MIN_CHUNK,
+    SALT,
+    TAG,
+    BlobCipher,
+    Layout,
+    Table,
+    within_bounds,
+)
 from perunml.sealing.codes import PATH_REFUSED
 from perunml.sealing.index import Place, check_path, check_tree, encode_index
 from perunml.sealing.journal import Journal, Kept
@@ -20,7 +31,7 @@ from perunml.sealing.manifest import MAX_BLOBS, BlobEntry, Manifest
 from perunml.sealing.merkle import RootHasher, Windows, leaf_hash
 from perunml.sealing.store import BlobSink
 from perunml.wire.dsse import API_VERSION, Envelope, signed
-from perunml.wire.errors import refuse
+from perunml.wire.errors import UsageError, refuse
 from perunml.wire.identity import Signer
 
 SHARED_BLOB = 64 * 2**20
@@ -72,8 +83,8 @@ def seal_files(
 ) -> Envelope:
     """Seals files, given by the names that they shall have (see `collect`), and returns the signed manifest. With a `journal` of this data key and asset, blobs of files that did
     not change are taken from the sink as they are, and what an interrupt leaves there is taken next time. Files with `tables`
-    (`borders.find_table`) have chunks of those sizes, and a blob of their own. Raises
-    `UsageError` (path_refused) for files that change meanwhile or are none, `LimitReached` (disk_full)."""
+    (`borders.find_table`) have chunks of those sizes, and a blob of their own, but for the smallest of them where that were more blobs than an asset may have. Raises
+    `ValueError` for chunks that the format has not, `UsageError` (path_refused) for files that change meanwhile or are none, `LimitReached` (disk_full)."""
     if not MIN_CHUNK <= chunk_size <= MAX_CHUNK:
         raise ValueError(f"chunk_size is {MIN_CHUNK} to {MAX_CHUNK} bytes")
     for path in files:
@@ -83,7 +94,8 @@ def seal_files(
     sizes = {path: _size(path, item) for path, item in files.items()}
     total = sum(sizes.values())
     tables = {path: table for path, table in (tables or {}).items() if table and _adds_up(table, sizes[path])}
-    groups = list(_groups(sizes, tables))
+    if not all(within_bounds(table, chunk_size) for table in tables.values()):
+        raise ValueError("a table has chunks that are too small or too large")
     blank = BlobEntry("0" * 32, bytes(SALT), 0)
 
     def manifest(blobs: list[BlobEntry], index: BlobEntry, root: bytes, size: int) -> dict[str, Any]:
@@ -95,10 +107,7 @@ def seal_files(
         return body
 
     manifest([], blank, bytes(32), 0)  # a bad name or kind is the caller's to hear before anything is written
-    if len(groups) > MAX_BLOBS:
-        raise refuse(PATH_REFUSED, f"more than {MAX_BLOBS} blobs: the files are too many and too large for one asset")
-    places: dict[str, Place] = {}
-    aligned: dict[int, Table] = {}
+    groups, tables, index = _planned(sizes, tables)
     blobs: list[BlobEntry] = []
     made: list[str] = []
     tree = RootHasher()
@@ -139,16 +148,9 @@ def seal_files(
 
         try:
             for group in groups:
-                offset = 0
-                for path, size in group:
-                    places[path] = Place(size, len(blobs), offset)
-                    offset += size
-                one = kept(group, offset)
-                if one.table:
-                    aligned[len(blobs)] = one.table
+                one = kept(group, sum(size for _, size in group))
                 blobs.append(one.blob)
                 tree.add_leaves(one.leaves)
-            index = encode_index(places, aligned)
             last = seal([(index, len(index), "")], len(index), lambda _: None)
             tree.add_leaves(last.leaves)
             return signed("Manifest", manifest(blobs, last.blob, tree.root(), total), owner)
@@ -158,6 +160,35 @@ def seal_files(
                 for blob_id in made:
                     sink.discard(blob_id)
             raise
+
+
+def _planned(
+    sizes: Mapping[str, int], tables: Mapping[str, Table]
+) -> tuple[list[list[tuple[str, int]]], Mapping[str, Table], bytes]:
+    """Which files lie together in which blobs, which of them by tables, and the index that says so: before anything is sealed, which may take hours. Where the tables make too many blobs,
+    or too long an index, the smaller half of the files goes without, again and again. Raises `UsageError` (path_refused): too many files."""
+    while True:
+        groups = list(_groups(sizes, tables))
+        try:
+            if len(groups) > MAX_BLOBS:
+                raise refuse(
+                    PATH_REFUSED, f"more than {MAX_BLOBS} blobs: the files are too many and too large for one asset"
+                )
+            if sum(map(len, tables.values())) > MAX_RUNS:
+                raise refuse(PATH_REFUSED, "too many records' borders")
+            places: dict[str, Place] = {}
+            for blob, group in enumerate(groups):
+                offset = 0
+                for path, size in group:
+                    places[path] = Place(size, blob, offset)
+                    offset += size
+            aligned = {blob: tables[group[0][0]] for blob, group in enumerate(groups) if group[0][0] in tables}
+            return groups, tables, encode_index(places, aligned)
+        except UsageError:
+            if not tables:
+                raise
+            largest = sorted(tables, key=lambda path: (sizes[path], path), reverse=True)
+            tables = {path: tables[path] for path in largest[: len(largest) // 2]}
 
 
 def _groups(sizes: Mapping[str, int], alone: Container[str]) -> Iterator[list[tuple[str, int]]]:
