@@ -42,17 +42,20 @@ def test_a_job_needs_these_nodes_and_sees_no_others(dev: Path) -> None:
 
 INFORMATION = (
     "Model: \t\t NVIDIA H200\nIRQ:   \t\t 154\nGPU UUID: \t GPU-{}\nVideo BIOS: \t 96.00.89.00.01\nBus Type: \t PCIe\n"
+    "Device Minor: \t {}\nGPU Excluded:\t No\n"
 )
 VERSION = (
     "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.133.20  Release Build  (dvs)\nGCC version:  gcc 12\n"
 )
 
 
-def driver(folder: Path, uuids: list[str], version: str = VERSION) -> Path:
+def driver(folder: Path, uuids: list[str], version: str = VERSION, first: int = 0) -> Path:
     """What a driver shows below /proc."""
     for number, uuid in enumerate(uuids):
         (folder / "gpus" / f"0000:{number:02}:00.0").mkdir(parents=True)
-        (folder / "gpus" / f"0000:{number:02}:00.0" / "information").write_text(INFORMATION.format(uuid))
+        (folder / "gpus" / f"0000:{number:02}:00.0" / "information").write_text(
+            INFORMATION.format(uuid, number + first)
+        )
     (folder / "version").write_text(version)
     return folder
 
@@ -72,16 +75,30 @@ def test_the_driver_says_which_gpus_a_job_was_shown(dev: Path, tmp_path: Path) -
         with claim(dev, tmp_path / "lock", shown) as other:
             assert other.devices is None
     older = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.54.03  Tue Jun  6 22:20:39 UTC 2023\n"
-    assert (found_older := describe(driver(tmp_path / "older", [A], older))) is not None
+    assert (found_older := describe(["nvidia0"], driver(tmp_path / "older", [A], older))) is not None
     assert found_older.driver == "535.54.03"
 
 
 @pytest.mark.parametrize("uuids", [[], ["????????-????-????-????-????????????"], [A, A], [A, "x" * 36]])
 def test_a_driver_that_says_otherwise_is_not_quoted(uuids: list[str], tmp_path: Path) -> None:
     """Where one GPU cannot be named, none is: a receipt with some of them would mislead."""
-    assert describe(driver(tmp_path, uuids)) is None
-    assert describe(tmp_path / "none") is None
-    assert describe(driver(tmp_path / "v", [A], "NVRM version: ?\n")) is None
+    shown = [f"nvidia{number}" for number in range(len(uuids))]
+    assert describe(shown, driver(tmp_path, uuids)) is None
+    assert describe(["nvidia0"], tmp_path / "none") is None
+    assert describe(["nvidia0"], driver(tmp_path / "v", [A], "NVRM version: ?\n")) is None
+    (tmp_path / "v" / "version").write_bytes(b"NVRM version: \xff\xfe\n")
+    assert describe(["nvidia0"], tmp_path / "v") is None
+
+
+def test_a_gpu_that_the_job_was_not_shown_is_in_no_receipt(tmp_path: Path) -> None:
+    """Below /proc are all of a machine's, of which a container may have some; and where one that is shown is not told of, none is named."""
+    found = describe(["nvidia1"], driver(tmp_path, [A, B]))
+    assert found is not None
+    assert [gpu.uuid for gpu in found.gpus] == [f"GPU-{B}"]
+    assert describe(["nvidia0", "nvidia1"], driver(tmp_path / "one", [A], first=1)) is None
+    text = (tmp_path / "one/gpus/0000:00:00.0/information").read_text()
+    (tmp_path / "one/gpus/0000:00:00.0/information").write_text(text.replace("Device Minor", "Minor"))
+    assert describe(["nvidia1"], tmp_path / "one") is None
 
 
 def test_a_machine_without_gpus_has_none(tmp_path: Path) -> None:

@@ -93,6 +93,12 @@ def test_want_of_memory_and_numbers_that_are_none_are_classes_of_their_own(raise
     assert "patient-17" not in end["told"] + end["err"]
 
 
+def test_code_writes_to_its_streams_by_name() -> None:
+    """As log handlers and shell scripts do: /dev/stderr and /dev/stdout open, though their pipe was made by another user."""
+    code = "open('/dev/stdout', 'w').write('Traceback (most recent call last):\\n')\nopen('/dev/stderr', 'w').write('MemoryError\\n')\nraise SystemExit(1)"
+    assert train(code)["error"] == "out_of_memory"
+
+
 def test_wall_limit_ends_the_job() -> None:
     """A job that runs past `wall` is killed: out_of_time."""
     assert train("import time\ntime.sleep(600)", wall=1)["error"] == "out_of_time"

@@ -67,6 +67,16 @@ def test_numbers_that_are_none_have_a_class_of_their_own(text: str) -> None:
     assert caught.value.code == "metrics_refused"
 
 
+@pytest.mark.parametrize(
+    "text", [b'"' + b'\\"' * 400_000, b"[" * 800_000, b"NaN" * 300_000, b'"' * 800_000, b"\xff", b"9" * 800_000]
+)
+def test_a_job_cannot_make_its_runner_search_for_long(text: bytes) -> None:
+    """Whatever it writes is read once: while a runner searches, nobody looks after its lease. (By a pattern the first of these took an hour.)"""
+    with pytest.raises(JobFailed) as caught:
+        clean_metrics(text, FIELDS, 1 << 20)
+    assert caught.value.code in ("metrics_refused", "not_finite")
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(min_value=-1e15, max_value=1e15), max_size=20))
 def test_numbers_keep_their_leading_digits_only(numbers: list[float]) -> None:

@@ -9,6 +9,7 @@ import fcntl
 import os
 import re
 import stat
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ DRIVER = Path("/proc/driver/nvidia")
 _VERSION = re.compile(r"^NVRM version:.*?Kernel Module\b.*?\s([0-9]+(?:\.[0-9]+)+)\s", re.MULTILINE)
 _MODEL = re.compile(r"^Model:\s*(\S.*?)\s*$", re.MULTILINE)
 _UUID = re.compile(r"^GPU UUID:\s*(\S+)\s*$", re.MULTILINE)
+_MINOR = re.compile(r"^Device Minor:\s*([0-9]{1,3})\s*$", re.MULTILINE)
 _GPU = re.compile(r"nvidia[0-9]{1,3}")
 _SHARED = ("nvidiactl", "nvidia-uvm")
 """What CUDA opens besides each GPU's own node (NVIDIA driver's README, "Interaction with the nouveau driver and device nodes")."""
@@ -58,22 +60,29 @@ class Claim:
             self._lock = None
 
 
-def describe(driver: Path = DRIVER) -> Devices | None:
-    """The driver's version and each GPU's model and UUID, from what the kernel module shows below /proc; None where it shows none, or not all of them
-    in its usual form."""
+def describe(shown: Collection[str], driver: Path = DRIVER) -> Devices | None:
+    """The driver's version, model and UUID of each GPU whose node (nvidia0) is `shown`, from what the kernel module tells below /proc, which may be of more of them. None where it tells nothing,
+    or does not name all that are shown in its usual form."""
     try:
-        version = _VERSION.search((driver / "version").read_text())
-        told = [(path / "information").read_text() for path in sorted((driver / "gpus").iterdir())]
+        version = _VERSION.search(_text(driver / "version"))
+        told = [_text(path / "information") for path in sorted((driver / "gpus").iterdir())]
     except OSError:
         return None
-    found = [(_MODEL.search(text), _UUID.search(text)) for text in told]
-    gpus = [{"name": model[1], "uuid": uuid[1]} for model, uuid in found if model and uuid]
-    if version is None or len(gpus) != len(told):
+    found = {}
+    for text in told:
+        minor, model, uuid = _MINOR.search(text), _MODEL.search(text), _UUID.search(text)
+        if minor and f"nvidia{minor[1]}" in shown:
+            found[f"nvidia{minor[1]}"] = {"name": model[1] if model else "", "uuid": uuid[1] if uuid else ""}
+    if version is None or found.keys() != set(shown):
         return None
     try:
-        return Devices.from_json({"driver": version[1], "gpus": sorted(gpus, key=lambda gpu: gpu["uuid"])})
+        return Devices.from_json({"driver": version[1], "gpus": sorted(found.values(), key=lambda gpu: gpu["uuid"])})
     except PerunError:
         return None
+
+
+def _text(path: Path) -> str:
+    return path.read_text("ascii", "replace")
 
 
 def claim(dev: Path = DEV, lock: Path = LOCK, driver: Path = DRIVER) -> Claim:
@@ -87,4 +96,6 @@ def claim(dev: Path = DEV, lock: Path = LOCK, driver: Path = DRIVER) -> Claim:
     except BlockingIOError:
         os.close(descriptor)
         return Claim({}, True, None, None)
-    return Claim(found, False, describe(driver), descriptor)
+    return Claim(
+        found, False, describe([node.name for node in found.values() if _GPU.fullmatch(node.name)], driver), descriptor
+    )

@@ -66,7 +66,7 @@ def train(
         size = available_memory() + SLACK
         deadline = boottime() + delivery.wall_seconds
         wanted = [key.max_size for key in delivery.outputs.values() if key.format == LOG]
-        said = Tail(max([TAIL, *wanted]))
+        said = Tail(max([TAIL, *wanted]), user)
         with Sandbox(
             view, [view.python, entry], environment, file_size=size, cgroup=group, uid=user, output=said.descriptor
         ) as sandbox:  # fmt: skip
