@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from perunml.serving.codes import ENGINE_GONE
-from perunml.serving.tensors import Tensor
+from perunml.serving.tensors import MAX_TENSORS, Tensor, checked
 from perunml.wire.answers import MAX_ANSWER
 from perunml.wire.canonical import canonical, load_json
 from perunml.wire.errors import PerunError, refuse
@@ -49,14 +49,22 @@ def listed(tensors: Sequence[Tensor]) -> tuple[list[dict[str, Any]], list[bytes 
 
 
 def unlisted(said: Any, data: memoryview) -> list[Tensor]:
-    """The tensors again. Raises `ValueError`: not what `listed` says, or of other sizes."""
+    """The tensors again, which are views of `data`. Raises `ValueError`: not what `listed` says, no tensors that a client could be told of, or of other sizes. The engine's process runs
+    somebody's model: what it says is believed no further than a client's words."""
+    if not isinstance(said, list) or len(said) > MAX_TENSORS:
+        raise ValueError("not a list of tensors")
     made, at = [], 0
     for row in said:
-        end = at + row["size"]
-        if set(row) != {"name", "datatype", "shape", "size"} or end > len(data):
-            raise ValueError("not a list of tensors")
-        made.append(Tensor(row["name"], row["datatype"], tuple(row["shape"]), data[at:end]))
-        at = end
+        if not isinstance(row, dict) or set(row) != {"name", "datatype", "shape", "size"}:
+            raise ValueError("not a tensor")
+        try:
+            size = checked(row["name"], row["datatype"], row["shape"])
+        except PerunError as exc:
+            raise ValueError(exc.code) from None
+        if row["size"] != size or at + size > len(data):
+            raise ValueError("other bytes than its shape has")
+        made.append(Tensor(row["name"], row["datatype"], tuple(row["shape"]), data[at : at + size]))
+        at += size
     if at != len(data):
         raise ValueError("bytes of no tensor")
     return made

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from perunml.serving.codes import INPUTS_REFUSED
+from perunml.serving.codes import INFERENCE_FAILED, INPUTS_REFUSED
 from perunml.wire.errors import refuse
 
 WIDTH = {
@@ -87,11 +87,14 @@ def from_numbers(name: str, datatype: str, shape: Sequence[int], values: Any) ->
 
 
 def to_numbers(tensor: Tensor) -> list[Any]:
-    """The elements in one flat list. Raises `UsageError` (inputs_refused) for BF16."""
+    """The elements in one flat list. Raises `UsageError` (inputs_refused) for BF16, `JobFailed` (inference_failed) for what JSON has no numbers for."""
     code = CODES.get(tensor.datatype)
     if code is None:
         raise refuse(INPUTS_REFUSED, f"{tensor.name}: BF16 comes in binary only", expected="binary_data")
-    return list(struct.unpack(f"<{len(tensor.data) // WIDTH[tensor.datatype]}{code}", tensor.data))
+    numbers = list(struct.unpack(f"<{len(tensor.data) // WIDTH[tensor.datatype]}{code}", tensor.data))
+    if code in "efd" and not all(map(math.isfinite, numbers)):
+        raise refuse(INFERENCE_FAILED, f"{tensor.name}: a number that is not finite")
+    return numbers
 
 
 def _flat(values: Any, most: int) -> list[Any] | None:
