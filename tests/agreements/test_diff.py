@@ -135,6 +135,32 @@ def test_every_sentence_says_what_and_who() -> None:
     )
 
 
+LOG = {"to": ["acme"], "level": "full", "max_size": "1MiB"}
+
+
+def test_a_log_is_said_to_be_all_that_the_code_prints() -> None:
+    """Whoever reads only what changes reads it too: of a new output, and of one that was another."""
+    before, after = versions(lambda d: job(d)["outputs"].update(log=LOG))
+    (found,) = diff(before, after)
+    assert (found.path, found.effect) == ("jobs.train.outputs.log", Effect.WIDENS)
+    assert "EVERYTHING THAT THE CODE PRINTS" in found.after
+    assert found.after.endswith("to acme")
+    before, after = versions(lambda d: job(d)["outputs"].update(metrics=LOG))
+    (level,) = [each for each in diff(before, after) if each.path.endswith(".level")]
+    assert level.effect is Effect.WIDENS
+    assert "EVERYTHING THAT THE CODE PRINTS" in level.sentence
+
+
+def test_no_log_is_narrower_than_one_and_one_is_wider_than_none() -> None:
+    """`full` to `error-class` narrows, the way back widens."""
+    before, after = versions(
+        lambda d: job(d)["outputs"]["log"].update(level="error-class"), lambda d: job(d)["outputs"].update(log=LOG)
+    )
+    (there,), (back,) = diff(before, after), diff(after, before)
+    assert (there.effect, back.effect) == (Effect.NARROWS, Effect.WIDENS)
+    assert there.parties <= MAY
+
+
 def test_the_end_of_all_jobs_is_the_end_of_every_output() -> None:
     """Outputs leave until the last `until`: a later one, of a job that has none itself, asks the owners of the outputs; an earlier one
     is for an owner of all of them, not for the operator."""

@@ -43,6 +43,8 @@ FIELDS_SIZE = 64 * 1024
 MAX_RESUMES = 1000
 MAX_LOG = 16 * 2**20
 """Bytes of a log: its end is held in the run's memory."""
+PRINTED = "EVERYTHING THAT THE CODE PRINTS, which may be anything that it reads; of runs that fail too"
+"""What `level: full` lets out, for whoever reads what he approves."""
 CLASS_BITS = 4
 """Bits of an error's class: nine ways to end."""
 DEFAULT_EVERY, MAX_EVERY = 300, 86400

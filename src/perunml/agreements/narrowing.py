@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from perunml.agreements.forms import Part, same
-from perunml.agreements.jobs import AnyJob, Choice, Fixed, Output, Range, combined
+from perunml.agreements.jobs import PRINTED, AnyJob, Choice, Fixed, Output, Range, combined
 from perunml.agreements.profiles import AnyOf, AnyProfile, alternatives
 from perunml.wire.quantities import format_size
 from perunml.wire.timestamps import format_time
@@ -120,16 +120,29 @@ def _approvers(path: str, before: Any, after: Any) -> Iterator[Field]:
     yield Field(path, ", ".join(sorted(old)) or "nobody", ", ".join(sorted(new)) or "nobody", old < new)
 
 
+_LEVELS: Mapping[str | None, str] = {
+    None: "a file",
+    "error-class": "error-class",
+    "full": f"full ({PRINTED})",
+}
+
+
 def _level(path: str, before: Any, after: Any) -> Iterator[Field]:
     """The class of an error where the whole log left."""
-    yield Field(path, written(before), written(after), (before, after) == ("full", "error-class"))
+    yield Field(path, _LEVELS[before], _LEVELS[after], (before, after) == ("full", "error-class"))
+
+
+def _declared(output: Output | None) -> str:
+    if output is None:
+        return NONE
+    return f"{PRINTED}, to {', '.join(output.to)}" if output.level == "full" else "declared"
 
 
 def _outputs(path: str, before: Mapping[str, Output], after: Mapping[str, Output]) -> Iterator[Field]:
     for name in sorted({*before, *after}):
         old, new = before.get(name), after.get(name)
         if old is None or new is None:
-            yield Field(f"{path}.{name}", "declared" if old else NONE, "declared" if new else NONE, False)
+            yield Field(f"{path}.{name}", _declared(old), _declared(new), False)
         else:
             yield from (replace(found, hosting=False) for found in compared(f"{path}.{name}", old, new, _OUTPUT))
 

@@ -13,7 +13,7 @@ from perunml.agreements import flows
 from perunml.agreements.approvals import Standing, check_successor
 from perunml.agreements.boards import in_words
 from perunml.agreements.codes import INCONSISTENT
-from perunml.agreements.jobs import Output, ServiceJob, TrainingJob
+from perunml.agreements.jobs import PRINTED, Output, ServiceJob, TrainingJob
 from perunml.agreements.narrowing import written
 from perunml.agreements.profiles import allows_simulated
 from perunml.agreements.recovery import holders, threshold
@@ -186,7 +186,7 @@ def _output(a: Agreement, name: str, output: Output) -> str:
     if output.level == "error-class":
         return f"Output {name} is the class of a run's error, one of nine; nothing else that the code prints leaves."
     if output.level == "full":
-        what = "EVERYTHING THAT THE CODE PRINTS, which may be anything that it reads; of runs that fail too"
+        what = PRINTED
     else:
         what = f"numbers {', '.join(output.fields)}" if output.fields else output.format
     text = f"Output {name} ({what}, at most {format_size(output.max_size)}) goes to {', '.join(output.to)}"
