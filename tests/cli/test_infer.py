@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from cli.kit import PASSPHRASE, Party
 from perunml.client.home import Home
 from perunml.client.identity import Identity
+from perunml.serving.forms import ModelForm
+from perunml.serving.tensors import Tensor, TensorForm, from_numbers, to_numbers
 from perunml.testing.service import MODEL, RUN, Client, World, pin_of
 from perunml.wire.identity import SigningKey
 
@@ -22,6 +28,13 @@ class Doubles:
 
     def describe(self) -> dict[str, Any]:
         return {"x": "numbers"}
+
+    def forms(self) -> ModelForm:
+        return ModelForm("doubles", (TensorForm("x", "FP64", (-1,)),), (TensorForm("y", "FP64", (-1,)),))
+
+    def infer(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        values = self.predict({"x": to_numbers(inputs[0])})["y"]
+        return [from_numbers("y", "FP64", (len(values),), values)]
 
     def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
         return {"y": [2 * value for value in inputs["x"]]}
@@ -60,6 +73,42 @@ def test_an_answer_and_its_receipt(service: World, clinic: Party, patient: Path)
     assert (body["party"], body["model"]) == ("clinic", MODEL)
     text = clinic("infer", RUN, "--input", patient, "--endpoint", service.endpoint).out
     assert "simulated: the service's host proved nothing" in text
+
+
+def test_the_proxy_verb_serves_plain_clients_until_it_is_stopped(service: World, clinic: Party, tmp_path: Path) -> None:
+    """A process of its own, stopped by SIGTERM; receipts are kept where it was told, and hold offline."""
+    reading, writing = os.pipe()
+    os.write(writing, PASSPHRASE)
+    os.close(writing)
+    program = subprocess.Popen(
+        [sys.executable, "-m", "perunml", "--home", clinic.home, "--passphrase-fd", str(reading), "-o", "json", "proxy", RUN, "--listen", "127.0.0.1:0",
+         "--endpoint", service.endpoint, "--receipts", tmp_path / "receipts"], stdout=subprocess.PIPE, text=True, pass_fds=(reading,),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )  # fmt: skip
+    os.close(reading)
+    assert program.stdout
+    try:
+        url = json.loads(program.stdout.readline())["url"]
+        asked = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [2], "data": [1.5, 2]}]}
+        found = httpx.post(f"{url}/v2/models/serve/infer", json=asked)
+        assert found.json()["outputs"] == [{"name": "y", "datatype": "FP64", "shape": [2], "data": [3.0, 4.0]}]
+    finally:
+        program.terminate()
+        assert program.wait(30) == 0
+        program.stdout.close()
+    (kept,) = (tmp_path / "receipts").iterdir()
+    assert clinic("-o", "json", "receipt", "verify", kept, passphrase=None).json["verified"]
+
+
+def test_the_proxy_verb_refuses_before_it_listens(service: World, clinic: Party, nobody: Party) -> None:
+    """Another manager's certificate; an address that is not this machine's own."""
+    assert clinic.refused("proxy", RUN, "--endpoint", service.endpoint, "--listen", "0.0.0.0:0")[1] == "listen_refused"
+    nobody.ok("id", "create", "--name", "clinic")
+    Home(nobody.home).save_pin(pin_of(SigningKey.generate()))
+    assert nobody.refused("proxy", RUN, "--endpoint", service.endpoint, "--listen", "127.0.0.1:0") == (
+        14,
+        "bad_signature",
+    )
 
 
 def test_inputs_from_stdin(service: World, clinic: Party, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

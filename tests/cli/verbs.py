@@ -51,6 +51,7 @@ SDK = {
     "output approve": "Client.approve_output",
     "output pull": "Client.pull",
     "infer": "Client.infer",
+    "proxy": "Client.proxy",
     "receipt verify": "Client.verify_receipt",
     "audit export": "Client.export_audit",
     "audit verify": "Client.verify_audit",
@@ -120,7 +121,7 @@ SENDS = {
     "manager join",
 }
 """Verbs that send something which changes something, there or (`trust`: what is believed from now on) here."""
-SERVES = {"manager run", "host run", "witness run", "checker run"}
+SERVES = {"manager run", "host run", "witness run", "checker run", "proxy"}
 """Verbs that run until they are stopped. `host run` sends, for as long as it runs: a dry run of it would do nothing."""
 
 

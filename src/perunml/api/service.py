@@ -6,16 +6,18 @@ All three are DSSE payloads. A `ServiceCertificate` is signed by the manager, an
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError, field_validator
 
 from perunml.api.base import B64, Message
 from perunml.api.codes import RECEIPT_MISMATCH
 from perunml.wire.answers import SECRET_SIZE
+from perunml.wire.canonical import MAX_DOCUMENT
 from perunml.wire.codes import MALFORMED
-from perunml.wire.digests import parse_digest
+from perunml.wire.digests import digest, parse_digest
 from perunml.wire.dsse import API_VERSION, Envelope, unsigned
 from perunml.wire.errors import PerunError, refuse
 from perunml.wire.hpke import HpkePublicKey
@@ -24,6 +26,12 @@ from perunml.wire.timestamps import parse_time
 
 B = TypeVar("B", bound="_Body")
 _ID = frozenset("0123456789abcdef")
+HEADERS = ("content-type", "accept", "inference-header-content-length")
+"""Of a client's headers these alone go through; what else it sends (cookies, keys of other services) is not for a service to see."""
+MAX_PATH = 1024
+"""Characters of a path, and of a header."""
+MAX_BODY = 64 * 2**20
+"""Bytes of a sealed request's body."""
 
 
 class _Body(Message):
@@ -101,8 +109,8 @@ class ServiceCertificate(_Body):
         return _valid(parse_time, value)
 
 
-class InferenceRequest(_Body):
-    """What a client asks. `certificate` is the digest of the service certificate that the client checked: it names the one
+class _Asked(_Body):
+    """Who asks which session what, once. `certificate` is the digest of the service certificate that the client checked: it names the one
     session that may answer, so a service cannot pass the request on to another."""
 
     manager: str
@@ -113,7 +121,6 @@ class InferenceRequest(_Body):
     id: str  # 32 hex digits that never repeat
     secret: B64  # 32 random bytes; the answer's keys come from them
     time: str
-    inputs: dict[str, Any]
 
     @field_validator("id")
     @classmethod
@@ -135,9 +142,46 @@ class InferenceRequest(_Body):
         return _valid(parse_time, value)
 
 
+class InferenceRequest(_Asked):
+    """Inputs by name, as JSON."""
+
+    inputs: dict[str, Any]
+
+
+class SealedRequest(_Asked):
+    """An HTTP request for the service's own ears: `body` is the digest of its body, which has `size` bytes and follows the document. With `pad` the answer's
+    length is rounded up as the request's was."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    headers: dict[str, str]
+    body: str
+    size: int
+    pad: bool
+
+    @field_validator("body")
+    @classmethod
+    def _digest(cls, value: str) -> str:
+        return _valid(parse_digest, value)
+
+    @field_validator("path")
+    @classmethod
+    def _path(cls, value: str) -> str:
+        if not value.startswith("/") or len(value) > MAX_PATH or not value.isascii() or not value.isprintable():
+            raise ValueError("not a path")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _headers(cls, value: dict[str, str]) -> dict[str, str]:
+        if not set(value) <= set(HEADERS) or any(len(v) > MAX_PATH or not v.isprintable() for v in value.values()):
+            raise ValueError("not a header that goes through")
+        return value
+
+
 class InferenceReceipt(_Body):
     """What the service answered to what. `request` is the request document's digest, `response` the digest of the
-    canonical outputs; neither shows its content."""
+    canonical outputs, or of a sealed answer's head and body (`ResponseHash`); neither shows its content."""
 
     manager: str
     agreement: str
@@ -161,6 +205,55 @@ class InferenceReceipt(_Body):
     @classmethod
     def _time(cls, value: str) -> str:
         return _valid(parse_time, value)
+
+
+class ResponseHash:
+    """SHA-256 over the head's length in four bytes, the head and the body: what a receipt names of an answer that came in chunks."""
+
+    def __init__(self, head: bytes) -> None:
+        self._hash = hashlib.sha256(len(head).to_bytes(4) + head)
+
+    def add(self, part: bytes | memoryview) -> None:
+        self._hash.update(part)
+
+    @property
+    def text(self) -> str:
+        return "sha256:" + self._hash.hexdigest()
+
+
+def frame_request(envelope: Envelope, body: bytes | memoryview, *, pad: bool) -> bytes:
+    """The plaintext of a sealed request: the document's length in four bytes, the document, the body, and zeros up to `padded` bytes."""
+    signed = envelope.encode()
+    size = 4 + len(signed) + len(body)
+    return b"".join((len(signed).to_bytes(4), signed, body, bytes(padded(size) - size if pad else 0)))
+
+
+def read_request(plain: bytes) -> tuple[Envelope, SealedRequest, memoryview]:
+    """Document, what it says (its signature NOT checked), and the body that it names. Raises `PerunError`."""
+    view = memoryview(plain)
+    end = 4 + int.from_bytes(view[:4])
+    if len(view) < 4 or end > len(view) or end > MAX_DOCUMENT:
+        raise refuse(MALFORMED, "a request's document runs over its end")
+    envelope = Envelope.decode(bytes(view[4:end]))
+    request = SealedRequest.unverified(envelope)
+    body = view[end : end + request.size] if 0 <= request.size <= len(view) - end else view[:0]
+    if len(body) != request.size or digest(body) != request.body or any(view[end + request.size :]):
+        raise refuse(MALFORMED, "a request's body is not the one that its document names")
+    return envelope, request, body
+
+
+def padded(size: int) -> int:
+    """`size` rounded up so that few lengths are left to tell apart, by an eighth at the most (Padmé: Nikitin and others, PETS 2019)."""
+    if size < 2:
+        return size
+    exponent = size.bit_length() - 1
+    mask = (1 << (exponent - exponent.bit_length())) - 1 if exponent > exponent.bit_length() else 0
+    return (size + mask) & ~mask
+
+
+def sealed_info(manager: str, agreement: str, run: str) -> dict[str, str]:
+    """The HPKE `info` under which `SealedRequest`s are sealed."""
+    return {"label": "perunml/sealed-request", "manager": manager, "agreement": agreement, "run": run}
 
 
 def infer_info(manager: str, agreement: str, run: str) -> dict[str, str]:

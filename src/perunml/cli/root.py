@@ -34,6 +34,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "output": ("output", "List, approve and pull what runs produced."),
         "model": ("output", "The same for models: `model pull`."),
         "infer": ("infer", "Ask a served model; the request is sealed to its host."),
+        "proxy": ("proxy", "Let plain clients on this machine ask a served model, sealed on the way."),
         "receipt": ("receipt", "Verify a receipt, offline."),
         "ledger": ("ledger", "Verify the manager's ledger since it was last seen."),
         "checker": ("checker", "Sign what a party's own rules allow, and say why not."),

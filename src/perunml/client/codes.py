@@ -20,6 +20,18 @@ ALREADY_EXISTS = rule(
     "A file or folder that would be written is there already.",
     "The caller names another one, or moves the old one away; nothing is overwritten.",
 )
+BROWSER_REFUSED = rule(
+    "browser_refused",
+    Kind.USAGE,
+    "A local proxy was asked by a web page, or under a name that is not this machine's; it answers programs on this machine alone.",
+    "The client asks http://127.0.0.1 or localhost, at the port that was printed: `perunml proxy RUN --listen 127.0.0.1:9000`.",
+)
+LISTEN_REFUSED = rule(
+    "listen_refused",
+    Kind.USAGE,
+    "A local proxy cannot listen where it was told: not an address of this machine's own, or one that is taken.",
+    "The party names 127.0.0.1 and a free port: `perunml proxy RUN --listen 127.0.0.1:9000`.",
+)
 NOT_FOUND = rule(
     "not_found",
     Kind.USAGE,

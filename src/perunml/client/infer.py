@@ -27,7 +27,14 @@ from perunml.api.inference import InferenceAnswer, InferenceCall, ReceiptFile, S
 from perunml.api.pin import Pin
 from perunml.api.refusal import RefusalBody
 from perunml.api.runs import RunView
-from perunml.api.service import InferenceReceipt, InferenceRequest, ServiceCertificate, check_receipt, infer_info
+from perunml.api.service import (
+    InferenceReceipt,
+    InferenceRequest,
+    SealedRequest,
+    ServiceCertificate,
+    check_receipt,
+    infer_info,
+)
 from perunml.wire.answers import MAX_ANSWER, SECRET_SIZE, open_answer
 from perunml.wire.canonical import MAX_DOCUMENT, canonical, load_json
 from perunml.wire.codes import MALFORMED
@@ -42,6 +49,8 @@ CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
 MAX_BODY = 2 * MAX_ANSWER
 """Bytes of HTTP body read: the largest answer in base64, and room for JSON."""
+MAX_REFUSAL = 64 * 1024
+"""Bytes of a refusal in plain."""
 SKEW = 30
 """Seconds by which a manager's clock may be ahead of ours."""
 _CERTIFICATE_GONE = "request_not_for_this_service"
@@ -81,9 +90,9 @@ def infer(
     if run is not None and agreement not in ("", run.agreement):
         raise refuse(SERVICE_NOT_EXPECTED, "the run is of another agreement", expected=agreement, seen=run.agreement)
     asked, wanted = (run.agreement, run.run) if run is not None else (agreement, "")
-    with _http(endpoint or (run.endpoint if run is not None else ""), transport) as http:
+    with open_http(endpoint or (run.endpoint if run is not None else ""), transport) as http:
         for last in (False, True):
-            view = ServiceView.decode(_send(http, "GET", "/.well-known/perunml/service"))
+            view = ServiceView.decode(send(http, "GET", "/.well-known/perunml/service"))
             certificate = check_service(
                 view.certificate, pin, agreement=asked, run=wanted, model=model, now=int(clock())
             )
@@ -153,10 +162,10 @@ def _ask(
         )  # fmt: skip
     info = infer_info(certificate.manager, certificate.agreement, certificate.run)
     call = InferenceCall(sealed=HpkePublicKey(certificate.hpke).seal(plain, info))
-    answer = InferenceAnswer.decode(_send(http, "POST", "/v1/infer", call.encode()), limit=MAX_BODY)
+    answer = InferenceAnswer.decode(send(http, "POST", "/v1/infer", call.encode()), limit=MAX_BODY)
     body = load_json(open_answer(answer.nonce, answer.chunks, request.secret, signed.digest), limit=MAX_ANSWER)
     if isinstance(body, dict) and set(body) == {"refusal"}:
-        raise _refusal(body["refusal"])
+        raise refusal_of(body["refusal"])
     if not isinstance(body, dict) or set(body) != {"outputs", "receipt"} or not isinstance(body["outputs"], dict):
         raise refuse(MALFORMED, "the service's answer is not outputs and a receipt", seen=type(body).__name__)
     outputs: dict[str, Any] = body["outputs"]
@@ -166,11 +175,14 @@ def _ask(
         request_digest=signed.digest,
         response_digest=digest_of(outputs),
     )
-    _check_answered(file, certificate, request)
+    check_answered(file, certificate, request)
     return outputs, file
 
 
-def _check_answered(file: ReceiptFile, certificate: ServiceCertificate, request: InferenceRequest) -> None:
+def check_answered(
+    file: ReceiptFile, certificate: ServiceCertificate, request: InferenceRequest | SealedRequest
+) -> None:
+    """That the receipt is the certified session's word on this very exchange. Raises `IntegrityError` (bad_signature, receipt_mismatch)."""
     receipt = InferenceReceipt.open(file.receipt, [PublicKey(certificate.session_key)])
     check_receipt(certificate, file.certificate.digest, receipt)
     wanted = {
@@ -186,7 +198,8 @@ def _check_answered(file: ReceiptFile, certificate: ServiceCertificate, request:
             )
 
 
-def _http(endpoint: str, transport: httpx.BaseTransport | None) -> httpx.Client:
+def open_http(endpoint: str, transport: httpx.BaseTransport | None) -> httpx.Client:
+    """A connection that trusts nobody with content. Raises `Unreachable`: not an address."""
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise refuse(UNREACHABLE, "the run names no endpoint", expected="http://host:port", seen=endpoint)
@@ -203,7 +216,8 @@ def _http(endpoint: str, transport: httpx.BaseTransport | None) -> httpx.Client:
     )
 
 
-def _send(http: httpx.Client, method: str, path: str, body: bytes = b"") -> bytes:
+def send(http: httpx.Client, method: str, path: str, body: bytes = b"") -> bytes:
+    """The answer's body, bounded. Raises `Unreachable`, and what the service refuses in plain."""
     content = bytearray()
     try:
         headers = {"content-type": "application/json"} if body else {}
@@ -217,14 +231,29 @@ def _send(http: httpx.Client, method: str, path: str, body: bytes = b"") -> byte
         raise refuse(UNREACHABLE, f"no answer from {http.base_url}", seen=type(exc).__name__) from None
     if status == httpx.codes.OK:
         return bytes(content)
+    raise plain_refusal(bytes(content), str(http.base_url), status)
+
+
+def read_refusal(response: httpx.Response, base: str) -> PerunError:
+    """What a service refuses before it could open a request, from the answer that is being read."""
+    content = bytearray()
+    for part in response.iter_raw():
+        content += part
+        if len(content) > MAX_REFUSAL:
+            break
+    return plain_refusal(bytes(content), base, response.status_code)
+
+
+def plain_refusal(content: bytes, base: str, status: int) -> PerunError:
+    """`Unreachable` where it is in no known form."""
     try:
-        refusal = RefusalBody.decode(bytes(content)).error()
+        return RefusalBody.decode(content).error()
     except (PerunError, ValueError):
-        raise refuse(UNREACHABLE, f"{http.base_url} refused in no known form", seen=f"HTTP {status}") from None
-    raise refusal
+        return refuse(UNREACHABLE, f"{base} refused in no known form", seen=f"HTTP {status}")
 
 
-def _refusal(body: Any) -> PerunError:
+def refusal_of(body: Any) -> PerunError:
+    """What a service refuses, sealed."""
     if not isinstance(body, dict) or not isinstance(body.get("reasons"), list) or not body["reasons"]:
         return refuse(MALFORMED, "the service's refusal is not of its form", expected="reasons, one or more")
     try:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from perunml.api.why import Why
     from perunml.client.assets import Progress
     from perunml.client.outputs import Pulled
+    from perunml.client.proxy import Proxy
+    from perunml.client.tunnel import Tunnel
 
 
 class Runs(Agreements):
@@ -115,6 +117,32 @@ class Runs(Agreements):
             raise WouldSend("POST", f"{endpoint or self._endpoint(run)}/v1/infer", canonical(inputs))
         view, party = self._service(run, endpoint)
         return infer(self.identity, self.pin, view, inputs, endpoint=endpoint, party=party)
+
+    def tunnel(self, run: str, *, endpoint: str = "", pad: bool = False) -> Tunnel:
+        """HTTP requests to the service of `run`, sealed end to end: `Tunnel.ask`. Its certificate is checked before anything is sent. With `endpoint` as
+        `infer`; `pad` hides lengths, up to an eighth."""
+        from perunml.client.tunnel import Service, Tunnel
+
+        view, party = self._service(run, endpoint)
+        return Tunnel(
+            self.identity, self.pin, Service(endpoint or view.endpoint, view.agreement, view.run), party=party, pad=pad
+        )
+
+    def proxy(
+        self, run: str, *, listen: str = "127.0.0.1:0", endpoint: str = "", pad: bool = False,
+        listen_beyond_this_machine: bool = False, on_receipt: Callable[[ReceiptFile], None] = lambda receipt: None,
+    ) -> Proxy:  # fmt: skip
+        """A plain HTTP server on this machine (`Proxy.url`) for clients of the Open Inference Protocol: what they ask goes sealed to the service of `run`. Its certificate is
+        checked first. Call `Proxy.serve`. Raises as `infer`, and `UsageError` (listen_refused)."""
+        from perunml.client.proxy import Proxy
+
+        tunnel = self.tunnel(run, endpoint=endpoint, pad=pad)
+        try:
+            tunnel.check()
+            return Proxy(tunnel, listen, beyond_this_machine=listen_beyond_this_machine, on_receipt=on_receipt)
+        except BaseException:
+            tunnel.close()
+            raise
 
     def _endpoint(self, run: str) -> str:
         where = self.run(run).endpoint

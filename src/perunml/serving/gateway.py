@@ -11,20 +11,21 @@ import functools
 import ipaddress
 import socket
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from perunml.api.base import Message
 from perunml.api.codes import REQUEST_TOO_LARGE, UNREACHABLE
 from perunml.api.inference import InferenceAnswer, InferenceCall
 from perunml.api.refusal import STATUS, RefusalBody
+from perunml.api.service import MAX_BODY as MAX_SEALED_BODY
 from perunml.serving.codes import SERVICE_BUSY
 from perunml.serving.service import Service
 from perunml.wire.codes import MALFORMED
@@ -32,6 +33,9 @@ from perunml.wire.errors import PerunError, refuse
 
 MAX_BODY = 6 * 2**20
 """Bytes of one call: a signed request of `MAX_DOCUMENT` (4 MiB), in it 3 MiB of inputs, some 150,000 numbers."""
+MAX_SEALED = MAX_SEALED_BODY + MAX_SEALED_BODY // 8 + 2 * 2**20
+"""Bytes of one sealed HTTP request: its body, padding, and what is said of it."""
+SEALED_ANSWER = "application/vnd.perunml.answer"
 BODY_SECONDS = 20.0
 """Seconds in which a body must have come: a slow client holds a connection, never a worker."""
 MAX_CONNECTIONS = 256
@@ -52,10 +56,14 @@ def make_app(service: Service, max_waiting: int = MAX_WAITING) -> Starlette:
     async def infer(request: Request) -> Response:
         return await _guarded(_inferred(request, service, pool, waiting))
 
+    async def sealed(request: Request) -> Response:
+        return await _guarded(_streamed(request, service, pool, waiting))
+
     return Starlette(
         routes=[
             Route("/.well-known/perunml/service", show, methods=["GET"]),
             Route("/v1/infer", infer, methods=["POST"]),
+            Route("/v1/sealed", sealed, methods=["POST"]),
         ]
     )
 
@@ -75,29 +83,49 @@ async def _inferred(
         return await asyncio.get_running_loop().run_in_executor(pool, service.answer, call)
 
 
-async def _bounded_body(request: Request) -> bytes:
+async def _streamed(
+    request: Request, service: Service, pool: ThreadPoolExecutor, waiting: asyncio.Semaphore
+) -> Response:
+    body = await _bounded_body(request, MAX_SEALED)
+    if waiting.locked():
+        raise refuse(SERVICE_BUSY, "too many requests at once")
+    loop = asyncio.get_running_loop()
+    pieces = await loop.run_in_executor(pool, service.open, body)
+
+    async def answer() -> AsyncIterator[bytes]:
+        async with waiting:
+            while (piece := await loop.run_in_executor(pool, next, pieces, b"")) != b"":
+                yield piece
+
+    return StreamingResponse(answer(), 200, {"cache-control": "no-store"}, SEALED_ANSWER)
+
+
+async def _bounded_body(request: Request, most: int = MAX_BODY) -> bytes:
     """The body, refused at its announcement when that is too large already (D1)."""
     announced = request.headers.get("content-length", "0")
     if request.headers.get("content-encoding", "identity") != "identity":
         raise refuse(MALFORMED, "bodies are not compressed")
-    if not announced.isascii() or not announced.isdigit() or int(announced[:20]) > MAX_BODY:
-        raise refuse(REQUEST_TOO_LARGE, "the body is too large", expected=f"at most {MAX_BODY} bytes")
+    if not announced.isascii() or not announced.isdigit() or int(announced[:20]) > most:
+        raise refuse(REQUEST_TOO_LARGE, "the body is too large", expected=f"at most {most} bytes")
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for part in request.stream():
                 body += part
-                if len(body) > MAX_BODY:
-                    raise refuse(REQUEST_TOO_LARGE, "the body is too large", expected=f"at most {MAX_BODY} bytes")
+                if len(body) > most:
+                    raise refuse(REQUEST_TOO_LARGE, "the body is too large", expected=f"at most {most} bytes")
     except (TimeoutError, ClientDisconnect):
         raise refuse(UNREACHABLE, "the body did not come") from None
     return bytes(body)
 
 
-async def _guarded(work: Coroutine[Any, Any, Message]) -> Response:
+async def _guarded(work: Coroutine[Any, Any, Message | Response]) -> Response:
     """The work's answer, or its refusal; no exception leaves the handler, and none shows a text of its own."""
     try:
-        status, content = 200, (await work).encode()
+        made = await work
+        if isinstance(made, Response):
+            return made
+        status, content = 200, made.encode()
     except PerunError as exc:
         status = 413 if exc.code == REQUEST_TOO_LARGE.code else STATUS[exc.reasons[0].rule.kind]
         content = RefusalBody.of(exc).encode()

@@ -6,9 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-HEADERS = ("content-type", "accept", "inference-header-content-length")
-"""Of a client's headers these alone go through; what else it sends (cookies, keys of other services) is not for here."""
-
 
 @dataclass(frozen=True, slots=True)
 class Inner:

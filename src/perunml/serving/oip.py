@@ -1,7 +1,7 @@
 """The Open Inference Protocol, version 2, over HTTP, with its binary tensor extension: from an inner request to an engine and back.
 
 https://github.com/kserve/open-inference-protocol (specification/protocol/inference_rest.md) and the binary tensor data extension. One model, one
-version; BYTES tensors, shared memory and sequences are refused. Errors are `{"error": …}` with Perun's code in front.
+version; BYTES tensors, shared memory and sequences are refused. A refusal is raised, and becomes the protocol's error where the client's proxy opens it.
 """
 
 from __future__ import annotations
@@ -118,11 +118,6 @@ class OpenInference:
             rows.append(row)
         value = {"model_name": self._name, "model_version": VERSION, **({"id": name} if name else {}), "outputs": rows}
         return _reply(value, parts)
-
-
-def refused(exc: PerunError, status: int) -> Reply:
-    """A refusal as clients of this protocol read it."""
-    return _reply({"error": str(exc)}, status=status)
 
 
 def _reply(value: Any, parts: list[bytes | memoryview] | None = None, status: int = 200) -> Reply:

@@ -8,12 +8,22 @@ terminates TLS on the way learns neither inputs nor outcome.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from perunml.api.inference import InferenceAnswer, InferenceCall, ServiceView
 from perunml.api.refusal import RefusalBody
-from perunml.api.service import InferenceReceipt, InferenceRequest, ServiceCertificate, infer_info
+from perunml.api.service import (
+    InferenceReceipt,
+    InferenceRequest,
+    ResponseHash,
+    SealedRequest,
+    ServiceCertificate,
+    infer_info,
+    padded,
+    read_request,
+    sealed_info,
+)
 from perunml.host.codes import DELIVERY_MISMATCH
 from perunml.release.codes import CLIENT_NOT_IN_AGREEMENT
 from perunml.serving.codes import (
@@ -22,9 +32,11 @@ from perunml.serving.codes import (
     SERVICE_OVER,
 )
 from perunml.serving.engines import Engine
+from perunml.serving.inner import Inner
+from perunml.serving.oip import OpenInference
 from perunml.serving.quota import Quota
 from perunml.serving.replay import Replays
-from perunml.wire.answers import MAX_ANSWER, seal_answer
+from perunml.wire.answers import MAX_ANSWER, TAG_SIZE, seal_answer
 from perunml.wire.canonical import Json, canonical
 from perunml.wire.codes import MALFORMED
 from perunml.wire.digests import digest_of
@@ -32,7 +44,11 @@ from perunml.wire.dsse import Envelope
 from perunml.wire.errors import PerunError, refuse
 from perunml.wire.hpke import HpkePrivateKey
 from perunml.wire.identity import PublicKey, SigningKey
+from perunml.wire.streams import FRAME, StreamSealer
 from perunml.wire.timestamps import format_time, parse_time
+
+PART = 1 << 20
+"""Bytes of one chunk of a sealed answer's body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +91,7 @@ class Service:
         self._hpke: HpkePrivateKey | None = hpke
         self._signer: SigningKey | None = signer
         self._engine: Engine | None = engine
+        self._handler = OpenInference(engine, ServiceCertificate.unverified(certificate).job)
         self._quota = quota
         self._deadline = deadline
         self._clock = clock
@@ -135,26 +152,71 @@ class Service:
             # The loaders' messages name keys and places; whoever carries this refusal must not read them.
             raise refuse(MALFORMED, "what was sealed is not a signed inference request") from None
         try:
-            body = self._admit(envelope, request)
+            body = self._predict(envelope, request)
         except PerunError as exc:
             body = canonical({"refusal": RefusalBody.of(exc).model_dump(mode="json")})
         self._keys()  # the lease may have ended meanwhile: then not even a finished answer leaves
         nonce, chunks = seal_answer(body, request.secret, envelope.digest)
         return InferenceAnswer(nonce=nonce, chunks=list(chunks))
 
-    def _admit(self, envelope: Envelope, request: InferenceRequest) -> bytes:
+    def open(self, sealed: bytes) -> Iterator[bytes]:
+        """The pieces of a sealed answer to a sealed HTTP request (`api.service.SealedRequest`), made as they are taken; a refusal is sealed too, and
+        where it comes in the middle it is the answer's end. Raises as `answer` does."""
+        hpke, _, _ = self._keys()
+        terms = self._terms
+        plain = hpke.open(sealed, sealed_info(terms.manager.text, terms.agreement, terms.run))
+        try:
+            envelope, request, body = read_request(plain)
+        except PerunError:
+            raise refuse(MALFORMED, "what was sealed is not a signed request") from None
+        return self._stream(envelope, request, body)
+
+    def _stream(self, envelope: Envelope, request: SealedRequest, body: memoryview) -> Iterator[bytes]:
+        sealer = StreamSealer(request.secret, envelope.digest)
+        yield sealer.nonce
+        sent = len(sealer.nonce)
+        try:
+            certified = self._admit(envelope, request)
+            with self._computing:
+                self._keys()
+                reply = self._handler(Inner(request.method, request.path, request.headers, body))
+            head = canonical({"status": reply.status, "headers": dict(reply.headers)})
+            response = ResponseHash(head)
+            self._alive(certified)
+            yield (piece := sealer.seal(head))
+            sent += len(piece)
+            for part in _cut(reply.parts):
+                self._alive(certified)
+                response.add(part)
+                yield (piece := sealer.seal(part))
+                sent += len(piece)
+            receipt = self._receipt(envelope, request, certified, response.text)
+            end = canonical({"receipt": receipt.as_json()})
+        except PerunError as exc:
+            end = canonical({"refusal": RefusalBody.of(exc).model_dump(mode="json")})
+        if request.pad:
+            whole = sent + len(end) + FRAME + TAG_SIZE
+            end += b" " * (padded(whole) - whole)
+        yield sealer.seal(end, last=True)
+
+    def _admit(self, envelope: Envelope, request: InferenceRequest | SealedRequest) -> _Certified:
+        """That it is for this session, from a client, new, and one of those that the agreement allows."""
         certified = self._addressed(request)
         self._signed_by_client(envelope, request)
         self._replays.admit(
             request.party, request.id, time=parse_time(request.time), certificate_end=certified.end, now=self.now()
         )
         self._quota.take()
+        return certified
+
+    def _predict(self, envelope: Envelope, request: InferenceRequest) -> bytes:
+        certified = self._admit(envelope, request)
         with self._computing:
             _, _, engine = self._keys()
             outputs = engine.predict(request.inputs)
         return self._answered(envelope, request, certified, outputs)
 
-    def _addressed(self, request: InferenceRequest) -> _Certified:
+    def _addressed(self, request: InferenceRequest | SealedRequest) -> _Certified:
         for name, wanted in (
             ("manager", self._terms.manager.text),
             ("agreement", self._terms.agreement),
@@ -177,12 +239,12 @@ class Service:
             )
         return certified
 
-    def _signed_by_client(self, envelope: Envelope, request: InferenceRequest) -> None:
+    def _signed_by_client(self, envelope: Envelope, request: InferenceRequest | SealedRequest) -> None:
         keys = self._terms.clients.get(request.party)
         if not keys:
             raise refuse(CLIENT_NOT_IN_AGREEMENT, "the party is not a client of this service", seen=request.party)
         try:
-            envelope.verify("InferenceRequest", [PublicKey(key) for key in keys])
+            envelope.verify(type(request).__name__, [PublicKey(key) for key in keys])
         except PerunError:
             raise refuse(
                 CLIENT_NOT_IN_AGREEMENT,
@@ -194,15 +256,29 @@ class Service:
     def _answered(
         self, envelope: Envelope, request: InferenceRequest, certified: _Certified, outputs: dict[str, Json]
     ) -> bytes:
-        _, signer, _ = self._keys()
-        now, body = self.now(), certified.body
         try:
             response = digest_of(outputs)
         except ValueError:
             raise refuse(INFERENCE_FAILED, "an output is an integer of 2^53 or more") from None
-        if now >= certified.end:
+        receipt = self._receipt(envelope, request, certified, response)
+        made = canonical({"outputs": outputs, "receipt": receipt.as_json()})
+        if len(made) > MAX_ANSWER:
+            raise refuse(INFERENCE_FAILED, "the answer is too large", expected=f"at most {MAX_ANSWER} bytes")
+        return made
+
+    def _alive(self, certified: _Certified) -> None:
+        """Nothing leaves after the lease, or under a certificate that is over."""
+        self._keys()
+        if self.now() >= certified.end:
             raise refuse(REQUEST_NOT_FOR_THIS_SERVICE, "the certificate ended while the answer was computed")
-        receipt = InferenceReceipt(
+
+    def _receipt(
+        self, envelope: Envelope, request: InferenceRequest | SealedRequest, certified: _Certified, response: str
+    ) -> Envelope:
+        _, signer, _ = self._keys()
+        self._alive(certified)
+        now, body = self.now(), certified.body
+        return InferenceReceipt(
             manager=body.manager,
             agreement=body.agreement,
             job=body.job,
@@ -215,14 +291,18 @@ class Service:
             id=request.id,
             time=format_time(now),
             simulated=body.simulated,
-        )
-        made = canonical({"outputs": outputs, "receipt": receipt.envelope(signer).as_json()})
-        if len(made) > MAX_ANSWER:
-            raise refuse(INFERENCE_FAILED, "the answer is too large", expected=f"at most {MAX_ANSWER} bytes")
-        return made
+        ).envelope(signer)
 
     def _keys(self) -> tuple[HpkePrivateKey, SigningKey, Engine]:
         hpke, signer, engine = self._hpke, self._signer, self._engine
         if hpke is None or signer is None or engine is None or self._clock() >= self._deadline():
             raise refuse(SERVICE_OVER, "the service's lease is over; it answers nobody")
         return hpke, signer, engine
+
+
+def _cut(parts: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
+    """The same bytes in pieces that fit into chunks."""
+    for part in parts:
+        view = memoryview(part)
+        for at in range(0, len(view), PART):
+            yield view[at : at + PART]

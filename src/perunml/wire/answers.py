@@ -37,10 +37,10 @@ def seal_answer(plaintext: bytes, secret: bytes, request_digest: str) -> tuple[b
     if len(plaintext) > MAX_ANSWER:
         raise ValueError("an answer of this size is not sent")
     nonce = os.urandom(NONCE_SIZE)
-    cipher = _cipher(secret, nonce, request_digest)
+    cipher = answer_cipher(secret, nonce, request_digest)
     pieces = [plaintext[at : at + CHUNK_SIZE] for at in range(0, len(plaintext), CHUNK_SIZE)] or [b""]
     last = len(pieces) - 1
-    return nonce, tuple(cipher.encrypt(_counter(i), piece, _additional(i, i == last)) for i, piece in enumerate(pieces))
+    return nonce, tuple(cipher.encrypt(counter(i), piece, additional(i, i == last)) for i, piece in enumerate(pieces))
 
 
 def open_answer(nonce: bytes, chunks: Sequence[bytes], secret: bytes, request_digest: str) -> bytes:
@@ -50,14 +50,14 @@ def open_answer(nonce: bytes, chunks: Sequence[bytes], secret: bytes, request_di
         raise refuse(MALFORMED, "the answer's nonce has a wrong length", expected=f"{NONCE_SIZE} bytes")
     if not 1 <= len(chunks) <= MAX_CHUNKS:
         raise refuse(ANSWER_INCOMPLETE, "the answer has no chunk, or too many", seen=str(len(chunks)))
-    cipher = _cipher(secret, nonce, request_digest)
+    cipher = answer_cipher(secret, nonce, request_digest)
     last = len(chunks) - 1
     out = bytearray()
     for index, chunk in enumerate(chunks):
         if len(chunk) > CHUNK_SIZE + TAG_SIZE or (index < last and len(chunk) != CHUNK_SIZE + TAG_SIZE):
             raise refuse(MALFORMED, f"chunk {index} of the answer has a wrong length")
         try:
-            out += cipher.decrypt(_counter(index), chunk, _additional(index, index == last))
+            out += cipher.decrypt(counter(index), chunk, additional(index, index == last))
         except InvalidTag:
             raise _explain(cipher, index, chunk, index == last) from None
     return bytes(out)
@@ -66,23 +66,26 @@ def open_answer(nonce: bytes, chunks: Sequence[bytes], secret: bytes, request_di
 def _explain(cipher: AESGCM, index: int, chunk: bytes, last: bool) -> Exception:
     """Tell a stream that was cut short, or that goes on after its end, from one that was altered."""
     try:
-        cipher.decrypt(_counter(index), chunk, _additional(index, not last))
+        cipher.decrypt(counter(index), chunk, additional(index, not last))
     except InvalidTag:
         return refuse(UNSEAL_FAILED, f"chunk {index} of the answer was altered, or answers another request")
     what = "its last chunk is missing" if last else "something follows its last chunk"
     return refuse(ANSWER_INCOMPLETE, f"the answer was cut or spliced: {what}")
 
 
-def _cipher(secret: bytes, nonce: bytes, request_digest: str) -> AESGCM:
+def answer_cipher(secret: bytes, nonce: bytes, request_digest: str, label: bytes = _LABEL) -> AESGCM:
+    """The cipher of one answer, under a request's secret and a fresh nonce."""
     if len(secret) != SECRET_SIZE:
         raise ValueError("a request's secret has 32 bytes")
-    info = _LABEL + parse_digest(request_digest)
+    info = label + parse_digest(request_digest)
     return AESGCM(HKDF(algorithm=SHA256(), length=32, salt=nonce, info=info).derive(secret))
 
 
-def _counter(index: int) -> bytes:
+def counter(index: int) -> bytes:
+    """A chunk's nonce."""
     return index.to_bytes(12)
 
 
-def _additional(index: int, last: bool) -> bytes:
+def additional(index: int, last: bool) -> bytes:
+    """A chunk's additional data."""
     return index.to_bytes(4) + (b"\x01" if last else b"\x00")
