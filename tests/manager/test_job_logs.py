@@ -9,6 +9,7 @@ import pytest
 
 from manager.road import Road
 from manager.world import World
+from perunml.agreements.document import agreement_from_json
 from perunml.wire.errors import IntegrityError, PerunError, UsageError
 
 
@@ -68,6 +69,26 @@ def test_the_class_of_an_error_is_no_file(road: Road) -> None:
     with pytest.raises(IntegrityError) as caught:
         road.output(session, delivery, b"x", "class")
     assert caught.value.code == "output_not_agreed"
+
+
+def test_a_log_stays_when_an_owner_narrows_it_away(road: Road) -> None:
+    """Alone and at once: `error-class` where it was `full`; what was registered under the version before leaves no more, and no run's end brings another."""
+    _, session, delivery = road.started()
+    log = road.output(session, delivery, b"patient-17", "log")
+    session.finish({"log": log.digest}, error="code_failed")
+    _, later, keys = road.started()
+    late = road.output(later, keys, b"patient-18", "log")
+    assert road.delivery(log.digest).output == "log"
+    document = road.document()
+    document["metadata"] |= {"version": 2, "predecessor": road.agreement.digest}
+    document["jobs"]["train"]["outputs"]["log"]["level"] = "error-class"
+    narrower = agreement_from_json(document)
+    road.propose(narrower, by="hospital")
+    assert road.approve(narrower, "hospital").state == "in_force"
+    later.finish({"log": late.digest}, error="code_failed")
+    for asset in (log.digest, late.digest):
+        with pytest.raises(PerunError, match="output_unknown"):
+            road.delivery(asset)
 
 
 def test_where_no_log_was_agreed_a_failed_run_leaves_nothing(own_world: World, tmp_path: Path) -> None:

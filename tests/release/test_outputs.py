@@ -142,6 +142,16 @@ def test_an_output_leaves_after_the_training_has_ended() -> None:
     assert isinstance(decided(now=AGREEMENT.jobs["train"].limits.until + 1), OutputRelease)
 
 
+def test_a_log_that_was_narrowed_away_stays() -> None:
+    """The newest version says `error-class`, so what was printed under the one before leaves no more; under `full` it leaves."""
+    log = replace(MODEL, name="logs", asset=sha("9"))
+    for level, leaves in (("full", True), ("error-class", False)):
+        made = agreement_from_json(edit(document(), "jobs/train/outputs/logs", {"to": "acme", "level": level}))
+        found = decide_output(made, state=IN_FORCE, output=log, recipient="acme", approvals=[], now=NOW)
+        assert isinstance(found, OutputRelease) is leaves
+        assert leaves or [reason.code for reason in found.reasons] == ["output_unknown"]  # type: ignore[union-attr]  # a refusal
+
+
 def test_every_approver_is_waited_for() -> None:
     """Two approvers, one approval: held, and only the other one is named."""
     made = agreement_from_json(edit(document(), "jobs/train/outputs/model/release/approve", ["st-vitus", "gpu-cloud"]))

@@ -170,9 +170,10 @@ class Runs:
     def _finished(self, item: OpenedEntry) -> None:
         entry, run = item.entry, self._run(item)
         lease = self._lease(item, run, text(item, "lease"))
-        agreement = self._goes_on(item, run, lease, "finish") or self._agreements.of(item)
+        self._goes_on(item, run, lease, "finish")
         outputs = entry.body.get("outputs")
-        job = agreement.jobs[run.job]
+        # By the run's own version, under which it got its outputs' keys: what a later one took away is made, and never released.
+        job = self._agreements.of(item).jobs[run.job]
         declared = job.outputs if isinstance(job, TrainingJob) else {}
         if entry.type == "failed":  # of which only its log may leave
             declared = {name: output for name, output in declared.items() if output.level == "full"}
