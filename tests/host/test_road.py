@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 
 from host.road import Road, until
-from perunml.client import outputs
+from perunml.agreements.document import load_agreement
+from perunml.client import agreements, outputs
 from perunml.host.agent import Agent
 from perunml.host.memory import STAGE
 from perunml.host.process import processes_of
 from perunml.host.sandbox import FIRST_UID
+from perunml.wire.canonical import canonical
 from perunml.wire.errors import PerunError, UsageError
 
 pytestmark = [
@@ -133,6 +135,34 @@ def test_a_log_leaves_only_where_the_agreement_says_full(road: Road, fails: bool
         )
 
 
+def test_a_log_that_is_narrowed_away_in_mid_run_takes_nothing_with_it(road: Road) -> None:
+    """An owner says `error-class` while the job runs: the model comes as agreed, the log does not."""
+    road.enrol()
+    code = "import os, time\nprint('patient-17', flush=True)\nopen('/out/model', 'w').write('{}')\nwhile not os.path.exists('/tmp/go'):\n    time.sleep(0.05)\n"
+    agreed = {
+        "model": {"to": "acme", "format": "json", "max_size": "1KiB"},
+        "log": {"to": "acme", "level": "full", "max_size": "2KiB"},
+    }
+    digest = road.agree(code, outputs=agreed)
+    run = road.submit(digest)
+    road.start_agent()
+    init = road.heard("running")["init"]
+    owner = road.hospital
+    document = json.loads(agreements.show(owner.connection, digest)[1].payload)
+    document["metadata"] |= {"version": 2, "predecessor": digest}
+    document["jobs"]["train"]["outputs"]["log"]["level"] = "error-class"
+    narrower = load_agreement(canonical(document))
+    agreements.propose(owner.connection, owner.home, owner.identity, narrower)
+    shown, again = agreements.show(owner.connection, narrower.digest)
+    assert agreements.approve(owner.connection, owner.home, owner.identity, again, shown).state == "in_force"
+    Path(f"/proc/{init}/root/tmp/go").touch()
+    road.heard("keys_wiped")
+    assert codes(road.heard("left_out")) == ["output_not_agreed"]
+    view = road.wait_state(run, "finished")
+    assert [output.name for output in view.outputs] == ["model"]
+    assert "patient-17" not in view.model_dump_json() + json.dumps(road.events)
+
+
 def test_extended_pcr_in_mid_run_ends_it(road: Road) -> None:
     """C14: a renewal with a changed PCR is refused; job killed, keys wiped, nothing accepted afterwards."""
     run, user = running(road)
@@ -163,8 +193,6 @@ def test_i5_unlisted_file_in_mid_run_ends_it(road: Road) -> None:
 
 def test_suspended_asset_ends_the_run(road: Road) -> None:
     """The hospital's word ends a run at its next renewal."""
-    from perunml.client import agreements
-
     run, user = running(road)
     agreements.suspend(road.hospital.connection, road.hospital.identity, "scans")
     assert "asset_suspended" in codes(road.heard("lease_lost"))

@@ -47,6 +47,8 @@ from perunml.wire.rules import Reason
 
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_LOST = 0, 1, 3, 4
 """Finished; ended with an error class that the manager knows; no keys were released; the lease was lost."""
+_NOT_AGREED = "output_not_agreed"
+"""The manager's word for an output that the newest version does not declare."""
 _CLASSES = {
     rule.code: rule for rule in (CODE_FAILED, OUT_OF_MEMORY, GPU_OUT_OF_MEMORY, NOT_FINITE, OUT_OF_TIME, INTERNAL)
 }
@@ -196,7 +198,15 @@ def train(run: Run) -> None:
         except PerunError as exc:
             reasons = exc.reasons
             error = NOT_FINITE.code if any(each.code == NOT_FINITE.code for each in reasons) else "output_refused"
-    sent = {each.name: _send(run, number, each) for number, each in enumerate(found)}
+    sent = {}
+    for number, each in enumerate(found):
+        try:
+            sent[each.name] = _send(run, number, each)
+        except PerunError as exc:
+            if exc.code != _NOT_AGREED or run.delivery.outputs[each.name].format != outputs.LOG:
+                raise
+            # An owner narrowed it away while the job ran: the log stays, and what else the run made is none the worse.
+            run.report.reasons("left_out", exc.reasons, output=each.name)
     run.memory.remove(["out"])
     run.finish(sent, error=error, reasons=reasons, devices=ended.devices)
 
