@@ -193,7 +193,7 @@ def test_a_service_that_breaks_in_mid_stream_ends_it_with_a_code(world: World) -
         raise RuntimeError("a defect")
 
     ends = world.ends
-    for parts, wanted in ((broken, "engine_gone"), (over, "service_over"), (dead, "answer_incomplete")):
+    for parts, wanted in ((broken, "engine_gone"), (over, "service_over"), (dead, "inference_failed")):
         service = streaming(world, parts)
         with world.gateway(service), tunnel(world) as made:
             answer = made.ask("GET", "/v1/x", {})

@@ -20,6 +20,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from perunml.api.base import Message
 from perunml.api.codes import REQUEST_TOO_LARGE, UNREACHABLE
@@ -41,6 +42,9 @@ BODY_SECONDS = 20.0
 MAX_CONNECTIONS = 256
 MAX_WAITING = 64
 """Calls that are opened, computed or wait for it; the next is told to come again."""
+SMALL = 1 << 20
+MAX_LARGE = 8
+"""Requests of more than `SMALL` bytes that are held at once, of up to `MAX_SEALED` each; the next one's bytes wait where they are."""
 WORKERS = 4
 STOP_SECONDS = 5.0
 
@@ -48,7 +52,7 @@ STOP_SECONDS = 5.0
 def make_app(service: Service, max_waiting: int = MAX_WAITING) -> Starlette:
     """The application. It has two routes and keeps nothing."""
     pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="perunml-infer")
-    waiting = asyncio.Semaphore(max_waiting)
+    waiting, large = asyncio.Semaphore(max_waiting), asyncio.Semaphore(MAX_LARGE)
 
     async def show(request: Request) -> Response:
         return await _guarded(_viewed(service))
@@ -57,7 +61,7 @@ def make_app(service: Service, max_waiting: int = MAX_WAITING) -> Starlette:
         return await _guarded(_inferred(request, service, pool, waiting))
 
     async def sealed(request: Request) -> Response:
-        return await _guarded(_streamed(request, service, pool, waiting))
+        return await _guarded(_streamed(request, service, pool, waiting, large))
 
     return Starlette(
         routes=[
@@ -84,20 +88,35 @@ async def _inferred(
 
 
 async def _streamed(
-    request: Request, service: Service, pool: ThreadPoolExecutor, waiting: asyncio.Semaphore
+    request: Request, service: Service, pool: ThreadPoolExecutor, waiting: asyncio.Semaphore, large: asyncio.Semaphore
 ) -> Response:
-    body = await _bounded_body(request, MAX_SEALED)
+    """An answer as it is made. Large requests, and those that do not say how large they are, are read a few at a time."""
+    announced = request.headers.get("content-length", "")
+    slot = waiting if announced.isascii() and announced.isdigit() and int(announced[:20]) <= SMALL else large
     if waiting.locked():
         raise refuse(SERVICE_BUSY, "too many requests at once")
     loop = asyncio.get_running_loop()
-    pieces = await loop.run_in_executor(pool, service.open, body)
+    await slot.acquire()
+    try:
+        pieces = await loop.run_in_executor(pool, service.open, await _bounded_body(request, MAX_SEALED))
+    except BaseException:
+        slot.release()
+        raise
 
     async def answer() -> AsyncIterator[bytes]:
-        async with waiting:
-            while (piece := await loop.run_in_executor(pool, next, pieces, b"")) != b"":
-                yield piece
+        while (piece := await loop.run_in_executor(pool, next, pieces, b"")) != b"":
+            yield piece
 
-    return StreamingResponse(answer(), 200, {"cache-control": "no-store"}, SEALED_ANSWER)
+    class Answer(StreamingResponse):
+        """Lets go of its slot however it ends: taken whole, broken off, or never begun."""
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await super().__call__(scope, receive, send)
+            finally:
+                slot.release()
+
+    return Answer(answer(), 200, {"cache-control": "no-store"}, SEALED_ANSWER)
 
 
 async def _bounded_body(request: Request, most: int = MAX_BODY) -> bytes:

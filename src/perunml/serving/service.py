@@ -154,7 +154,7 @@ class Service:
         try:
             body = self._predict(envelope, request)
         except PerunError as exc:
-            body = canonical({"refusal": RefusalBody.of(exc).model_dump(mode="json")})
+            body = _refusal(exc)
         self._keys()  # the lease may have ended meanwhile: then not even a finished answer leaves
         nonce, chunks = seal_answer(body, request.secret, envelope.digest)
         return InferenceAnswer(nonce=nonce, chunks=list(chunks))
@@ -193,7 +193,10 @@ class Service:
             receipt = self._receipt(envelope, request, certified, response.text)
             end = canonical({"receipt": receipt.as_json()})
         except PerunError as exc:
-            end = canonical({"refusal": RefusalBody.of(exc).model_dump(mode="json")})
+            end = _refusal(exc)
+        except Exception:
+            # Whatever it was, the one who asked is told that there is no answer; no word of it, for that may be of another's model.
+            end = _refusal(refuse(INFERENCE_FAILED, "the service failed at this request"))
         if request.pad:
             whole = sent + len(end) + FRAME + TAG_SIZE
             end += b" " * (padded(whole) - whole)
@@ -298,6 +301,10 @@ class Service:
         if hpke is None or signer is None or engine is None or self._clock() >= self._deadline():
             raise refuse(SERVICE_OVER, "the service's lease is over; it answers nobody")
         return hpke, signer, engine
+
+
+def _refusal(exc: PerunError) -> bytes:
+    return canonical({"refusal": RefusalBody.of(exc).model_dump(mode="json")})
 
 
 def _cut(parts: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
