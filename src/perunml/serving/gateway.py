@@ -98,13 +98,19 @@ async def _streamed(
     loop = asyncio.get_running_loop()
     await slot.acquire()
     try:
-        pieces = await loop.run_in_executor(pool, service.open, await _bounded_body(request, MAX_SEALED))
+        first, rest = await loop.run_in_executor(pool, service.open, await _bounded_body(request, MAX_SEALED))
     except BaseException:
         slot.release()
         raise
 
+    headers = {"cache-control": "no-store"}
+    if rest is None:
+        slot.release()
+        return Response(first, 200, headers, SEALED_ANSWER)
+
     async def answer() -> AsyncIterator[bytes]:
-        while (piece := await loop.run_in_executor(pool, next, pieces, b"")) != b"":
+        yield first
+        while (piece := await loop.run_in_executor(pool, next, rest, b"")) != b"":
             yield piece
 
     class Answer(StreamingResponse):
@@ -116,7 +122,7 @@ async def _streamed(
             finally:
                 slot.release()
 
-    return Answer(answer(), 200, {"cache-control": "no-store"}, SEALED_ANSWER)
+    return Answer(answer(), 200, headers, SEALED_ANSWER)
 
 
 async def _bounded_body(request: Request, most: int = MAX_BODY) -> bytes:

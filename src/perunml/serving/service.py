@@ -32,7 +32,7 @@ from perunml.serving.codes import (
     SERVICE_OVER,
 )
 from perunml.serving.engines import Engine
-from perunml.serving.inner import Inner
+from perunml.serving.inner import Inner, Reply
 from perunml.serving.oip import OpenInference
 from perunml.serving.quota import Quota
 from perunml.serving.replay import Replays
@@ -159,9 +159,9 @@ class Service:
         nonce, chunks = seal_answer(body, request.secret, envelope.digest)
         return InferenceAnswer(nonce=nonce, chunks=list(chunks))
 
-    def open(self, sealed: bytes) -> Iterator[bytes]:
-        """The pieces of a sealed answer to a sealed HTTP request (`api.service.SealedRequest`), made as they are taken; a refusal is sealed too, and
-        where it comes in the middle it is the answer's end. Raises as `answer` does."""
+    def open(self, sealed: bytes) -> tuple[bytes, Iterator[bytes] | None]:
+        """The sealed answer to a sealed HTTP request (`api.service.SealedRequest`): whole, or its begin and what follows as it is made. A refusal is
+        sealed too, and where it comes in the middle it is the answer's end. Raises as `answer` does."""
         hpke, _, _ = self._keys()
         terms = self._terms
         plain = hpke.open(sealed, sealed_info(terms.manager.text, terms.agreement, terms.run))
@@ -169,38 +169,30 @@ class Service:
             envelope, request, body = read_request(plain)
         except PerunError:
             raise refuse(MALFORMED, "what was sealed is not a signed request") from None
-        return self._stream(envelope, request, body)
-
-    def _stream(self, envelope: Envelope, request: SealedRequest, body: memoryview) -> Iterator[bytes]:
-        sealer = StreamSealer(request.secret, envelope.digest)
-        yield sealer.nonce
-        sent = len(sealer.nonce)
         try:
             certified = self._admit(envelope, request)
             with self._computing:
                 self._keys()
                 reply = self._handler(Inner(request.method, request.path, request.headers, body))
-            head = canonical({"status": reply.status, "headers": dict(reply.headers)})
-            response = ResponseHash(head)
+            made = _Sealing(envelope, request)
+            begin = made.begin(reply)
             self._alive(certified)
-            yield (piece := sealer.seal(head))
-            sent += len(piece)
-            for part in _cut(reply.parts):
+            if not isinstance(reply.parts, (list, tuple)):
+                return begin, self._rest(made, certified, reply.parts)
+            pieces = [begin, *(made.part(part) for part in _cut(reply.parts))]
+            return b"".join((*pieces, made.end(self._receipt(envelope, request, certified, made.response)))), None
+        except Exception as exc:
+            return _Sealing(envelope, request).refusal(exc), None
+
+    def _rest(self, made: _Sealing, certified: _Certified, parts: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+        try:
+            for part in _cut(parts):
                 self._alive(certified)
-                response.add(part)
-                yield (piece := sealer.seal(part))
-                sent += len(piece)
-            receipt = self._receipt(envelope, request, certified, response.text)
-            end = canonical({"receipt": receipt.as_json()})
-        except PerunError as exc:
-            end = _refusal(exc)
-        except Exception:
-            # Whatever it was, the one who asked is told that there is no answer; no word of it, for that may be of another's model.
-            end = _refusal(refuse(INFERENCE_FAILED, "the service failed at this request"))
-        if request.pad:
-            whole = sent + len(end) + FRAME + TAG_SIZE
-            end += b" " * (padded(whole) - whole)
-        yield sealer.seal(end, last=True)
+                yield made.part(part)
+            end = made.end(self._receipt(made.envelope, made.request, certified, made.response))
+        except Exception as exc:
+            end = made.refusal(exc)
+        yield end
 
     def _admit(self, envelope: Envelope, request: InferenceRequest | SealedRequest) -> _Certified:
         """That it is for this session, from a client, new, and one of those that the agreement allows."""
@@ -301,6 +293,51 @@ class Service:
         if hpke is None or signer is None or engine is None or self._clock() >= self._deadline():
             raise refuse(SERVICE_OVER, "the service's lease is over; it answers nobody")
         return hpke, signer, engine
+
+
+class _Sealing:
+    """One sealed answer while it is made; `response` is what its receipt names."""
+
+    def __init__(self, envelope: Envelope, request: SealedRequest) -> None:
+        self.envelope, self.request = envelope, request
+        self._sealer = StreamSealer(request.secret, envelope.digest)
+        self._hash: ResponseHash | None = None
+        self._sent = 0
+
+    @property
+    def response(self) -> str:
+        assert self._hash is not None
+        return self._hash.text
+
+    def begin(self, reply: Reply) -> bytes:
+        head = canonical({"status": reply.status, "headers": dict(reply.headers)})
+        self._hash = ResponseHash(head)
+        return self._counted(self._sealer.nonce + self._sealer.seal(head))
+
+    def part(self, part: memoryview) -> bytes:
+        assert self._hash is not None
+        self._hash.add(part)
+        return self._counted(self._sealer.seal(part))
+
+    def end(self, receipt: Envelope) -> bytes:
+        return self._last(canonical({"receipt": receipt.as_json()}))
+
+    def refusal(self, exc: Exception) -> bytes:
+        """Whatever it was, the one who asked is told that there is no answer; of what is no refusal not a word, for that may be of another's model."""
+        if not isinstance(exc, PerunError):
+            exc = refuse(INFERENCE_FAILED, "the service failed at this request")
+        nonce = b"" if self._sent else self._counted(self._sealer.nonce)
+        return nonce + self._last(_refusal(exc))
+
+    def _last(self, text: bytes) -> bytes:
+        if self.request.pad:
+            whole = self._sent + len(text) + FRAME + TAG_SIZE
+            text += b" " * (padded(whole) - whole)
+        return self._sealer.seal(text, last=True)
+
+    def _counted(self, piece: bytes) -> bytes:
+        self._sent += len(piece)
+        return piece
 
 
 def _refusal(exc: PerunError) -> bytes:
