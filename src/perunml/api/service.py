@@ -39,8 +39,7 @@ class _Body(Message):
 
     def envelope(self, signer: Signer) -> Envelope:
         """Signed by `signer`."""
-        made = unsigned(type(self).__name__, self.model_dump(mode="json"))
-        return made.with_signature(signer.public, signer.sign(made.signing_bytes()))
+        return unsigned(type(self).__name__, self.model_dump(mode="json")).signed_by(signer)
 
     @classmethod
     def open(cls: type[B], envelope: Envelope, keys: Iterable[PublicKey]) -> B:
