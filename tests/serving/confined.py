@@ -1,6 +1,6 @@
 """A program for the tests of the confined engine: starts it as a runner does; one JSON line in, one out.
 
-Argument: the folder with the model. Input lines: inputs to predict, or "kill" (the engine's process dies), or "tend".
+Arguments: the folder with the model, and perhaps the engine. Input lines: inputs to predict, or "kill" (the engine's process dies), or "tend".
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main() -> None:
     for path in Path(sys.argv[1]).iterdir():
         shutil.copy(path, folder)
     memory.freeze("model", job_user())
-    engine = ConfinedEngine("torch-export", folder, memory, swap_allowed=True)
+    engine = ConfinedEngine(sys.argv[2] if len(sys.argv) > 2 else "torch-export", folder, memory, swap_allowed=True)
     try:
         engine.start()
         print(json.dumps(engine.describe()), flush=True)

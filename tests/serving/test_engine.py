@@ -45,7 +45,7 @@ def test_predicts(engine: TorchExport, model: Path) -> None:
 def test_an_engine_of_another_name_is_refused(model: Path) -> None:
     """An agreement's engine that is not here is refused, never replaced."""
     with pytest.raises(AgreementRefusal) as refused:
-        load_engine("onnx", model)
+        load_engine("vllm", model)
     assert refused.value.code == "engine_unknown"
 
 

@@ -12,7 +12,7 @@ from perunml.agreements.profiles import alternatives, only_simulated
 from perunml.agreements.schema import Agreement, Quorum
 from perunml.wire.rules import Reason
 
-_ENGINE_FORMATS = {"torch-export": ("pt2",)}
+_ENGINE_FORMATS = {"torch-export": ("pt2",), "onnx": ("onnx",)}
 
 
 def inconsistencies(agreement: Agreement) -> list[Reason]:

@@ -256,7 +256,7 @@ class ServiceJob(Part):
     """A model served to clients."""
 
     model: AssetRef
-    engine: Literal["torch-export"]
+    engine: Literal["torch-export", "onnx"]
     hosts: Name
     operator: Name
     clients: Unique[Name]

@@ -49,10 +49,14 @@ class Engine(Protocol):
 
 
 def load_engine(name: str, model: Path) -> Engine:
-    """The engine that the agreement names, with `model`: a `.pt2` file, or a folder that holds exactly one. Raises
+    """The engine that the agreement names, with `model`: a `.pt2` or `.onnx` file, or a folder that holds exactly one. Raises
     `AgreementRefusal` (engine_unknown) and `IntegrityError` (model_refused)."""
+    if name == "onnx":
+        from perunml.serving.onnx import Onnx
+
+        return Onnx(_model_file(model))
     if name != "torch-export":
-        raise refuse(ENGINE_UNKNOWN, f"no engine {name!r} here", expected="torch-export", seen=name)
+        raise refuse(ENGINE_UNKNOWN, f"no engine {name!r} here", expected="torch-export, onnx", seen=name)
     return TorchExport(_model_file(model).read_bytes())
 
 
@@ -61,7 +65,7 @@ def _model_file(place: Path) -> Path:
         return place
     files = [path for path in sorted(place.rglob("*")) if path.is_file()]
     if len(files) != 1:
-        raise refuse(MODEL_REFUSED, "the model is not one file", expected="one .pt2 file", seen=f"{len(files)} files")
+        raise refuse(MODEL_REFUSED, "the model is not one file", expected="one file", seen=f"{len(files)} files")
     return files[0]
 
 

@@ -97,6 +97,24 @@ def to_numbers(tensor: Tensor) -> list[Any]:
     return numbers
 
 
+def from_nested(name: str, datatype: str, values: Any) -> Tensor:
+    """A tensor out of nested lists of equal lengths, or of one number. Raises `UsageError` (inputs_refused)."""
+    shape: list[int] = []
+    level = values
+    while isinstance(level, list) and len(shape) <= MAX_RANK:
+        shape.append(len(level))
+        level = level[0] if level else None
+    return from_numbers(name, datatype, shape, values if shape else [values])
+
+
+def to_nested(tensor: Tensor) -> Any:
+    """Nested lists of its shape, or one number. Raises as `to_numbers`."""
+    level: list[Any] = to_numbers(tensor)
+    for size in reversed(tensor.shape[1:]):
+        level = [level[at : at + size] for at in range(0, len(level), size)] if size else []
+    return level if tensor.shape else level[0]
+
+
 def _flat(values: Any, most: int) -> list[Any] | None:
     """All numbers in order; None when there are more than `most`, or lists too deep."""
     level = values if isinstance(values, list) else None
