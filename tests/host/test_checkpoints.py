@@ -214,6 +214,43 @@ def test_a_file_that_is_being_written_is_not_taken(tmp_path: Path) -> None:
         signal.signal(signal.SIGIO, before)
 
 
+def test_names_that_change_while_they_are_looked_at_lead_nowhere(tmp_path: Path) -> None:
+    """A job that swaps folders for links to the machine's own, and files for pipes and links, while the runner, who is root outside, looks: it
+    never opens anything but the job's own files, and never waits."""
+    secret, folder = tmp_path / "secret", tmp_path / "folder"
+    (secret / "in").mkdir(parents=True)
+    (secret / "in" / "key").write_bytes(b"the machine's own")
+    folder.mkdir()
+    program = textwrap.dedent(
+        f"""
+        import os, sys, time
+        os.chdir({str(folder)!r})
+        end = time.monotonic() + 6
+        while time.monotonic() < end and not os.path.exists("stop"):
+            os.mkdir("d"); open("d/key", "wb").write(b"own")
+            os.rename("d", "e"); os.symlink({str(secret / "in")!r}, "d")
+            os.unlink("d"); os.unlink("e/key"); os.mkfifo("e/key"); os.unlink("e/key"); os.symlink({str(secret / "in" / "key")!r}, "e/key")
+            os.unlink("e/key"); os.rmdir("e")
+        """
+    )
+    swapper = subprocess.Popen([sys.executable, "-c", program])
+    looked = 0
+    try:
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            try:
+                with still(folder) as files:
+                    for path, descriptor in files.items():
+                        assert os.pread(descriptor, 100, 0) in (b"own", b""), path
+                looked += 1
+            except Busy:
+                continue
+    finally:
+        (folder / "stop").touch()
+        swapper.wait(30)
+    assert looked > 10
+
+
 def test_links_are_left_out(tmp_path: Path) -> None:
     """A link out of the folder would show the runner's files to the next session."""
     (tmp_path / "link").symlink_to("/etc/passwd")

@@ -121,6 +121,22 @@ def test_the_last_kept_one_is_opened_by_the_next_session_of_the_run(road: Kept) 
     assert blobs(road, output)
 
 
+def test_a_host_that_begins_ever_new_ones_holds_the_room_of_two(road: Kept) -> None:
+    """Each that is registered and never finished goes when the next one comes; the kept one stays."""
+    _, session, delivery = road.started()
+    kept = keep(road, session, terms(delivery), 1)
+    begun = []
+    for number in (2, 3, 4):
+        begun.append(made(road, session, terms(delivery), number))
+        register(session, begun[-1])
+        blob = begun[-1].manifest.index
+        session.link.write_blob(begun[-1].digest, blob.id, 0, bytes(begun[-1].manifest.sealed_size(blob)))
+    assert [blobs(road, each) for each in (kept, *begun)] == [True, False, False, True]
+    with pytest.raises(AgreementRefusal) as caught:
+        session.link.write_blob(begun[0].digest, begun[0].manifest.blobs[0].id, 0, b"x")
+    assert caught.value.code == "not_entitled"
+
+
 def test_another_run_never_gets_it(road: Kept) -> None:
     """Neither by its release nor by its lease."""
     _, session, delivery = road.started()

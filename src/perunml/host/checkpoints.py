@@ -10,8 +10,10 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import shutil
 import signal
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +28,7 @@ from perunml.host.outputs import send_blobs
 from perunml.host.progress import Report
 from perunml.host.protocol import ManagerLink, insist
 from perunml.host.session import Session
+from perunml.sealing.index import MAX_PARTS
 from perunml.sealing.manifest import open_manifest
 from perunml.sealing.packed import MAX_FILES, pack, packed_size, unpack
 from perunml.sealing.store import FolderStore
@@ -102,6 +105,8 @@ class Checkpoints:
         self._thread = threading.Thread(target=self._keep, name="perunml-checkpoints", daemon=True)
         # A lease on a file that is opened for writing is told by this signal, whose default is to end the process.
         signal.signal(signal.SIGIO, signal.SIG_IGN)
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # all files are open at once, twice
 
     def start(self) -> None:
         self._descriptor = os.open(self._packed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -148,42 +153,64 @@ class Checkpoints:
             except PerunError as exc:
                 self._report.reasons("checkpoint_refused", exc.reasons, number=self._number)
                 return
+            except OSError as exc:  # the beat goes on, with what there was
+                self._report(
+                    "warning",
+                    message=f"the checkpoint's folder cannot be read: {errno.errorcode.get(exc.errno or 0, 'error')}",
+                )
+                return
 
 
 @contextlib.contextmanager
 def still(folder: Path) -> Iterator[dict[str, int]]:
     """The files below `folder`, opened, by their paths, none of which anybody can write to meanwhile: a read lease (fcntl(2), F_SETLEASE) is
-    given only where nobody has the file open for writing, and who opens it so waits. Raises `Busy`. Links and special files are left out."""
+    given only where nobody has the file open for writing, and who opens it so waits. Raises `Busy`. Links and special files are left out.
+
+    The job may change names while they are looked at, and this process is root outside of its sandbox: each folder and file is opened by its name in the folder
+    before, never through a link, and never so that opening could wait (a pipe)."""
     with contextlib.ExitStack() as stack:
         found: dict[str, int] = {}
-        for path in _names(folder):
-            try:
-                descriptor = os.open(folder / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                stack.callback(os.close, descriptor)
+        try:
+            top = os.open(folder, _FOLDER)
+            stack.callback(os.close, top)
+            _collect(top, "", found, stack)
+            for descriptor in found.values():
                 fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-            except OSError as exc:
-                if exc.errno in (errno.EAGAIN, errno.ENOENT, errno.ELOOP):
-                    raise Busy from None
-                raise
-            found[path] = descriptor
-        if list(found) != _names(folder):
+            again: dict[str, int] = {}
+            with contextlib.ExitStack() as second:
+                _collect(top, "", again, second)
+                same = list(again) == list(found) and all(
+                    os.path.samestat(os.fstat(again[path]), os.fstat(found[path])) for path in found
+                )
+        except OSError as exc:
+            if exc.errno in _CHANGING:
+                raise Busy from None
+            raise
+        if not same:
             raise Busy
         yield found
 
 
-def _names(folder: Path) -> list[str]:
-    found: list[str] = []
-    for top, folders, files in os.walk(folder):
-        folders.sort()
-        where = Path(top)
-        found += [
-            str((where / name).relative_to(folder))
-            for name in sorted(files)
-            if (where / name).is_file() and not (where / name).is_symlink()
-        ]
-        if len(found) > MAX_FILES:
-            break  # `pack` says so
-    return found
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CHANGING = (errno.EAGAIN, errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
+
+
+def _collect(folder: int, path: str, found: dict[str, int], stack: contextlib.ExitStack) -> None:
+    """Open all that is in a folder; at most one more than may be packed, which `pack` then tells."""
+    for name in sorted(os.listdir(folder)):
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        if stat.S_ISDIR(mode) and path.count("/") < MAX_PARTS:
+            inside = os.open(name, _FOLDER, dir_fd=folder)
+            try:
+                _collect(inside, f"{path}{name}/", found, stack)
+            finally:
+                os.close(inside)
+        elif stat.S_ISREG(mode) and len(found) <= MAX_FILES:
+            descriptor = os.open(name, _FILE, dir_fd=folder)
+            stack.callback(os.close, descriptor)
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                found[f"{path}{name}"] = descriptor
 
 
 class Sender:

@@ -38,8 +38,10 @@ _NUMBER = "SELECT max(version) FROM assets WHERE asset_id = :id AND kind = 'chec
 _KEEP = "UPDATE assets SET output = 'kept' WHERE digest = :digest"
 _OVER = (
     "SELECT a.digest FROM assets a JOIN runs r ON r.run = a.run WHERE a.kind = 'checkpoint' AND (r.state NOT IN ('queued', 'running') OR "
-    "a.version < (SELECT max(b.version) FROM assets b WHERE b.asset_id = a.asset_id AND b.kind = 'checkpoint' AND b.output = 'kept'))"
+    "(a.version < (SELECT max(b.version) FROM assets b WHERE b.asset_id = a.asset_id AND b.kind = 'checkpoint') AND a.version <> "
+    "coalesce((SELECT max(b.version) FROM assets b WHERE b.asset_id = a.asset_id AND b.kind = 'checkpoint' AND b.output = 'kept'), 0)))"
 )
+"""All but the newest of a run that goes on, and the last that was kept: a host that begins ever new ones holds the room of two."""
 _REMOVE_BLOBS = "DELETE FROM blobs WHERE asset = :digest"
 _REMOVE = "DELETE FROM assets WHERE digest = :digest AND kind = 'checkpoint'"
 
@@ -55,10 +57,8 @@ def routes(services: Services) -> list[Spec]:
         made = await services.writer.submit(lambda tx: _register(services, tx, run, lease, message, now))
         if isinstance(made, PerunError):
             raise made
-        view, kept = made
-        if kept:
-            await clear(services)
-        return view
+        await clear(services)
+        return made
 
     return [
         Spec(
@@ -107,8 +107,8 @@ async def clear(services: Services) -> None:
 
 def _register(
     services: Services, transaction: Transaction, run_id: str, lease_id: str, message: RegisterCheckpoint, now: int
-) -> tuple[AssetView, bool] | PerunError:
-    """What is known of it, and whether it is kept from now on."""
+) -> AssetView | PerunError:
+    """What is known of it. It is kept once all of it is here."""
     now = transaction.journal.at(now)
     connection = transaction.connection
     lease = leases.of_run(services, connection, lease_id, run_id)
@@ -139,12 +139,11 @@ def _register(
         assets.check_room(services, manifest)
         assets.add(connection, digest, manifest, message.manifest, b"", run.run, "")
         row = connection.run(_ASSET, {"digest": digest}).one()
-    kept = bool(row.complete) and row.output != KEPT
-    if kept:
+    if row.complete and row.output != KEPT:
         connection.run(_KEEP, {"digest": digest})
         told = {"lease": lease.lease, "number": manifest.version, "asset": digest}
         transaction.journal.append("checkpoint", now, run.agreement, run.run, told)
-    return assets.view(connection, row), kept
+    return assets.view(connection, row)
 
 
 def _check_form(

@@ -99,6 +99,9 @@ class MountedAsset:
             self._reply(request, b"", exc.errno or errno.EIO)
         except (ValueError, struct.error):
             self._reply(request, b"", errno.EINVAL)
+        except Exception:
+            # A thread that ended would leave its asker waiting for ever.
+            self._reply(request, b"", errno.EIO)
 
     def _small(self, request: m.Request) -> bytes:
         """The answer to anything but a read. Raises `OSError` with what the asker is to get."""
