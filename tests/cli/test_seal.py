@@ -106,3 +106,17 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     with progress("sealing", silent=True) as report:
         report(1, 2)
     assert capsys.readouterr().err == ""
+
+
+def test_chunks_of_another_size_that_follow_records(vitus: Party, tmp_path: Path) -> None:
+    """`--chunk-size` and `--record-size`: told in the answer, and in the manifest; out of bounds it is a usage error."""
+    source = tmp_path / "data"
+    source.mkdir()
+    (source / "x.bin").write_bytes(bytes(3073 * 1000))
+    said = vitus.ok(
+        "seal", source, "--name", "records", "--kind", "dataset", "--record-size", 3073, "--chunk-size", "128KiB"
+    )
+    assert said["aligned"] == said["size"] == 3_073_000
+    assert vitus.ok("seal", source, "--name", "plain", "--kind", "dataset", "--chunk-size", "64KiB")["aligned"] == 0
+    for size in ("63KiB", "5MiB", "0B"):
+        assert vitus("seal", source, "--name", "no", "--kind", "dataset", "--chunk-size", size).code == 2

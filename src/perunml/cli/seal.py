@@ -23,20 +23,26 @@ from perunml.cli.voice import table
               help="Files other than .npy, .tar and .parquet hold records of this length: cut them at their borders.")  # fmt: skip
 @click.option("--record-header", type=click.IntRange(min=0), default=0, metavar="BYTES",
               help="What stands before the first record [default: nothing].")  # fmt: skip
+@click.option("--chunk-size", default="1MiB", metavar="SIZE", show_default=True,
+              help="What is opened together, 64KiB to 4MiB: small for records that are read alone, large for what is read in order.")  # fmt: skip
 @click.pass_obj
 def command(
-    settings: Settings, source: Path, name: str, kind: str, fresh_key: bool, record_size: int | None, record_header: int
-) -> None:
+    settings: Settings, source: Path, name: str, kind: str, fresh_key: bool, record_size: int | None, record_header: int, chunk_size: str
+) -> None:  # fmt: skip
     """Seal the folder or file SOURCE into this party's home. Nothing is sent; SOURCE stays as it is. A sealing that was interrupted goes on where it was, and of a next version only
     what changed is sealed, under the same data key."""
     from perunml.cli.progress import progress
-    from perunml.wire.quantities import format_size
+    from perunml.sealing.chunks import MAX_CHUNK, MIN_CHUNK
+    from perunml.wire.quantities import format_size, parse_size
 
+    size = parse_size(chunk_size)
+    if not MIN_CHUNK <= size <= MAX_CHUNK:
+        raise click.BadParameter(f"{chunk_size} is not within 64KiB to 4MiB", param_hint="--chunk-size")
     voice = settings.voice
     with settings.client() as client, progress(f"sealing {name}", silent=voice.as_json) as report:
         sealed = client.seal(
             source, name=name, kind=kind, fresh_key=fresh_key, record_size=record_size or 0, record_header=record_header,
-            progress=report,
+            chunk_size=size, progress=report,
         )  # fmt: skip
     manifest = sealed.manifest
     value = {

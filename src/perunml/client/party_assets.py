@@ -19,17 +19,19 @@ class Assets(Party):
 
     def seal(
         self, source: PathLike, *, name: str, kind: str, fresh_key: bool = False, record_size: int = 0, record_header: int = 0,
-        progress: Progress | None = None,
+        chunk_size: int = 1 << 20, progress: Progress | None = None,
     ) -> SealedAsset:  # fmt: skip
         """Seal a folder or file into the home folder; nothing is sent. Files that did not change since the version before are not sealed anew, unless a `fresh_key` is
         asked for; what an interrupted call sealed is kept too. Large ``.npy``, ``.tar`` (WebDataset) and
-        ``.parquet`` files are cut at their records' borders, others where records of `record_size` bytes follow `record_header` bytes. Raises `UsageError` (not_found, path_refused, sealing_busy), `LimitReached` (disk_full)."""
+        ``.parquet`` files are cut at their records' borders, others where records of `record_size` bytes follow `record_header` bytes. A
+        chunk, which is opened as a whole, has at most `chunk_size` bytes, 64 KiB to 4 MiB. Raises `UsageError` (not_found, path_refused, sealing_busy), `LimitReached` (disk_full)."""
         from perunml.client import assets
         from perunml.sealing.borders import Records
 
         records = Records(record_size, record_header) if record_size else None
         return assets.seal(
-            self.home, self.identity, Path(source), name=name, kind=kind, fresh_key=fresh_key, records=records, progress=progress
+            self.home, self.identity, Path(source), name=name, kind=kind, fresh_key=fresh_key, chunk_size=chunk_size, records=records,
+            progress=progress,
         )  # fmt: skip
 
     def push(
