@@ -156,13 +156,16 @@ def _version(name: str) -> str:
 
 
 def _commit() -> str:
+    """The commit measured; results kept by an earlier bench of the same run do not make it dirty."""
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=True
-        )
+        commit = _git("rev-parse", "--short", "HEAD")
+        return commit + ("-dirty" if _git("status", "--porcelain", "--", ":/", ":(top,exclude)bench/results") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return done.stdout.strip()
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":
