@@ -51,7 +51,7 @@ CASES = [
     ("agreement review ag", {FILE}),
     ("document push ", {FILE}),
     ("seal sc", {FILE}),
-    ("infer run --input pat", {FILE}),
+    ("infer run pat", {FILE}),
     ("output pull run --to mo", {FOLDER}),
     ("--home ", {FOLDER}),
     ("agreement nothing", set()),

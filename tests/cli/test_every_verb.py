@@ -231,7 +231,7 @@ def _served(do: Doer, here: Path) -> None:
     Home(clinic.home).save_pin(pin_of(service.manager))
     (here / "patient.json").write_text('{"x": [1, 2]}')
     with service.gateway():
-        do("infer", clinic, RUN, "--input", here / "patient.json", "--endpoint", service.endpoint)
+        do("infer", clinic, RUN, here / "patient.json", "--endpoint", service.endpoint)
 
 
 def _operated(do: Doer, world: World, here: Path) -> None:

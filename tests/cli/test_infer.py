@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -26,18 +25,12 @@ from perunml.wire.identity import SigningKey
 class Doubles:
     """A model that doubles."""
 
-    def describe(self) -> dict[str, Any]:
-        return {"x": "numbers"}
-
     def forms(self) -> ModelForm:
         return ModelForm("doubles", (TensorForm("x", "FP64", (-1,)),), (TensorForm("y", "FP64", (-1,)),))
 
     def infer(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        values = self.predict({"x": to_numbers(inputs[0])})["y"]
+        values = [2 * value for value in to_numbers(inputs[0])]
         return [from_numbers("y", "FP64", (len(values),), values)]
-
-    def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        return {"y": [2 * value for value in inputs["x"]]}
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +59,12 @@ def patient(tmp_path: Path) -> Path:
 
 def test_an_answer_and_its_receipt(service: World, clinic: Party, patient: Path) -> None:
     """The manager need not be there: it was checked once, and the service's certificate is its word."""
-    said = clinic.ok("infer", RUN, "--input", patient, "--endpoint", service.endpoint)
+    said = clinic.ok("infer", RUN, patient, "--endpoint", service.endpoint)
     assert said["outputs"] == {"y": [2, 4]}
     assert (said["model"], said["simulated"]) == (MODEL, True)
     body = clinic("-o", "json", "receipt", "verify", said["receipt"], passphrase=None).json["receipt"]
     assert (body["party"], body["model"]) == ("clinic", MODEL)
-    text = clinic("infer", RUN, "--input", patient, "--endpoint", service.endpoint).out
+    text = clinic("infer", RUN, patient, "--endpoint", service.endpoint).out
     assert "simulated: the service's host proved nothing" in text
 
 
@@ -112,10 +105,10 @@ def test_the_proxy_verb_refuses_before_it_listens(service: World, clinic: Party,
 
 
 def test_inputs_from_stdin(service: World, clinic: Party, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """`--input -`, and the receipt where it is wanted."""
+    """`-` for stdin, and the receipt where it is wanted."""
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"x": [3]}')))
     kept = tmp_path / "receipt.json"
-    said = clinic.ok("infer", RUN, "--input", "-", "--endpoint", service.endpoint, "--receipt", kept)
+    said = clinic.ok("infer", RUN, "-", "--endpoint", service.endpoint, "--receipt", kept)
     assert said["outputs"] == {"y": [6]}
     assert said["receipt"] == str(kept)
 
@@ -123,7 +116,7 @@ def test_inputs_from_stdin(service: World, clinic: Party, monkeypatch: pytest.Mo
 def test_an_altered_receipt(service: World, clinic: Party, patient: Path, tmp_path: Path) -> None:
     """Exit code 14 for each part that was changed."""
     kept = tmp_path / "receipt.json"
-    clinic.ok("infer", RUN, "--input", patient, "--endpoint", service.endpoint, "--receipt", kept)
+    clinic.ok("infer", RUN, patient, "--endpoint", service.endpoint, "--receipt", kept)
     honest = json.loads(kept.read_bytes())
     for member in ("request_digest", "response_digest"):
         kept.write_text(json.dumps({**honest, member: "sha256:" + "0" * 64}))
@@ -136,7 +129,7 @@ def test_a_stranger_hears_it_from_the_service(service: World, patient: Path, nob
     """Exit code 10: a key that the agreement does not name."""
     nobody.ok("id", "create", "--name", "clinic")
     Home(nobody.home).save_pin(pin_of(service.manager))
-    found = nobody.refused("infer", RUN, "--input", patient, "--endpoint", service.endpoint)
+    found = nobody.refused("infer", RUN, patient, "--endpoint", service.endpoint)
     assert found == (10, "client_not_in_agreement")
 
 
@@ -144,20 +137,20 @@ def test_a_service_that_another_manager_certified(service: World, clinic: Party,
     """Nothing is sent to it; exit code 14."""
     nobody.ok("id", "create", "--name", "clinic")
     Home(nobody.home).save_pin(pin_of(SigningKey.generate()))
-    found = nobody.refused("infer", RUN, "--input", patient, "--endpoint", service.endpoint)
+    found = nobody.refused("infer", RUN, patient, "--endpoint", service.endpoint)
     assert found == (14, "bad_signature")
 
 
 def test_another_service_than_the_one_asked_for(service: World, clinic: Party, patient: Path) -> None:
     """Exit code 11."""
-    found = clinic.refused("infer", "cd" * 16, "--input", patient, "--endpoint", service.endpoint)
+    found = clinic.refused("infer", "cd" * 16, patient, "--endpoint", service.endpoint)
     assert found == (11, "service_not_expected")
 
 
 def test_nobody_answers(service: World, clinic: Party, patient: Path) -> None:
     """Without an endpoint the manager is asked, and is away; with one, the service may be."""
-    assert clinic.refused("infer", RUN, "--input", patient) == (16, "unreachable")
-    assert clinic.refused("infer", RUN, "--input", patient, "--endpoint", "http://127.0.0.1:1") == (16, "unreachable")
+    assert clinic.refused("infer", RUN, patient) == (16, "unreachable")
+    assert clinic.refused("infer", RUN, patient, "--endpoint", "http://127.0.0.1:1") == (16, "unreachable")
 
 
 def test_what_is_no_input(service: World, clinic: Party, tmp_path: Path) -> None:
@@ -165,10 +158,10 @@ def test_what_is_no_input(service: World, clinic: Party, tmp_path: Path) -> None
     path = tmp_path / "bad.json"
     for text in ("", "NaN", "[1", "[1]"):
         path.write_text(text)
-        assert clinic.refused("infer", RUN, "--input", path, "--endpoint", service.endpoint) == (2, "malformed")
+        assert clinic.refused("infer", RUN, path, "--endpoint", service.endpoint) == (2, "malformed")
 
 
 def test_dry_run_sends_nothing(service: World, clinic: Party, patient: Path) -> None:
     """Only where it would go; the inputs are shown to their owner alone."""
-    would = clinic.ok("infer", RUN, "--input", patient, "--endpoint", service.endpoint, "--dry-run")["would_send"]
-    assert would == {"method": "POST", "url": f"{service.endpoint}/v1/infer", "body": {"x": [1, 2]}}
+    would = clinic.ok("infer", RUN, patient, "--endpoint", service.endpoint, "--dry-run")["would_send"]
+    assert would == {"method": "POST", "url": f"{service.endpoint}/v1/sealed", "body": {"x": [1, 2]}}

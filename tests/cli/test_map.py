@@ -55,7 +55,7 @@ RENAMED: dict[str, dict[str, str]] = {
     "job show": {"receipt": "answer"},
     "output approve": {"name": "output"},
     "output pull": {"name": "output"},
-    "infer": {"source": "inputs", "receipt": "answer"},
+    "infer": {"file": "inputs", "receipt": "answer"},
     "proxy": {"receipts": "on_receipt"},
     "receipt verify": {"file": "data", "pin_file": "perunml.client.audit.verify_receipt_file"},
     "agreement message": {"until": "expires", "out": "answer"},

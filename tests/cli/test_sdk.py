@@ -70,7 +70,7 @@ def test_a_dry_run_of_trust_and_infer_leaves_no_trace(world: World, tmp_path: Pa
         assert client.home.pins() == {}
         with pytest.raises(WouldSend) as caught:
             client.infer("0" * 32, {"x": [1]}, endpoint="http://127.0.0.1:1")
-        assert (caught.value.url, caught.value.body) == ("http://127.0.0.1:1/v1/infer", b'{"x":[1]}')
+        assert (caught.value.url, caught.value.body) == ("http://127.0.0.1:1/v1/sealed", b'{"x":[1]}')
     run = world.finished(world.agree("no-service"))
     with Client.open(world["acme"].home, PASSPHRASE, dry_run=True) as client, pytest.raises(PerunError) as none:
         client.infer(run, {"x": [1]})

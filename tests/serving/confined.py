@@ -13,6 +13,8 @@ from pathlib import Path
 from perunml.host.memory import PrivateMemory
 from perunml.host.sandbox import job_user
 from perunml.serving.confined import ConfinedEngine
+from perunml.serving.forms import forms_json
+from perunml.testing.service import predict
 from perunml.wire.errors import PerunError
 
 
@@ -25,7 +27,7 @@ def main() -> None:
     engine = ConfinedEngine(sys.argv[2] if len(sys.argv) > 2 else "torch-export", folder, memory, swap_allowed=True)
     try:
         engine.start()
-        print(json.dumps(engine.describe()), flush=True)
+        print(json.dumps(forms_json(engine.forms())), flush=True)
         for line in sys.stdin:
             try:
                 match asked := json.loads(line):
@@ -38,7 +40,7 @@ def main() -> None:
                         engine.tend()
                         answer = {}
                     case _:
-                        answer = engine.predict(asked)
+                        answer = predict(engine, asked)
             except PerunError as exc:
                 answer = {"code": exc.code, "text": str(exc)}
             print(json.dumps(answer), flush=True)

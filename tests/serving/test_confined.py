@@ -44,7 +44,7 @@ def test_a_confined_engine_answers_and_comes_back_after_its_death(model: Path, t
     """Predictions, a refusal of its own, death in the middle, a refusal meanwhile, and life after `tend`."""
     shutil.copy(model, tmp_path)
     told, first, refused, _, gone, _, again = talk(tmp_path, patient(), {"x": 1}, "kill", patient(), "tend", patient())
-    assert told["features"]["shape"] == [[1, 4096], 30]
+    assert told["inputs"] == [{"name": "features", "datatype": "FP32", "shape": [-1, 30]}]
     assert sum(first["probabilities"][0]) == pytest.approx(1, abs=1e-5)
     assert refused["code"] == "inputs_refused"
     assert gone["code"] == "engine_gone"

@@ -23,6 +23,7 @@ from perunml.sealing.formats import check_format
 from perunml.serving import archive
 from perunml.serving.archive import check_pt2
 from perunml.serving.engines import TorchExport, load_engine
+from perunml.testing.service import predict
 from perunml.testing.story.data import patient
 from perunml.wire.errors import AgreementRefusal, IntegrityError, JobFailed, UsageError
 
@@ -36,10 +37,10 @@ def engine(model: Path) -> TorchExport:
 
 def test_predicts(engine: TorchExport, model: Path) -> None:
     """A model of the story answers for one patient and for many, by file or by folder."""
-    (one,) = engine.predict(patient())["probabilities"]
+    (one,) = predict(engine, patient())["probabilities"]
     assert math.isclose(sum(one), 1, abs_tol=1e-5)
-    assert engine.predict({"features": patient()["features"] * 40})["probabilities"][39] == pytest.approx(one)
-    assert load_engine("torch-export", model).predict(patient()) == {"probabilities": [one]}
+    assert predict(engine, {"features": patient()["features"] * 40})["probabilities"][39] == pytest.approx(one)
+    assert predict(load_engine("torch-export", model), patient()) == {"probabilities": [one]}
 
 
 def test_an_engine_of_another_name_is_refused(model: Path) -> None:
@@ -79,7 +80,7 @@ ROW = [0.5] * 30
 def test_inputs_of_another_form_are_refused(engine: TorchExport, inputs: dict[str, Any]) -> None:
     """Wrong names, ranks, lengths, types and values are told by their form, without a value."""
     with pytest.raises(UsageError) as refused:
-        engine.predict(inputs)
+        predict(engine, inputs)
     assert refused.value.code == "inputs_refused"
     assert "0.5" not in str(refused.value)
 
@@ -96,7 +97,7 @@ _json = st.recursive(
 def test_junk_inputs_are_refused(engine: TorchExport, junk: Any) -> None:
     """Whatever JSON comes as an input, the engine refuses it in its own words."""
     with pytest.raises(UsageError):
-        engine.predict({"features": junk})
+        predict(engine, {"features": junk})
 
 
 def exported(forward: Callable[..., Any], *example: Any) -> TorchExport:
@@ -118,7 +119,7 @@ def test_outputs_that_are_no_real_numbers_are_refused() -> None:
 
     for forward in (lambda x: x / 0, lambda x: torch.complex(x, x)):
         with pytest.raises(JobFailed) as refused:
-            exported(forward, torch.ones(2)).predict({"x": [0.25, 1.0]})
+            predict(exported(forward, torch.ones(2)), {"x": [0.25, 1.0]})
         assert refused.value.code == "inference_failed"
         assert "0.25" not in str(refused.value)
 
@@ -128,10 +129,10 @@ def test_integers_in_and_tuples_out() -> None:
     import torch
 
     engine = exported(lambda x: (x + 1, x > 1), torch.ones(2, dtype=torch.int64))
-    assert engine.predict({"x": [1, 2]}) == {"output_0": [2, 3], "output_1": [False, True]}
+    assert predict(engine, {"x": [1, 2]}) == {"output_0": [2, 3], "output_1": [False, True]}
     for wrong in ([1.0, 2], [True, 1], [2**63, 1]):
         with pytest.raises(UsageError):
-            engine.predict({"x": wrong})
+            predict(engine, {"x": wrong})
 
 
 def test_a_model_of_two_files_is_refused(model: Path, tmp_path: Path) -> None:

@@ -9,28 +9,28 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from perunml.api.inference import InferenceCall, ReceiptFile
+from perunml.api.inference import ReceiptFile
 from perunml.client.receipts import verify_receipt
-from perunml.serving.gateway import MAX_BODY, Gateway, listen
-from perunml.testing.service import AGREEMENT, MODEL, World, load, pin_of
+from perunml.serving.gateway import MAX_SEALED, Gateway, listen
+from perunml.serving.tensors import Tensor
+from perunml.testing.service import AGREEMENT, MODEL, World, load, pin_of, predict
 from perunml.testing.story.data import patient
 from perunml.wire.encoding import unb64
 from perunml.wire.errors import PerunError, SuspendedError, Unreachable
-from serving.between import Between, Wrapped, ask
+from serving.between import Between, Wrapped, ask, predicted
 
 pytestmark = pytest.mark.torch
 
 
 def test_a_client_gets_predictions_and_a_receipt(world: World) -> None:
     """The answer is the engine's own, and the receipt verifies offline with nothing but the pin."""
-    outputs, file = ask(world, agreement=AGREEMENT, model=MODEL)
-    assert outputs == world.engine.predict(patient())
-    told = verify_receipt(ReceiptFile.decode(file.encode()), pin_of(world.manager), outputs=outputs)
+    found = predicted(world, agreement=AGREEMENT, model=MODEL)
+    assert found.outputs == predict(world.engine, patient())
+    told = verify_receipt(ReceiptFile.decode(found.receipt.encode()), pin_of(world.manager), answer=found.answer)
     assert told["model"] == MODEL
     assert told["party"] == "clinic"
     assert told["simulated"] is True
@@ -95,9 +95,9 @@ def test_a_refusal_after_opening_is_sealed_too(world: World) -> None:
 )
 def test_junk_http_bodies_are_refused(world: World, body: bytes) -> None:
     """D2: no junk makes anything but a coded refusal."""
-    answer = httpx.post(f"{world.endpoint}/v1/infer", content=body)
-    assert answer.status_code == 400
-    assert answer.json()["reasons"][0]["code"] == "malformed"
+    answer = httpx.post(f"{world.endpoint}/v1/sealed", content=body)
+    assert answer.status_code == 422
+    assert answer.json()["reasons"][0]["code"] == "unseal_failed"
 
 
 def test_a_body_too_large_is_refused_early(world: World) -> None:
@@ -105,15 +105,15 @@ def test_a_body_too_large_is_refused_early(world: World) -> None:
     host, port = world.endpoint.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as sock:
         sock.settimeout(10)
-        sock.sendall(b"POST /v1/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n")
+        sock.sendall(b"POST /v1/sealed HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n")
         assert sock.recv(4096).startswith(b"HTTP/1.1 413")
 
     def stream() -> Iterator[bytes]:
-        for _ in range(MAX_BODY // 2**20 + 1):
+        for _ in range(MAX_SEALED // 2**20 + 1):
             yield bytes(2**20)
 
     try:
-        answer = httpx.post(f"{world.endpoint}/v1/infer", content=stream())
+        answer = httpx.post(f"{world.endpoint}/v1/sealed", content=stream())
     except httpx.WriteError:  # the refusal came, and the connection closed, while the body was still being sent
         return
     assert answer.status_code == 413
@@ -122,16 +122,16 @@ def test_a_body_too_large_is_refused_early(world: World) -> None:
 
 def test_a_compressed_body_is_refused(world: World) -> None:
     """D3: nothing is decompressed, and a body that says it is compressed is not looked at."""
-    body = InferenceCall(sealed=b"x").encode()
-    assert httpx.post(f"{world.endpoint}/v1/infer", content=body).status_code == 422
-    answer = httpx.post(f"{world.endpoint}/v1/infer", content=body, headers={"content-encoding": "gzip"})
+    body = b"x"
+    assert httpx.post(f"{world.endpoint}/v1/sealed", content=body).status_code == 422
+    answer = httpx.post(f"{world.endpoint}/v1/sealed", content=body, headers={"content-encoding": "gzip"})
     assert answer.status_code == 400
 
 
 def test_other_paths_and_methods_are_not_there(world: World) -> None:
     """Two routes, nothing else."""
     assert httpx.get(f"{world.endpoint}/").status_code == 404
-    assert httpx.get(f"{world.endpoint}/v1/infer").status_code == 405
+    assert httpx.get(f"{world.endpoint}/v1/sealed").status_code == 405
 
 
 def test_a_slow_client_does_not_hold_up_others(world: World) -> None:
@@ -140,7 +140,7 @@ def test_a_slow_client_does_not_hold_up_others(world: World) -> None:
     slow = [socket.create_connection((host, int(port))) for _ in range(20)]
     try:
         for sock in slow:
-            sock.sendall(b"POST /v1/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+            sock.sendall(b"POST /v1/sealed HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
         assert "probabilities" in ask(world)[0]
     finally:
         for sock in slow:
@@ -175,7 +175,7 @@ def test_too_many_at_once_are_told_to_come_again(model: Path) -> None:
     world = World(load(model))
     entered, go_on = threading.Event(), threading.Event()
 
-    def block(outputs: dict[str, Any]) -> dict[str, Any]:
+    def block(outputs: list[Tensor]) -> list[Tensor]:
         entered.set()
         go_on.wait(20)
         return outputs

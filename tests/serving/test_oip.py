@@ -16,7 +16,7 @@ from perunml.serving.forms import ModelForm
 from perunml.serving.inner import Inner, Reply
 from perunml.serving.oip import LENGTH, OpenInference
 from perunml.serving.tensors import CODES, WIDTH, Tensor, TensorForm, from_numbers, to_numbers
-from perunml.testing.service import load
+from perunml.testing.service import load, predict
 from perunml.testing.story.data import patient
 from perunml.wire.errors import PerunError
 
@@ -27,14 +27,8 @@ INFER = "/v2/models/model/infer"
 class Echo:
     """Gives back what it gets, under other names."""
 
-    def describe(self) -> dict[str, Any]:
-        return {}
-
     def forms(self) -> ModelForm:
         return ModelForm("echo", (TensorForm("a", "FP32", (-1, 2)),), ())
-
-    def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        return inputs
 
     def infer(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         return [Tensor(f"{each.name}-out", each.datatype, each.shape, each.data) for each in inputs]
@@ -67,7 +61,7 @@ def test_json_and_binary_give_the_same(served: OpenInference) -> None:
     """And the same as `perunml infer`'s numbers, to the last bit."""
     rows = patient()["features"]
     flat = [number for row in rows for number in row]
-    wanted = served._engine.predict(patient())["probabilities"]
+    wanted = predict(served._engine, patient())["probabilities"]
     tensor = {"name": "features", "datatype": "FP32", "shape": [len(rows), 30]}
     for data in (rows, flat):
         answer, more = read(ask(served, INFER, {"id": "one", "inputs": [{**tensor, "data": data}]}))
@@ -100,7 +94,7 @@ def test_metadata_and_health(served: OpenInference) -> None:
     told = read(ask(served, "/v2/models/model"))[0]
     assert told["inputs"] == [{"name": "features", "datatype": "FP32", "shape": [-1, 30]}]
     assert told["platform"] == "torch-export"
-    assert [each["name"] for each in told["outputs"]] == list(served._engine.predict(patient()))
+    assert [each["name"] for each in told["outputs"]] == list(predict(served._engine, patient()))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import pytest
 
 from perunml.client.proxy import Proxy
 from perunml.client.tunnel import Service, Tunnel
-from perunml.testing.service import AGREEMENT, RUN, World, pin_of
+from perunml.testing.service import AGREEMENT, RUN, World, pin_of, predict
 from perunml.testing.story.data import patient
 
 pytestmark = pytest.mark.torch
@@ -86,7 +86,7 @@ def test_tritons_client_asks_unchanged(world: World, proxy: Proxy) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    wanted = world.engine.predict(patient())["probabilities"]
+    wanted = predict(world.engine, patient())["probabilities"]
     assert told["found"] == [wanted, wanted]
     assert "model_unknown" in told["refused"]
 
@@ -157,7 +157,7 @@ def test_a_proxy_that_terminates_tls_reads_nothing(world: World, tmp_path: Path,
         finally:
             server.terminate()
             server.wait(20)
-    wanted = [n for row in world.engine.predict(patient())["probabilities"] for n in row]
+    wanted = [n for row in predict(world.engine, patient())["probabilities"] for n in row]
     assert next(each for each in found["outputs"] if each["name"] == "probabilities")["data"] == wanted
     kept = [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith(("tls", "nginx"))]
     assert any(path.parent.name == "bodies" and path.stat().st_size > len(body) for path in kept)

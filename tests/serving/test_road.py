@@ -22,6 +22,7 @@ from perunml.client.receipts import verify_receipt
 from perunml.manager import setup
 from perunml.manager.server import Server
 from perunml.serving.engines import TorchExport
+from perunml.testing.service import predict
 from perunml.wire.errors import PerunError
 
 pytestmark = [
@@ -141,9 +142,10 @@ def test_a_service_from_release_to_suspension(
     """Predictions with receipts, across renewals; a stranger refused; the agreed count kept; a suspension ends it all (C14)."""
     people, host, run = road
     clinic = people["clinic"]
-    outputs, first = clinic.infer(run, INPUTS)
-    assert outputs == TorchExport(model.read_bytes()).predict(INPUTS)
-    told = verify_receipt(ReceiptFile.decode(first.encode()), clinic.pin, outputs=outputs)
+    found = clinic.infer(run, INPUTS)
+    first = found.receipt
+    assert found.outputs == predict(TorchExport(model.read_bytes()), INPUTS)
+    told = verify_receipt(ReceiptFile.decode(first.encode()), clinic.pin, answer=found.answer)
     assert told["simulated"] is True
     assert told["imitates"] == "tee"
 
@@ -155,7 +157,7 @@ def test_a_service_from_release_to_suspension(
     host.wait_for("renewed")
     host.wait_for("renewed")
     time.sleep(0.5)
-    _, second = clinic.infer(run, INPUTS)
+    second = clinic.infer(run, INPUTS).receipt
     assert second.certificate.digest != first.certificate.digest
 
     for _ in range(REQUESTS - 2):

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perunml.api.inference import InferenceCall
+from perunml.api.service import frame_request
+from perunml.serving.tensors import Tensor
 from perunml.testing.service import World, load
 from perunml.testing.story.data import patient
-from perunml.wire.answers import MAX_ANSWER
 from perunml.wire.digests import digest
 from perunml.wire.dsse import unsigned
 from perunml.wire.encoding import b64
@@ -32,11 +32,11 @@ pytestmark = pytest.mark.torch
 def test_any_bit_flipped_in_a_request_is_refused(world: World, where: int) -> None:
     """C15: a sealed request with one bit flipped does not open, wherever the bit is."""
     service = world.service()
-    whole = bytearray(world.call(world.request(service.view().certificate, patient()).encode()).sealed)
+    whole = bytearray(world.call(world.request(service.view().certificate, patient()).encode()))
     bit = where % (8 * len(whole))
     whole[bit // 8] ^= 1 << bit % 8
     with pytest.raises(IntegrityError) as refused:
-        service.answer(InferenceCall(sealed=bytes(whole)))
+        service.open(bytes(whole))
     assert refused.value.code == "unseal_failed"
 
 
@@ -45,7 +45,7 @@ def test_a_replayed_request_is_refused(world: World) -> None:
     service = world.service()
     request = world.request(service.view().certificate, patient())
     call = world.call(request.encode())
-    first, second = (opened(service.answer(call), request.digest) for _ in range(2))
+    first, second = (opened(service.open(call), request.digest) for _ in range(2))
     assert "outputs" in first
     assert second["refusal"]["reasons"][0]["code"] == "request_replayed"
 
@@ -56,13 +56,13 @@ def test_an_id_is_never_forgotten_while_its_request_would_pass(world: World) -> 
     certificate = service.view().certificate
     request = world.request(certificate, patient(), id="02" * 16)
     call = world.call(request.encode())
-    assert "outputs" in opened(service.answer(call), request.digest)
+    assert "outputs" in opened(service.open(call), request.digest)
     try:
         for later in (1, 59, 61, 119, 121, 149, 151, 300):
             world.skipped = later
             now = int(time.time()) + later
             service.certify(world.certificate(not_before=format_time(now), not_after=format_time(now + 60)))
-            again = opened(service.answer(call), request.digest)["refusal"]["reasons"][0]["code"]
+            again = opened(service.open(call), request.digest)["refusal"]["reasons"][0]["code"]
             assert again in ("request_replayed", "request_not_for_this_service", "request_stale")
     finally:
         world.skipped = 0.0
@@ -79,15 +79,15 @@ def test_an_id_is_never_forgotten_while_its_request_would_pass(world: World) -> 
         ({"signer": SigningKey.generate()}, "client_not_in_agreement"),
         ({"time": "2026-01-01T00:00:00Z"}, "request_stale"),
         ({"time": "2099-01-01T00:00:00Z"}, "request_stale"),
-        ({"inputs": {"features": "x"}}, "inputs_refused"),
+        ({"path": "/v2/models/other/infer"}, "model_unknown"),
     ],
-    ids=["manager", "agreement", "run", "certificate", "party", "signer", "old", "early", "inputs"],
+    ids=["manager", "agreement", "run", "certificate", "party", "signer", "old", "early", "path"],
 )
 def test_a_request_for_somebody_else_is_refused(world: World, changes: dict[str, Any], code: str) -> None:
     """A well-sealed request that names or is signed by the wrong one gets a sealed refusal."""
     service = world.service()
     request = world.request(service.view().certificate, patient(), **changes)
-    answer = opened(service.answer(world.call(request.encode())), request.digest)
+    answer = opened(service.open(world.call(request.encode())), request.digest)
     assert answer["refusal"]["reasons"][0]["code"] == code
 
 
@@ -97,7 +97,7 @@ def test_a_request_sealed_in_another_context_does_not_open(world: World) -> None
     plain = world.request(service.view().certificate, patient()).encode()
     for info in ({"agreement": digest(b"x")}, {"run": "ef" * 16}, {"manager": "x"}, {"label": "perunml/release"}):
         with pytest.raises(IntegrityError) as refused:
-            service.answer(world.call(plain, **info))
+            service.open(world.call(plain, **info))
         assert refused.value.code == "unseal_failed"
 
 
@@ -108,69 +108,91 @@ JUNK = [b"", b"{}", b"[]", b"\xff", b'{"payloadType":"x","payload":"","signature
 def test_junk_inside_is_refused_without_an_echo(world: World, junk: bytes) -> None:
     """D2: sealed junk is malformed, in one constant sentence."""
     with pytest.raises(PerunError) as refused:
-        world.service().answer(world.call(junk))
-    assert str(refused.value) == "malformed: what was sealed is not a signed inference request"
+        world.service().open(world.call(junk))
+    assert str(refused.value) == "malformed: what was sealed is not a signed request"
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"id": "0" * 31}, {"id": "G" * 32}, {"secret": b64(bytes(31))}, {"time": "now"}, {"inputs": []}, {"more": 1}],
+    [
+        {"id": "0" * 31},
+        {"id": "G" * 32},
+        {"secret": b64(bytes(31))},
+        {"time": "now"},
+        {"headers": {"cookie": "x"}},
+        {"path": "x"},
+        {"size": 1},
+        {"more": 1},
+    ],
 )
 def test_a_signed_request_of_another_form_is_refused(world: World, changes: dict[str, Any]) -> None:
     """Well signed and well sealed, but a member is missing its form: malformed, in the constant sentence."""
     service = world.service()
-    payload = json.loads(world.request(service.view().certificate, patient()).payload)
+    asked = world.request(service.view().certificate, patient())
+    payload = json.loads(asked.envelope.payload)
     body = {name: value for name, value in payload.items() if name not in ("apiVersion", "kind")} | changes
-    made = unsigned("InferenceRequest", body)
+    made = unsigned("SealedRequest", body)
     signed = made.with_signature(world.clinic.signing.public, world.clinic.signing.sign(made.signing_bytes()))
     with pytest.raises(PerunError) as refused:
-        service.answer(world.call(signed.encode()))
-    assert str(refused.value) == "malformed: what was sealed is not a signed inference request"
+        service.open(world.call(frame_request(signed, asked.body, pad=False)))
+    assert str(refused.value) == "malformed: what was sealed is not a signed request"
 
 
 def test_an_answer_computed_past_the_lease_does_not_leave(model: Path) -> None:
     """The lease ends while the engine computes: what it computed stays."""
     world = World(load(model))
 
-    def end(outputs: dict[str, Any]) -> dict[str, Any]:
+    def end(outputs: list[Tensor]) -> list[Tensor]:
         world.ends = world.clock()
         return outputs
 
     world.engine = Wrapped(world.engine, end)
     service = world.service()
-    with pytest.raises(SuspendedError) as refused:
-        service.answer(world.call(world.request(service.view().certificate, patient()).encode()))
-    assert refused.value.code == "service_over"
+    request = world.request(service.view().certificate, patient())
+    refusal = opened(service.open(world.call(request.encode())), request.digest)["refusal"]
+    assert refusal["reasons"][0]["code"] == "service_over"
+    with pytest.raises(SuspendedError):
+        service.open(world.call(request.encode()))
 
 
 def test_an_answer_computed_past_the_certificate_does_not_leave(model: Path) -> None:
     """The certificate ends while the engine computes, the lease does not: no receipt is made from outside its time."""
     world = World(load(model))
 
-    def pass_time(outputs: dict[str, Any]) -> dict[str, Any]:
+    def pass_time(outputs: list[Tensor]) -> list[Tensor]:
         world.skipped = 61
         return outputs
 
     world.engine = Wrapped(world.engine, pass_time)
     service = world.service()
     request = world.request(service.view().certificate, patient())
-    refusal = opened(service.answer(world.call(request.encode())), request.digest)["refusal"]
+    refusal = opened(service.open(world.call(request.encode())), request.digest)["refusal"]
     assert refusal["reasons"][0]["code"] == "request_not_for_this_service"
 
 
-@pytest.mark.parametrize(
-    "outputs",
-    [{"text": "x" * MAX_ANSWER}, {"number": 2**53}, {"number": float("inf")}],
-    ids=["large", "integer", "infinite"],
-)
-def test_outputs_that_cannot_be_written_are_a_failure_of_the_model(model: Path, outputs: dict[str, Any]) -> None:
-    """An answer past its bound, or that JSON cannot carry, is refused under seal."""
+def test_outputs_that_cannot_be_written_are_a_failure_of_the_model(model: Path) -> None:
+    """What JSON cannot carry is refused under seal."""
     world = World(load(model))
-    world.engine = Wrapped(world.engine, lambda found: outputs)
+    world.engine = Wrapped(world.engine, lambda found: [Tensor("y", "FP32", (1,), b"\0\0\x80\x7f")])
     service = world.service()
     request = world.request(service.view().certificate, patient())
-    refusal = opened(service.answer(world.call(request.encode())), request.digest)["refusal"]
+    refusal = opened(service.open(world.call(request.encode())), request.digest)["refusal"]
     assert refusal["reasons"][0]["code"] == "inference_failed"
+
+
+def test_what_is_only_looked_up_does_not_count(world: World) -> None:
+    """Metadata is no answer of the model: the agreement's number of requests is of those alone."""
+    service = world.service()
+    world.granted = 0
+    looked = world.request(service.view().certificate, {}, id="04" * 16, method="GET", path="/v2/models/serve")
+    try:
+        answer = opened(service.open(world.call(looked.encode())), looked.digest)
+        asked = world.request(service.view().certificate, patient(), id="05" * 16)
+        refusal = opened(service.open(world.call(asked.encode())), asked.digest)["refusal"]
+    finally:
+        world.granted = 10**6
+    assert "receipt" in answer
+    assert refusal["reasons"][0]["code"] == "quota_exhausted"
 
 
 def test_a_renewed_certificate_replaces_the_old_one(model: Path) -> None:
@@ -182,10 +204,10 @@ def test_a_renewed_certificate_replaces_the_old_one(model: Path) -> None:
     service.certify(world.certificate(not_after=format_time(now + 500)))
     assert service.view().certificate.digest != old.digest
     request = world.request(old, patient())
-    assert "outputs" in opened(service.answer(world.call(request.encode())), request.digest)
+    assert "outputs" in opened(service.open(world.call(request.encode())), request.digest)
     world.skipped = 61
     late = world.request(old, patient(), id="03" * 16, time=format_time(now + 61))
-    refusal = opened(service.answer(world.call(late.encode())), late.digest)["refusal"]
+    refusal = opened(service.open(world.call(late.encode())), late.digest)["refusal"]
     assert refusal["reasons"][0]["code"] == "request_not_for_this_service"
 
 

@@ -22,7 +22,7 @@ from perunml.client.audit import verify_receipt_file
 from perunml.client.proxy import Proxy
 from perunml.client.tunnel import Service, Tunnel
 from perunml.serving.inner import Reply
-from perunml.testing.service import AGREEMENT, RUN, Client, World, pin_of
+from perunml.testing.service import AGREEMENT, RUN, Client, World, pin_of, predict
 from perunml.testing.story.data import patient
 from perunml.wire.digests import digest
 from perunml.wire.errors import IntegrityError, PerunError, Unreachable, UsageError, refuse
@@ -75,7 +75,7 @@ def test_an_answer_comes_back_with_a_receipt_that_holds_offline(world: World) ->
         answer = made.ask("POST", INFER, {"Content-Type": "application/json", "Cookie": "secret-cookie"}, BODY)
         found = json.loads(answer.read())
     (output,) = [each for each in found["outputs"] if each["name"] == "probabilities"]
-    assert output["data"] == [n for row in world.engine.predict(patient())["probabilities"] for n in row]
+    assert output["data"] == [n for row in predict(world.engine, patient())["probabilities"] for n in row]
     passed = b"".join(on_the_way.seen)
     assert not [word for word in (b"features", b"probabilities", b"/v2/models", b"secret-cookie") if word in passed]
     assert answer.receipt is not None
@@ -212,7 +212,7 @@ def test_two_clients_at_once_never_cross(world: World) -> None:
 
     def ask(number: int) -> None:
         rows = [[float(number)] * 30]
-        wanted = world.engine.predict({"features": rows})["probabilities"][0]
+        wanted = predict(world.engine, {"features": rows})["probabilities"][0]
         body = json.dumps(
             {"id": str(number), "inputs": [{"name": "features", "datatype": "FP32", "shape": [1, 30], "data": rows}]}
         ).encode()
@@ -350,7 +350,7 @@ def test_a_plain_client_asks_through_the_proxy(world: World, proxy: tuple[Proxy,
         assert http.get("/v2/health/ready").json() == {"ready": True}
         assert http.get("/v2/models/serve").json()["inputs"][0]["name"] == "features"
         found = http.post(INFER, content=BODY, headers={"content-type": "application/json"})
-        wanted = [n for row in world.engine.predict(patient())["probabilities"] for n in row]
+        wanted = [n for row in predict(world.engine, patient())["probabilities"] for n in row]
         assert next(each for each in found.json()["outputs"] if each["name"] == "probabilities")["data"] == wanted
         data = struct.pack(f"<{30 * len(ROWS)}f", *(n for row in ROWS for n in row))
         head = json.dumps({"inputs": [{"name": "features", "datatype": "FP32", "shape": [len(ROWS), 30], "parameters": {"binary_data_size": len(data)}}], "parameters": {"binary_data_output": True}}).encode()  # fmt: skip

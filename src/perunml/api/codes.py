@@ -37,5 +37,5 @@ REQUEST_TOO_LARGE = rule(
     "request_too_large",
     Kind.LIMIT,
     "A request's body is larger than a service reads.",
-    "The client sends fewer rows at once: `perunml infer --input FILE`.",
+    "The client sends fewer rows at once: `perunml infer RUN FILE`.",
 )

@@ -1,9 +1,7 @@
-"""Confidential inference: GET {endpoint}/.well-known/perunml/service, POST {endpoint}/v1/infer.
+"""Confidential inference: GET {endpoint}/.well-known/perunml/service, POST {endpoint}/v1/sealed.
 
-Bodies are sealed end to end, so the transport may be any proxy's. The plaintext of `InferenceCall.sealed` is canonical
-JSON of a DSSE envelope of kind "InferenceRequest", signed by the client's identity key; the payloads are `api.service`'s.
-It is HPKE-sealed to the service certificate's key under {label: "perunml/infer", manager, agreement, run}.
-What a service refuses before it could open a request is a plain `RefusalBody`; after that even the refusal is sealed.
+Bodies are sealed end to end, so the transport may be any proxy's. What is posted is an HPKE ciphertext under `api.service.sealed_info`; its plaintext is `api.service.frame_request`'s, a document signed by the
+client's identity key and the body behind it. The answer is `wire.streams`'. What a service refuses before it could open a request is a plain `RefusalBody`; after that even the refusal is sealed.
 """
 
 from __future__ import annotations
@@ -17,23 +15,12 @@ class ServiceView(Message):
     certificate: Signed
 
 
-class InferenceCall(Message):
-    sealed: B64
-
-
-class InferenceAnswer(Message):
-    """Chunks are AES-256-GCM under HKDF-SHA256(secret, salt=nonce, info=request digest): nonce = index, additional
-    data = index and last flag (wire.answers). Joined they are canonical JSON {outputs, receipt}, or {refusal}; receipt is
-    DSSE kind "InferenceReceipt" by the session key (`api.service.InferenceReceipt`), refusal a `RefusalBody`."""
-
-    nonce: B64
-    chunks: list[B64]
-
-
 class ReceiptFile(Message):
-    """What a client keeps; `perunml receipt verify` needs nothing but this and the pinned manager."""
+    """What a client keeps; `perunml receipt verify` needs nothing but this and the pinned manager. `head` is the answer's first chunk (status and headers): with it and the body,
+    `response_digest` can be computed anew."""
 
     certificate: Signed
     receipt: Signed
     request_digest: str
     response_digest: str
+    head: B64

@@ -1,6 +1,6 @@
 """The signed documents of confidential inference (docs/spec/inference.md, section 2): certificate, request, receipt.
 
-All three are DSSE payloads. A `ServiceCertificate` is signed by the manager, an `InferenceRequest` by the client, an
+All three are DSSE payloads. A `ServiceCertificate` is signed by the manager, a `SealedRequest` by the client, an
 `InferenceReceipt` by the service's session key that the certificate names.
 """
 
@@ -14,7 +14,6 @@ from pydantic import ValidationError, field_validator
 
 from perunml.api.base import B64, Message
 from perunml.api.codes import RECEIPT_MISMATCH
-from perunml.wire.answers import SECRET_SIZE
 from perunml.wire.canonical import MAX_DOCUMENT
 from perunml.wire.codes import MALFORMED
 from perunml.wire.digests import digest, parse_digest
@@ -22,6 +21,7 @@ from perunml.wire.dsse import API_VERSION, Envelope, unsigned
 from perunml.wire.errors import PerunError, refuse
 from perunml.wire.hpke import HpkePublicKey
 from perunml.wire.identity import PublicKey, Signer
+from perunml.wire.streams import SECRET_SIZE
 from perunml.wire.timestamps import parse_time
 
 B = TypeVar("B", bound="_Body")
@@ -108,9 +108,10 @@ class ServiceCertificate(_Body):
         return _valid(parse_time, value)
 
 
-class _Asked(_Body):
-    """Who asks which session what, once. `certificate` is the digest of the service certificate that the client checked: it names the one
-    session that may answer, so a service cannot pass the request on to another."""
+class SealedRequest(_Body):
+    """An HTTP request for the service's own ears, and who asks which session, once. `certificate` is the digest of the service certificate that the client checked: it names the one
+    session that may answer, so a service cannot pass the request on to another. `body` is the digest of the request's body, which has `size` bytes and follows the document. With `pad` the
+    answer's length is rounded up as the request's was."""
 
     manager: str
     agreement: str
@@ -120,6 +121,12 @@ class _Asked(_Body):
     id: str  # 32 hex digits that never repeat
     secret: B64  # 32 random bytes; the answer's keys come from them
     time: str
+    method: Literal["GET", "POST"]
+    path: str
+    headers: dict[str, str]
+    body: str
+    size: int
+    pad: bool
 
     @field_validator("id")
     @classmethod
@@ -139,24 +146,6 @@ class _Asked(_Body):
     @classmethod
     def _time(cls, value: str) -> str:
         return _valid(parse_time, value)
-
-
-class InferenceRequest(_Asked):
-    """Inputs by name, as JSON."""
-
-    inputs: dict[str, Any]
-
-
-class SealedRequest(_Asked):
-    """An HTTP request for the service's own ears: `body` is the digest of its body, which has `size` bytes and follows the document. With `pad` the answer's
-    length is rounded up as the request's was."""
-
-    method: Literal["GET", "POST"]
-    path: str
-    headers: dict[str, str]
-    body: str
-    size: int
-    pad: bool
 
     @field_validator("body")
     @classmethod
@@ -180,7 +169,7 @@ class SealedRequest(_Asked):
 
 class InferenceReceipt(_Body):
     """What the service answered to what. `request` is the request document's digest, `response` the digest of the
-    canonical outputs, or of a sealed answer's head and body (`ResponseHash`); neither shows its content."""
+    answer's head and body (`ResponseHash`); neither shows its content."""
 
     manager: str
     agreement: str
@@ -253,11 +242,6 @@ def padded(size: int) -> int:
 def sealed_info(manager: str, agreement: str, run: str) -> dict[str, str]:
     """The HPKE `info` under which `SealedRequest`s are sealed."""
     return {"label": "perunml/sealed-request", "manager": manager, "agreement": agreement, "run": run}
-
-
-def infer_info(manager: str, agreement: str, run: str) -> dict[str, str]:
-    """The HPKE `info` under which requests are sealed."""
-    return {"label": "perunml/infer", "manager": manager, "agreement": agreement, "run": run}
 
 
 def check_receipt(certificate: ServiceCertificate, certificate_digest: str, receipt: InferenceReceipt) -> None:

@@ -18,14 +18,16 @@ command = group("Receipts: signed proof of what ran, and of each answer.")
 @manager_option
 @click.option("--pin", "pin_file", type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help="A pin's file instead of this home's.")  # fmt: skip
+@click.option("--answer", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="A service's answer, which must be the one that the receipt is about.")  # fmt: skip
 @click.pass_obj
-def verify(settings: Settings, file: Path, manager: str, pin_file: Path | None) -> None:
+def verify(settings: Settings, file: Path, manager: str, pin_file: Path | None, answer: Path | None) -> None:
     """Check every signature of the receipt in FILE against a pinned manager. Asks nobody; needs no passphrase."""
     from perunml.api.pin import Pin
     from perunml.client.audit import verify_receipt_file
 
     pin = Pin.from_file(pin_file.read_bytes()) if pin_file else settings.home.pin(manager)
-    body = verify_receipt_file(file.read_bytes(), pin)
+    body = verify_receipt_file(file.read_bytes(), pin, answer.read_bytes() if answer else None)
     rows = [("verified", f"signed under the pinned manager {pin.url}"), *_rows(body)]
     settings.voice.answer({"verified": True, "receipt": body}, table(rows))
 

@@ -138,14 +138,14 @@ def _save(home: Home, pin: Pin, known: Mapping[str, Known]) -> None:
     write_file(home.chains_path(pin), canonical({name: asdict(item) for name, item in known.items()}))
 
 
-def verify_receipt_file(data: bytes, pin: Pin) -> dict[str, Any]:
+def verify_receipt_file(data: bytes, pin: Pin, answer: bytes | None = None) -> dict[str, Any]:
     """The body of a receipt file, of a training run or of an answer, after every signature was checked against the
-    pinned manager; offline. Raises `IntegrityError`."""
+    pinned manager; offline. `answer` must be the one of the receipt. Raises `IntegrityError`."""
     value = load_json(data)
-    if isinstance(value, dict) and set(value) == {"payloadType", "payload", "signatures"}:
+    if answer is None and isinstance(value, dict) and set(value) == {"payloadType", "payload", "signatures"}:
         return open_receipt(Envelope.from_json(value), PublicKey(pin.identity)).as_json()
     if isinstance(value, dict) and "certificate" in value:
         from perunml.client.receipts import verify_receipt
 
-        return dict(verify_receipt(ReceiptFile.decode(data), pin))
+        return dict(verify_receipt(ReceiptFile.decode(data), pin, answer=answer))
     raise refuse(MALFORMED, "not a receipt", expected="a Receipt's envelope, or a ReceiptFile")

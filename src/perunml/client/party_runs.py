@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from perunml.api.runs import OutputView, RunView
     from perunml.api.why import Why
     from perunml.client.assets import Progress
+    from perunml.client.infer import Prediction
     from perunml.client.outputs import Pulled
     from perunml.client.proxy import Proxy
     from perunml.client.tunnel import Tunnel
@@ -104,8 +105,8 @@ class Runs(Agreements):
 
         return outputs.pull(self.connection, self.home, self.identity, run, output, Path(target), progress=progress)
 
-    def infer(self, run: str, inputs: dict[str, Any], *, endpoint: str = "") -> tuple[dict[str, Any], ReceiptFile]:
-        """Ask the service of `run`; the answer, and a receipt that anybody can check offline.
+    def infer(self, run: str, inputs: dict[str, Any], *, endpoint: str = "") -> Prediction:
+        """Ask the service of `run`: outputs, and a receipt that anybody can check offline. `inputs` are nested lists of numbers by name, or an Open Inference Protocol request.
 
         With `endpoint` the manager need not answer, nor know this party: the service's certificate is its word, and the
         service itself says whether this party may ask. The party is then called what its identity is called. A dry run
@@ -114,9 +115,9 @@ class Runs(Agreements):
         from perunml.client.infer import infer
 
         if self._dry_run:
-            raise WouldSend("POST", f"{endpoint or self._endpoint(run)}/v1/infer", canonical(inputs))
-        view, party = self._service(run, endpoint)
-        return infer(self.identity, self.pin, view, inputs, endpoint=endpoint, party=party)
+            raise WouldSend("POST", f"{endpoint or self._endpoint(run)}/v1/sealed", canonical(inputs))
+        with self.tunnel(run, endpoint=endpoint) as tunnel:
+            return infer(tunnel, inputs)
 
     def tunnel(self, run: str, *, endpoint: str = "", pad: bool = False) -> Tunnel:
         """HTTP requests to the service of `run`, sealed end to end: `Tunnel.ask`. Its certificate is checked before anything is sent. With `endpoint` as

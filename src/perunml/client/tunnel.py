@@ -27,15 +27,22 @@ from perunml.api.service import (
     frame_request,
     sealed_info,
 )
-from perunml.client.infer import Asker, check_answered, check_service, open_http, read_refusal, refusal_of, send
-from perunml.wire.answers import SECRET_SIZE
+from perunml.client.endpoint import (
+    Asker,
+    check_answered,
+    check_service,
+    fetch_view,
+    open_http,
+    read_refusal,
+    refusal_of,
+)
 from perunml.wire.canonical import load_json
 from perunml.wire.codes import ANSWER_INCOMPLETE, MALFORMED
 from perunml.wire.digests import digest
 from perunml.wire.dsse import Envelope
 from perunml.wire.errors import PerunError, refuse
 from perunml.wire.hpke import HpkePublicKey
-from perunml.wire.streams import StreamOpener
+from perunml.wire.streams import SECRET_SIZE, StreamOpener
 from perunml.wire.timestamps import format_time, parse_time
 
 ENDS_SOON = 3
@@ -65,7 +72,7 @@ class Answer:
         head, last = next(chunks, (b"", True))
         if last:
             _refused(head)
-        self._hash = ResponseHash(head)
+        self._head, self._hash = head, ResponseHash(head)
         value = load_json(head)
         if not isinstance(value, dict) or set(value) != {"status", "headers"} or type(value["status"]) is not int:
             raise refuse(MALFORMED, "the service's answer has no head of its form", expected="status and headers")
@@ -88,7 +95,7 @@ class Answer:
                 _refused(part)
             file = ReceiptFile(
                 certificate=self._envelope, receipt=Envelope.from_json(value["receipt"]), request_digest=self._asked,
-                response_digest=self._hash.text,
+                response_digest=self._hash.text, head=self._head,
             )  # fmt: skip
             check_answered(file, self._certificate, self._request)
             for (
@@ -130,16 +137,21 @@ class Tunnel:
         self._http.close()
 
     def check(self, *, again: bool = False) -> tuple[Envelope, ServiceCertificate]:
-        """The service's certificate, good for now; nothing that is asked leaves before. Raises as `infer.check_service`, `Unreachable`."""
+        """The service's certificate, good for now; nothing that is asked leaves before. Raises as `endpoint.check_service`, `Unreachable`."""
         with self._lock:
             now = int(self._clock())
             if again or self._held is None or now + ENDS_SOON >= parse_time(self._held[1].not_after):
                 self._held = None
-                view = ServiceView.decode(send(self._http, "GET", "/.well-known/perunml/service"))
+                view = ServiceView.decode(fetch_view(self._http, "/.well-known/perunml/service"))
                 wanted = self._service
                 body = check_service(view.certificate, self._pin, agreement=wanted.agreement, run=wanted.run, model=wanted.model, now=now)  # fmt: skip
                 self._held = view.certificate, body
             return self._held
+
+    @property
+    def job(self) -> str:
+        """The service's job, which is what it calls its model. Raises as `check`."""
+        return self.check()[1].job
 
     def ask(self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
         """Send one request; of `headers` those go along that a service may see (`api.service.HEADERS`). Raises what the service refuses, and as

@@ -25,7 +25,7 @@ INPUTS_REFUSED = rule(
     "inputs_refused",
     Kind.USAGE,
     "The inputs of a request are not those of the model: names, shape, type, or a number that is not finite.",
-    "The client sends what the message names: `perunml infer --input FILE`.",
+    "The client sends what the message names: `perunml infer RUN FILE`.",
 )
 INFERENCE_FAILED = rule(
     "inference_failed",

@@ -39,8 +39,7 @@ _TOLD = {rule.code: rule for rule in (ENGINE_UNKNOWN, MODEL_REFUSED, INPUTS_REFU
 
 
 class ConfinedEngine:
-    """`start` and `tend` from the runner's main thread, which bubblewrap lives as long as; `predict` from any, one at a
-    time. `model` lies in a memory mount, readable for the job's user."""
+    """`start` and `tend` from the runner's main thread, which bubblewrap lives as long as; `infer` from any. `model` lies in a memory mount, readable for the job's user."""
 
     def __init__(
         self,
@@ -68,7 +67,6 @@ class ConfinedEngine:
         )
         self._sandbox: Sandbox | None = None
         self._link: socket.socket | None = None
-        self._inputs: dict[str, Any] = {}
         self._forms = ModelForm("", (), ())
         self._lock = threading.Lock()
 
@@ -100,7 +98,7 @@ class ConfinedEngine:
             try:
                 link, _ = listener.accept()
                 link.settimeout(START_SECONDS)
-                told, forms = _described(receive(link)[0])
+                forms = _described(receive(link)[0])
             except (OSError, PerunError) as exc:
                 self.close()
                 if isinstance(exc, PerunError):
@@ -108,7 +106,7 @@ class ConfinedEngine:
                 raise refuse(ENGINE_GONE, "the engine's process does not come up") from None
         link.settimeout(PREDICT_SECONDS)
         with self._lock:
-            self._link, self._inputs, self._forms = link, told, forms
+            self._link, self._forms = link, forms
 
     def tend(self) -> None:
         """Start the engine anew when its process is gone. Raises as `start` does."""
@@ -116,19 +114,11 @@ class ConfinedEngine:
             self.close()
             self.start()
 
-    def describe(self) -> dict[str, Any]:
-        return self._inputs
-
     def forms(self) -> ModelForm:
         return self._forms
 
-    def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Raises what an engine does, and `LimitReached` (engine_gone), after which `tend` is due."""
-        found: dict[str, Any] = self._ask({"inputs": inputs}, (), lambda told, data: _answer(told, "outputs", dict))
-        return found
-
     def infer(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """As `predict`, over tensors."""
+        """Raises what an engine does, and `LimitReached` (engine_gone), after which `tend` is due. One request is computed at a time; the others wait."""
         said, parts = listed(inputs)
         return self._ask({"tensors": said}, parts, lambda told, data: unlisted(_answer(told, "tensors", list), data))
 
@@ -162,11 +152,11 @@ class ConfinedEngine:
             self._link = None
 
 
-def _described(told: Any) -> tuple[dict[str, Any], ModelForm]:
+def _described(told: Any) -> ModelForm:
     """What the engine's process says of its model once it is loaded."""
     try:
-        if isinstance(told, dict) and set(told) == {"inputs", "forms"}:
-            return dict(told["inputs"]), read_forms(told["forms"])
+        if isinstance(told, dict) and set(told) == {"forms"}:
+            return read_forms(told["forms"])
     except (ValueError, TypeError, KeyError, AttributeError):
         raise _refusal(None) from None
     raise _refusal(told)

@@ -7,7 +7,6 @@ both, and what it raises never carries a value of either.
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,23 +27,14 @@ THREADS = 2
 
 
 class Engine(Protocol):
-    """A loaded model. `predict` is called by one thread at a time."""
-
-    def describe(self) -> dict[str, Any]:
-        """Names, types and shapes of the inputs, for error messages and operators."""
-        ...
+    """A loaded model, asked from several threads at once."""
 
     def forms(self) -> ModelForm:
-        """The same for programs, with what it gives."""
-        ...
-
-    def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Outputs by name, as JSON: nested lists of numbers. Raises `UsageError` (inputs_refused) and `JobFailed`
-        (inference_failed)."""
+        """What it takes and gives."""
         ...
 
     def infer(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """As `predict`, over tensors."""
+        """Outputs for one request. Raises `UsageError` (inputs_refused) and `JobFailed` (inference_failed)."""
         ...
 
 
@@ -92,17 +82,9 @@ class TorchExport:
             # The reader raises whatever its parts raise; the message may quote the archive, so the type must do.
             raise refuse(MODEL_REFUSED, f"the model is not loaded: {type(exc).__name__} in PyTorch's reader") from None
 
-    def describe(self) -> dict[str, Any]:
-        return {name: {"dtype": str(dtype), "shape": shape} for name, (dtype, shape, _) in self._inputs.items()}
-
     def forms(self) -> ModelForm:
         inputs = [TensorForm(name, name_of(dtype), _varying(shape)) for name, (dtype, shape, _) in self._inputs.items()]
         return ModelForm("torch-export", tuple(inputs), self._given)
-
-    def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        self._same_names(list(inputs))
-        tensors = {name: _tensor(name, inputs[name], *form[:2]) for name, form in self._inputs.items()}
-        return {name: _numbers(value) for name, value in self._run(tensors).items()}
 
     def infer(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         self._same_names([tensor.name for tensor in inputs])
@@ -161,63 +143,12 @@ def _input_forms(program: Any) -> dict[str, tuple[Any, list[Any], bool]]:
     return forms
 
 
-def _tensor(name: str, value: Any, dtype: Any, shape: list[Any]) -> Any:
-    """A tensor of exactly the wanted form, or `UsageError` (inputs_refused) that says the form and shows no value."""
-    import torch
-
-    wanted = f"{str(dtype).removeprefix('torch.')} of shape {shape}"
-    flat, seen = _flatten(name, value, wanted)
-    fits = len(seen) == len(shape) and all(
-        size == limit if isinstance(limit, int) else limit[0] <= size <= limit[1]
-        for size, limit in zip(seen, shape, strict=True)
-    )
-    if not fits:
-        raise refuse(INPUTS_REFUSED, f"input {name!r} has another shape", expected=wanted, seen=str(seen))
-    if dtype == torch.bool:
-        good = all(type(item) is bool for item in flat)
-    elif dtype.is_floating_point:
-        good = all(type(item) in (int, float) and math.isfinite(item) for item in flat)
-    else:
-        limits = torch.iinfo(dtype) if not dtype.is_complex else None
-        good = limits is not None and all(type(item) is int and limits.min <= item <= limits.max for item in flat)
-    if not good:
-        raise refuse(INPUTS_REFUSED, f"input {name!r} has a value of another type or range", expected=wanted)
-    made = torch.tensor(flat, dtype=dtype).reshape(seen)
-    if dtype.is_floating_point and not torch.isfinite(made).all():
-        raise refuse(INPUTS_REFUSED, f"input {name!r} has a value too large for its type", expected=wanted)
-    return made
-
-
-def _flatten(name: str, value: Any, wanted: str) -> tuple[list[Any], list[int]]:
-    """The numbers in row order and the shape of nested lists of equal lengths."""
-    level: list[Any] = [value]
-    shape: list[int] = []
-    while level and isinstance(level[0], list):
-        length = len(level[0])
-        even = all(isinstance(item, list) and len(item) == length for item in level)
-        if not even or len(shape) == MAX_RANK or len(level) * length > MAX_ELEMENTS:
-            raise refuse(INPUTS_REFUSED, f"input {name!r} is not a block of numbers, or too large", expected=wanted)
-        shape.append(length)
-        level = [inner for item in level for inner in item]
-    return level, shape
-
-
 def _outputs(found: Any) -> dict[str, Any]:
     if isinstance(found, dict):
         return found
     if isinstance(found, (tuple, list)):
         return {f"output_{index}": value for index, value in enumerate(found)}
     return {"output": found}
-
-
-def _numbers(value: Any) -> Any:
-    import torch
-
-    if not isinstance(value, torch.Tensor) or value.numel() > MAX_ELEMENTS or value.is_complex():
-        raise refuse(INFERENCE_FAILED, "the model's output is not a tensor of real numbers, or too large")
-    if value.is_floating_point() and not torch.isfinite(value).all():
-        raise refuse(INFERENCE_FAILED, "the model's output is not finite")
-    return value.detach().cpu().tolist()
 
 
 def _check_sample_inputs(archive: bytes) -> None:

@@ -24,18 +24,15 @@ from starlette.types import Receive, Scope, Send
 
 from perunml.api.base import Message
 from perunml.api.codes import REQUEST_TOO_LARGE, UNREACHABLE
-from perunml.api.inference import InferenceAnswer, InferenceCall
 from perunml.api.refusal import STATUS, RefusalBody
-from perunml.api.service import MAX_BODY as MAX_SEALED_BODY
+from perunml.api.service import MAX_BODY
 from perunml.serving.codes import SERVICE_BUSY
 from perunml.serving.service import Service
 from perunml.wire.codes import MALFORMED
 from perunml.wire.errors import PerunError, refuse
 
-MAX_BODY = 6 * 2**20
-"""Bytes of one call: a signed request of `MAX_DOCUMENT` (4 MiB), in it 3 MiB of inputs, some 150,000 numbers."""
-MAX_SEALED = MAX_SEALED_BODY + MAX_SEALED_BODY // 8 + 2 * 2**20
-"""Bytes of one sealed HTTP request: its body, padding, and what is said of it."""
+MAX_SEALED = MAX_BODY + MAX_BODY // 8 + 2 * 2**20
+"""Bytes of one sealed request: its body, padding, and what is said of it."""
 SEALED_ANSWER = "application/vnd.perunml.answer"
 BODY_SECONDS = 20.0
 """Seconds in which a body must have come: a slow client holds a connection, never a worker."""
@@ -45,7 +42,8 @@ MAX_WAITING = 64
 SMALL = 1 << 20
 MAX_LARGE = 8
 """Requests of more than `SMALL` bytes that are held at once, of up to `MAX_SEALED` each; the next one's bytes wait where they are."""
-WORKERS = 4
+WORKERS = 32
+"""Threads that open, wait for the engine and seal: as many requests can come together in one batch."""
 STOP_SECONDS = 5.0
 
 
@@ -57,16 +55,12 @@ def make_app(service: Service, max_waiting: int = MAX_WAITING) -> Starlette:
     async def show(request: Request) -> Response:
         return await _guarded(_viewed(service))
 
-    async def infer(request: Request) -> Response:
-        return await _guarded(_inferred(request, service, pool, waiting))
-
     async def sealed(request: Request) -> Response:
         return await _guarded(_streamed(request, service, pool, waiting, large))
 
     return Starlette(
         routes=[
             Route("/.well-known/perunml/service", show, methods=["GET"]),
-            Route("/v1/infer", infer, methods=["POST"]),
             Route("/v1/sealed", sealed, methods=["POST"]),
         ]
     )
@@ -74,17 +68,6 @@ def make_app(service: Service, max_waiting: int = MAX_WAITING) -> Starlette:
 
 async def _viewed(service: Service) -> Message:
     return service.view()
-
-
-async def _inferred(
-    request: Request, service: Service, pool: ThreadPoolExecutor, waiting: asyncio.Semaphore
-) -> InferenceAnswer:
-    body = await _bounded_body(request)
-    if waiting.locked():
-        raise refuse(SERVICE_BUSY, "too many requests at once")
-    async with waiting:
-        call = InferenceCall.decode(body, limit=MAX_BODY)
-        return await asyncio.get_running_loop().run_in_executor(pool, service.answer, call)
 
 
 async def _streamed(
@@ -98,7 +81,7 @@ async def _streamed(
     loop = asyncio.get_running_loop()
     await slot.acquire()
     try:
-        first, rest = await loop.run_in_executor(pool, service.open, await _bounded_body(request, MAX_SEALED))
+        first, rest = await loop.run_in_executor(pool, service.open, await _bounded_body(request))
     except BaseException:
         slot.release()
         raise
@@ -125,7 +108,7 @@ async def _streamed(
     return Answer(answer(), 200, headers, SEALED_ANSWER)
 
 
-async def _bounded_body(request: Request, most: int = MAX_BODY) -> bytes:
+async def _bounded_body(request: Request, most: int = MAX_SEALED) -> bytes:
     """The body, refused at its announcement when that is too large already (D1)."""
     announced = request.headers.get("content-length", "0")
     if request.headers.get("content-encoding", "identity") != "identity":

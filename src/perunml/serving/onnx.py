@@ -15,7 +15,7 @@ from perunml.sealing.formats import check_format
 from perunml.serving.archive import MAX_ARCHIVE
 from perunml.serving.codes import ENGINE_UNKNOWN, INFERENCE_FAILED, INPUTS_REFUSED, MODEL_REFUSED
 from perunml.serving.forms import ModelForm
-from perunml.serving.tensors import MAX_ELEMENTS, Tensor, TensorForm, checked, from_nested, to_nested
+from perunml.serving.tensors import MAX_ELEMENTS, Tensor, TensorForm, checked
 from perunml.wire.errors import PerunError, refuse
 
 THREADS = 2
@@ -70,16 +70,8 @@ class Onnx:
                 expected="tensors of numbers (scikit-learn: zipmap off)",
             )
 
-    def describe(self) -> dict[str, Any]:
-        return {form.name: {"dtype": form.datatype, "shape": list(form.shape)} for form in self._inputs.values()}
-
     def forms(self) -> ModelForm:
         return ModelForm("onnx", tuple(self._inputs.values()), tuple(self._outputs))
-
-    def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        self._same_names(list(inputs))
-        tensors = [from_nested(name, form.datatype, inputs[name]) for name, form in self._inputs.items()]
-        return {tensor.name: to_nested(tensor) for tensor in self.infer(tensors)}
 
     def infer(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         self._same_names([tensor.name for tensor in inputs])

@@ -8,12 +8,11 @@ from typing import Any
 
 from perunml.serving.codes import ENGINE_GONE
 from perunml.serving.tensors import MAX_TENSORS, Tensor, checked
-from perunml.wire.answers import MAX_ANSWER
 from perunml.wire.canonical import canonical, load_json
 from perunml.wire.errors import PerunError, refuse
 
-MAX_MESSAGE = 2 * MAX_ANSWER
-"""Bytes of one value; larger than any request or answer in JSON."""
+MAX_MESSAGE = 1 << 20
+"""Bytes of one value: what is said of `MAX_TENSORS` tensors, with names of any length."""
 MAX_BLOB = 128 * 2**20
 """Bytes of the tensors of one request or answer."""
 

@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 from perunml.api.runs import QuotaAnswer, QuotaRequest
+from perunml.api.service import ServiceCertificate
 from perunml.host.clock import boottime
 from perunml.host.codes import DELIVERY_MISMATCH
 from perunml.host.limits import make_cgroup
@@ -23,6 +24,7 @@ from perunml.sealing.views.files import unpack
 from perunml.serving.codes import SERVICE_ADDRESS
 from perunml.serving.confined import ConfinedEngine
 from perunml.serving.gateway import Gateway, listen
+from perunml.serving.handlers import handler_for
 from perunml.serving.quota import Quota
 from perunml.serving.service import Service, Terms
 from perunml.wire.dsse import Envelope
@@ -73,7 +75,7 @@ class Serving:
             signer=run.session.signer,
             certificate=certificate,
             issued=_sent(run),
-            engine=engine,
+            handler=handler_for(engine, ServiceCertificate.unverified(certificate).job),
             quota=Quota(lambda wanted: _draw(run, wanted), clock=boottime),
             deadline=lambda: run.session.deadline,
             clock=boottime,

@@ -7,19 +7,16 @@ terminates TLS on the way learns neither inputs nor outcome.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from perunml.api.inference import InferenceAnswer, InferenceCall, ServiceView
+from perunml.api.inference import ServiceView
 from perunml.api.refusal import RefusalBody
 from perunml.api.service import (
     InferenceReceipt,
-    InferenceRequest,
     ResponseHash,
     SealedRequest,
     ServiceCertificate,
-    infer_info,
     padded,
     read_request,
     sealed_info,
@@ -31,20 +28,16 @@ from perunml.serving.codes import (
     REQUEST_NOT_FOR_THIS_SERVICE,
     SERVICE_OVER,
 )
-from perunml.serving.engines import Engine
-from perunml.serving.inner import Inner, Reply
-from perunml.serving.oip import OpenInference
+from perunml.serving.inner import Handler, Inner, Reply
 from perunml.serving.quota import Quota
 from perunml.serving.replay import Replays
-from perunml.wire.answers import MAX_ANSWER, TAG_SIZE, seal_answer
-from perunml.wire.canonical import Json, canonical
+from perunml.wire.canonical import canonical
 from perunml.wire.codes import MALFORMED
-from perunml.wire.digests import digest_of
 from perunml.wire.dsse import Envelope
 from perunml.wire.errors import PerunError, refuse
 from perunml.wire.hpke import HpkePrivateKey
 from perunml.wire.identity import PublicKey, SigningKey
-from perunml.wire.streams import FRAME, StreamSealer
+from perunml.wire.streams import FRAME, TAG_SIZE, StreamSealer
 from perunml.wire.timestamps import format_time, parse_time
 
 PART = 1 << 20
@@ -70,8 +63,8 @@ class _Certified:
 
 
 class Service:
-    """`deadline()` is the lease's end in seconds of `clock`, which never goes back; `take` draws one request of the
-    agreement's quota. `answer` may be called from several threads."""
+    """`handler` says what the requests mean; `deadline()` is the lease's end in seconds of `clock`, which never goes back; `quota` draws the
+    agreement's requests. `open` may be called from several threads, and then the handler is."""
 
     def __init__(
         self,
@@ -80,7 +73,7 @@ class Service:
         hpke: HpkePrivateKey,
         signer: SigningKey,
         certificate: Envelope,
-        engine: Engine,
+        handler: Handler,
         quota: Quota,
         deadline: Callable[[], float],
         clock: Callable[[], float],
@@ -90,8 +83,7 @@ class Service:
         self._terms = terms
         self._hpke: HpkePrivateKey | None = hpke
         self._signer: SigningKey | None = signer
-        self._engine: Engine | None = engine
-        self._handler = OpenInference(engine, ServiceCertificate.unverified(certificate).job)
+        self._handler: Handler | None = handler
         self._quota = quota
         self._deadline = deadline
         self._clock = clock
@@ -99,7 +91,6 @@ class Service:
         self._certificates: dict[str, _Certified] = {}
         self._newest = ""
         self._lag = 0.0
-        self._computing = threading.Lock()
         self.certify(certificate, issued=issued)
 
     def certify(self, envelope: Envelope, *, issued: float | None = None) -> None:
@@ -137,43 +128,23 @@ class Service:
 
     def close(self) -> None:
         """Answer nobody any more, also not what is being computed; drop keys and model."""
-        self._hpke = self._signer = self._engine = None
-
-    def answer(self, call: InferenceCall) -> InferenceAnswer:
-        """The sealed answer, or sealed refusal. Raises, for everybody to see, `SuspendedError` (service_over) and
-        `IntegrityError` (unseal_failed) or `UsageError` (malformed) for what is no request to this session."""
-        hpke, _, _ = self._keys()
-        terms = self._terms
-        plain = hpke.open(call.sealed, infer_info(terms.manager.text, terms.agreement, terms.run))
-        try:
-            envelope = Envelope.decode(plain)
-            request = InferenceRequest.unverified(envelope)
-        except PerunError:
-            # The loaders' messages name keys and places; whoever carries this refusal must not read them.
-            raise refuse(MALFORMED, "what was sealed is not a signed inference request") from None
-        try:
-            body = self._predict(envelope, request)
-        except PerunError as exc:
-            body = _refusal(exc)
-        self._keys()  # the lease may have ended meanwhile: then not even a finished answer leaves
-        nonce, chunks = seal_answer(body, request.secret, envelope.digest)
-        return InferenceAnswer(nonce=nonce, chunks=list(chunks))
+        self._hpke = self._signer = self._handler = None
 
     def open(self, sealed: bytes) -> tuple[bytes, Iterator[bytes] | None]:
         """The sealed answer to a sealed HTTP request (`api.service.SealedRequest`): whole, or its begin and what follows as it is made. A refusal is
-        sealed too, and where it comes in the middle it is the answer's end. Raises as `answer` does."""
-        hpke, _, _ = self._keys()
+        sealed too, and where it comes in the middle it is the answer's end. Raises, for everybody to see, `SuspendedError` (service_over), and `IntegrityError` (unseal_failed) or
+        `UsageError` (malformed) for what is no request to this session."""
+        hpke, _, handler = self._keys()
         terms = self._terms
         plain = hpke.open(sealed, sealed_info(terms.manager.text, terms.agreement, terms.run))
         try:
             envelope, request, body = read_request(plain)
         except PerunError:
+            # The loaders' messages name keys and places; whoever carries this refusal must not read them.
             raise refuse(MALFORMED, "what was sealed is not a signed request") from None
         try:
             certified = self._admit(envelope, request)
-            with self._computing:
-                self._keys()
-                reply = self._handler(Inner(request.method, request.path, request.headers, body))
+            reply = handler(Inner(request.method, request.path, request.headers, body))
             made = _Sealing(envelope, request)
             begin = made.begin(reply)
             self._alive(certified)
@@ -194,24 +165,18 @@ class Service:
             end = made.refusal(exc)
         yield end
 
-    def _admit(self, envelope: Envelope, request: InferenceRequest | SealedRequest) -> _Certified:
+    def _admit(self, envelope: Envelope, request: SealedRequest) -> _Certified:
         """That it is for this session, from a client, new, and one of those that the agreement allows."""
         certified = self._addressed(request)
         self._signed_by_client(envelope, request)
         self._replays.admit(
             request.party, request.id, time=parse_time(request.time), certificate_end=certified.end, now=self.now()
         )
-        self._quota.take()
+        if request.method != "GET":  # what is only looked up says nothing of the model that its answers do
+            self._quota.take()
         return certified
 
-    def _predict(self, envelope: Envelope, request: InferenceRequest) -> bytes:
-        certified = self._admit(envelope, request)
-        with self._computing:
-            _, _, engine = self._keys()
-            outputs = engine.predict(request.inputs)
-        return self._answered(envelope, request, certified, outputs)
-
-    def _addressed(self, request: InferenceRequest | SealedRequest) -> _Certified:
+    def _addressed(self, request: SealedRequest) -> _Certified:
         for name, wanted in (
             ("manager", self._terms.manager.text),
             ("agreement", self._terms.agreement),
@@ -234,12 +199,12 @@ class Service:
             )
         return certified
 
-    def _signed_by_client(self, envelope: Envelope, request: InferenceRequest | SealedRequest) -> None:
+    def _signed_by_client(self, envelope: Envelope, request: SealedRequest) -> None:
         keys = self._terms.clients.get(request.party)
         if not keys:
             raise refuse(CLIENT_NOT_IN_AGREEMENT, "the party is not a client of this service", seen=request.party)
         try:
-            envelope.verify(type(request).__name__, [PublicKey(key) for key in keys])
+            envelope.verify(SealedRequest.__name__, [PublicKey(key) for key in keys])
         except PerunError:
             raise refuse(
                 CLIENT_NOT_IN_AGREEMENT,
@@ -248,28 +213,13 @@ class Service:
                 seen=", ".join(key for key, _ in envelope.signatures),
             ) from None
 
-    def _answered(
-        self, envelope: Envelope, request: InferenceRequest, certified: _Certified, outputs: dict[str, Json]
-    ) -> bytes:
-        try:
-            response = digest_of(outputs)
-        except ValueError:
-            raise refuse(INFERENCE_FAILED, "an output is an integer of 2^53 or more") from None
-        receipt = self._receipt(envelope, request, certified, response)
-        made = canonical({"outputs": outputs, "receipt": receipt.as_json()})
-        if len(made) > MAX_ANSWER:
-            raise refuse(INFERENCE_FAILED, "the answer is too large", expected=f"at most {MAX_ANSWER} bytes")
-        return made
-
     def _alive(self, certified: _Certified) -> None:
         """Nothing leaves after the lease, or under a certificate that is over."""
         self._keys()
         if self.now() >= certified.end:
             raise refuse(REQUEST_NOT_FOR_THIS_SERVICE, "the certificate ended while the answer was computed")
 
-    def _receipt(
-        self, envelope: Envelope, request: InferenceRequest | SealedRequest, certified: _Certified, response: str
-    ) -> Envelope:
+    def _receipt(self, envelope: Envelope, request: SealedRequest, certified: _Certified, response: str) -> Envelope:
         _, signer, _ = self._keys()
         self._alive(certified)
         now, body = self.now(), certified.body
@@ -288,11 +238,11 @@ class Service:
             simulated=body.simulated,
         ).envelope(signer)
 
-    def _keys(self) -> tuple[HpkePrivateKey, SigningKey, Engine]:
-        hpke, signer, engine = self._hpke, self._signer, self._engine
-        if hpke is None or signer is None or engine is None or self._clock() >= self._deadline():
+    def _keys(self) -> tuple[HpkePrivateKey, SigningKey, Handler]:
+        hpke, signer, handler = self._hpke, self._signer, self._handler
+        if hpke is None or signer is None or handler is None or self._clock() >= self._deadline():
             raise refuse(SERVICE_OVER, "the service's lease is over; it answers nobody")
-        return hpke, signer, engine
+        return hpke, signer, handler
 
 
 class _Sealing:

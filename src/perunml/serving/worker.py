@@ -26,18 +26,15 @@ def main(argv: list[str]) -> int:
         except PerunError as exc:
             send(sock, {"refusal": exc.reasons[0].as_json()})
             return 1
-        send(sock, {"inputs": loaded.describe(), "forms": forms_json(loaded.forms())})
+        send(sock, {"forms": forms_json(loaded.forms())})
         while True:
             try:
                 asked, data = receive(sock)
             except PerunError:
                 return 0  # the service closed
             try:
-                if "tensors" in asked:
-                    said, parts = listed(loaded.infer(unlisted(asked["tensors"], data)))
-                    send(sock, {"tensors": said}, parts)
-                else:
-                    send(sock, {"outputs": loaded.predict(asked["inputs"])})
+                said, parts = listed(loaded.infer(unlisted(asked["tensors"], data)))
+                send(sock, {"tensors": said}, parts)
             except PerunError as exc:
                 send(sock, {"refusal": exc.reasons[0].as_json()})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,15 +15,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from perunml.api.inference import InferenceCall
 from perunml.api.pin import Pin, spki_digest
 from perunml.api.runs import QuotaAnswer, RunView
-from perunml.api.service import InferenceRequest, ServiceCertificate, infer_info
+from perunml.api.service import SealedRequest, ServiceCertificate, frame_request, sealed_info
 from perunml.host.clock import boottime
 from perunml.serving.engines import Engine
 from perunml.serving.gateway import Gateway, listen
+from perunml.serving.handlers import handler_for
 from perunml.serving.quota import Quota
 from perunml.serving.service import Service, Terms
+from perunml.serving.tensors import from_nested, to_nested
 from perunml.wire.digests import digest
 from perunml.wire.dsse import Envelope
 from perunml.wire.hpke import HpkePrivateKey
@@ -86,7 +88,7 @@ class World:
             hpke=self.hpke,
             signer=self.signer,
             certificate=self.certificate(**changes),
-            engine=self.engine,
+            handler=handler_for(self.engine, "serve"),
             quota=Quota(self.draw, clock=self.clock),
             deadline=lambda: self.ends,
             clock=self.clock,
@@ -129,9 +131,10 @@ class World:
         }
         return RunView(**(body | changes))
 
-    def request(self, named: Envelope, inputs: dict[str, Any], /, **changes: Any) -> Envelope:
-        """A request as the clinic (or `signer` in `changes`) signs it."""
+    def request(self, named: Envelope, inputs: dict[str, Any], /, **changes: Any) -> Asked:
+        """A request for predictions as the clinic (or `signer` in `changes`) signs it."""
         signer = changes.pop("signer", self.clinic.signing)
+        content = oip_body(self.engine, inputs)
         body: dict[str, Any] = {
             "manager": self.manager.public.text,
             "agreement": AGREEMENT,
@@ -141,14 +144,54 @@ class World:
             "id": "01" * 16,
             "secret": bytes(range(32)),
             "time": format_time(int(time.time())),
-            "inputs": inputs,
+            "method": "POST",
+            "path": "/v2/models/serve/infer",
+            "headers": {"content-type": "application/json"},
+            "body": digest(content),
+            "size": len(content),
+            "pad": False,
         }
-        return InferenceRequest(**(body | changes)).envelope(signer)
+        return Asked(SealedRequest(**(body | changes)).envelope(signer), content)
 
-    def call(self, plaintext: bytes, **info: str) -> InferenceCall:
+    def call(self, plaintext: bytes, **info: str) -> bytes:
         """`plaintext` sealed to this session."""
-        whole = infer_info(self.manager.public.text, AGREEMENT, RUN) | info
-        return InferenceCall(sealed=self.hpke.public.seal(plaintext, whole))
+        whole = sealed_info(self.manager.public.text, AGREEMENT, RUN) | info
+        return self.hpke.public.seal(plaintext, whole)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A signed request and its body."""
+
+    envelope: Envelope
+    body: bytes
+
+    @property
+    def digest(self) -> str:
+        return self.envelope.digest
+
+    def encode(self) -> bytes:
+        return frame_request(self.envelope, self.body, pad=False)
+
+
+def oip_body(engine: Engine, inputs: dict[str, Any]) -> bytes:
+    """An Open Inference Protocol request, well formed or not, of what is given by name."""
+    types = {form.name: form.datatype for form in engine.forms().inputs}
+    rows = []
+    for name, value in inputs.items():
+        shape, level = [], value
+        while isinstance(level, list):
+            shape.append(len(level))
+            level = level[0] if level else None
+        rows.append({"name": name, "datatype": types.get(name, "FP32"), "shape": shape, "data": value})
+    return json.dumps({"inputs": rows}).encode()
+
+
+def predict(engine: Engine, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What an engine gives for nested lists of numbers by name, as nested lists."""
+    types = {form.name: form.datatype for form in engine.forms().inputs}
+    tensors = [from_nested(name, types.get(name, "FP32"), value) for name, value in inputs.items()]
+    return {tensor.name: to_nested(tensor) for tensor in engine.infer(tensors)}
 
 
 def pin_of(manager: SigningKey) -> Pin:

@@ -259,7 +259,6 @@ class Story:
             answer = world["clinic"].run(
                 "infer",
                 self.service["run"],
-                "--input",
                 str(question),
                 "--receipt",
                 str(world["clinic"].folder / "receipt.json"),

@@ -66,7 +66,7 @@ def stranger_asks(story: Story) -> None:
     world = story.world
     question = world.write_json("stranger", "question.json", data.patient(story.found["scans"]))
     endpoint = world.servers["inference"].wait_for(event="serving")["endpoint"]
-    outcome = world["stranger"].refused("infer", story.service["run"], "--input", str(question), "--endpoint", endpoint)
+    outcome = world["stranger"].refused("infer", story.service["run"], str(question), "--endpoint", endpoint)
     expect(
         story, "stranger", "a clinic that is not in the agreement asks", outcome, "client_not_in_agreement", "agreement"
     )
