@@ -59,6 +59,23 @@ def test_checkpoints_are_told() -> None:
     assert "its checkpoint (at most 1.0 GiB, padded to that) is sealed" in text(kept)
 
 
+def test_batching_is_told() -> None:
+    """That strangers' requests meet in one computation, how many, how long."""
+    together = agreement_from_json(edit(document(), "jobs/serve/batching", {"rows": 32, "delay_ms": 5}))
+    assert "Requests of different clients are computed together, up to 32 rows, after 5 ms at most" in text(together)
+    assert "computed together" not in text(agreement_from_json(document()))
+
+
+@pytest.mark.parametrize(
+    "more", [{"rows": 1, "delay_ms": 5}, {"rows": 8}, {"rows": 8, "delay_ms": 1001}, {"rows": 4097, "delay_ms": 0}]
+)
+def test_batching_has_bounds(more: dict[str, object]) -> None:
+    """Two rows at least, and a second at most."""
+    with pytest.raises(PerunError) as caught:
+        agreement_from_json(edit(document(), "jobs/serve/batching", more))
+    assert caught.value.code == "malformed"
+
+
 def test_covert_channels_are_never_left_out() -> None:
     """Whatever the profile, timing and sizes remain."""
     for made in (document(), simulated()):

@@ -49,6 +49,8 @@ CLASS_BITS = 4
 """Bits of an error's class: nine ways to end."""
 DEFAULT_EVERY, MAX_EVERY = 300, 86400
 """Seconds between two checkpoints."""
+MAX_ROWS, MAX_DELAY = 4096, 1000
+"""Rows of one batch, and milliseconds: a client's request is to be answered at once."""
 
 
 def _format(value: Any) -> str:
@@ -252,8 +254,15 @@ class TrainingJob(Part):
     checkpoints: Checkpoints | None = None
 
 
+class Batching(Part):
+    """Requests of any clients, computed together: at most `rows` rows, and none waits longer for others than `delay_ms` milliseconds."""
+
+    rows: Annotated[int, Field(ge=2, le=MAX_ROWS)]
+    delay_ms: Annotated[int, Field(ge=0, le=MAX_DELAY)]
+
+
 class ServiceJob(Part):
-    """A model served to clients."""
+    """A model served to clients. With `batching` the parties say that a row's result does not depend on the rows beside it."""
 
     model: AssetRef
     engine: Literal["torch-export", "onnx"]
@@ -263,6 +272,7 @@ class ServiceJob(Part):
     limits: ServiceLimits
     lease: Lease = DEFAULT_LEASE
     tenancy: Tenancy = "exclusive"
+    batching: Batching | None = None
 
 
 def _job(value: Any) -> str:

@@ -199,14 +199,17 @@ def _output(a: Agreement, name: str, output: Output) -> str:
 
 def _service(name: str, job: ServiceJob) -> Section:
     count, window = job.limits.requests
-    return Section(
-        f"Service {name}",
-        (
-            f"{job.model} answers {', '.join(job.clients)} on hosts {job.hosts}, run by {job.operator}.",
-            f"At most {count} requests in {_span(window)}, until {format_time(job.limits.until)}.",
-            f"Fresh evidence every {_span(job.lease)}, or its keys are gone.",
-        ),
-    )
+    said = [
+        f"{job.model} answers {', '.join(job.clients)} on hosts {job.hosts}, run by {job.operator}.",
+        f"At most {count} requests in {_span(window)}, until {format_time(job.limits.until)}.",
+        f"Fresh evidence every {_span(job.lease)}, or its keys are gone.",
+    ]
+    if job.batching:
+        said.append(
+            f"Requests of different clients are computed together, up to {job.batching.rows} rows, after {job.batching.delay_ms} ms at most: that one's rows "
+            "tell nothing of another's is for the model to keep."
+        )
+    return Section(f"Service {name}", tuple(said))
 
 
 def _leaving(a: Agreement) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from perunml.sealing.views.files import unpack
 from perunml.serving.codes import SERVICE_ADDRESS
 from perunml.serving.confined import ConfinedEngine
 from perunml.serving.gateway import Gateway, listen
-from perunml.serving.handlers import handler_for
+from perunml.serving.handlers import as_agreed, handler_for
 from perunml.serving.quota import Quota
 from perunml.serving.service import Service, Terms
 from perunml.wire.dsse import Envelope
@@ -75,7 +75,7 @@ class Serving:
             signer=run.session.signer,
             certificate=certificate,
             issued=_sent(run),
-            handler=handler_for(engine, ServiceCertificate.unverified(certificate).job),
+            handler=handler_for(as_agreed(engine, run.delivery.job), ServiceCertificate.unverified(certificate).job),
             quota=Quota(lambda wanted: _draw(run, wanted), clock=boottime),
             deadline=lambda: run.session.deadline,
             clock=boottime,
