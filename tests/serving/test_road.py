@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from cli.kit import Party
 from perunml import Client
 from perunml.api.inference import ReceiptFile
 from perunml.client.receipts import verify_receipt
@@ -95,6 +96,17 @@ class Host:
         self.process.wait(30)
 
 
+def served(home: Path, agreement: str) -> str:
+    """The run of the agreement's only service, as `perunml serve` answers once it answers."""
+    cloud = Party(home)
+    would = cloud("serve", "-o", "json", agreement, "--dry-run", passphrase=b"secret")
+    assert (would.code, would.json["would_send"]["method"]) == (0, "POST")
+    said = cloud("serve", "-o", "json", agreement, "--timeout", "120", passphrase=b"secret")
+    assert said.code == 0, said.err
+    assert said.json["endpoint"]
+    return str(said.json["run"])
+
+
 @pytest.fixture
 def road(tmp_path: Path, model: Path) -> Iterator[tuple[dict[str, Client], Host, str]]:
     """Manager, four people, an enrolled host, a sealed model, an agreement in force, a service that answers."""
@@ -125,7 +137,7 @@ def road(tmp_path: Path, model: Path) -> Iterator[tuple[dict[str, Client], Host,
         view = people["owner"].propose(text.encode())
         for name in ("owner", "cloud", "clinic"):
             people[name].approve(view.digest)
-        run = people["cloud"].submit(view.digest, "serve").run
+        run = served(tmp_path / "cloud", view.digest)
         host.wait_for("serving")
         yield people, host, run
     finally:
@@ -149,6 +161,17 @@ def test_a_service_from_release_to_suspension(
     assert told["simulated"] is True
     assert told["imitates"] == "tee"
 
+    agreement = clinic.run(run).agreement
+    assert people["cloud"].serve(agreement).run == run  # one answers already
+    assert clinic.infer(f"{agreement}/serve", INPUTS).outputs == found.outputs
+    for job in ("train", "net"):
+        with pytest.raises(PerunError) as refused:
+            people["cloud"].serve(agreement, job)
+        assert refused.value.code == "not_found"
+    with pytest.raises(PerunError) as refused:
+        clinic.infer(f"{agreement}/other", INPUTS)
+    assert refused.value.code == "not_found"
+
     endpoint = clinic.run(run).endpoint
     with pytest.raises(PerunError) as refused:
         people["stranger"].infer(run, INPUTS, endpoint=endpoint)
@@ -160,7 +183,7 @@ def test_a_service_from_release_to_suspension(
     second = clinic.infer(run, INPUTS).receipt
     assert second.certificate.digest != first.certificate.digest
 
-    for _ in range(REQUESTS - 2):
+    for _ in range(REQUESTS - 3):
         clinic.infer(run, INPUTS)
     with pytest.raises(PerunError) as refused:
         clinic.infer(run, INPUTS)

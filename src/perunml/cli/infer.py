@@ -12,7 +12,7 @@ from perunml.cli.voice import table
 
 
 @click.command(cls=Command)
-@click.argument("run")
+@click.argument("run", metavar="RUN|AGREEMENT/JOB")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True))
 @click.option("--endpoint", default="", metavar="URL", help="Reach the service here instead of where its host says.")
 @click.option("--receipt", type=click.Path(path_type=Path, dir_okay=False),
@@ -32,7 +32,7 @@ def command(
     manager: str,
     dry_run: bool,
 ) -> None:
-    """Ask the service RUN with the inputs in FILE (- for stdin): a JSON object of the model's inputs by name, as nested lists of numbers, or an Open Inference Protocol request. Its host's certificate is checked against the pinned manager, the request is sealed to that
+    """Ask a service with the inputs in FILE (- for stdin): a JSON object of the model's inputs by name, as nested lists of numbers, or an Open Inference Protocol request. Its host's certificate is checked against the pinned manager, the request is sealed to that
     host's key, and the answer comes with a receipt."""
     import json
 

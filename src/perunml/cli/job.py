@@ -56,8 +56,8 @@ def submit(
         values = {name: _value(text) for name, text in parameters.items()}
         view = client.submit(agreement, job, values, assets=assets)
         if waits:
-            view = client.wait(view.run, timeout=timeout, watch=lambda seen: settings.voice.note(_line(seen)))
-    _show(settings, view)
+            view = client.wait(view.run, timeout=timeout, watch=lambda seen: settings.voice.note(run_line(seen)))
+    show_run(settings, view)
 
 
 @command.command("show")
@@ -80,7 +80,7 @@ def show(settings: Settings, run: str, receipt: Path | None, manager: str) -> No
 
             raise refuse(NOT_FINISHED, "the run has no receipt yet", seen=view.state, command=f"perunml job wait {run}")
         write_file(receipt, view.receipt.encode())
-    _show(settings, view, failing=False)
+    show_run(settings, view, failing=False)
 
 
 @command.command("list")
@@ -104,8 +104,8 @@ def list_(settings: Settings, agreement: str, manager: str) -> None:
 def wait(settings: Settings, run: str, timeout: float | None, manager: str) -> None:
     """Wait until RUN ended, or until it is a service that answers. The exit code says how it went."""
     with settings.client(manager=manager) as client:
-        view = client.wait(run, timeout=timeout, watch=lambda seen: settings.voice.note(_line(seen)))
-    _show(settings, view)
+        view = client.wait(run, timeout=timeout, watch=lambda seen: settings.voice.note(run_line(seen)))
+    show_run(settings, view)
 
 
 def _value(text: str) -> Any:
@@ -121,11 +121,12 @@ def _state(view: RunView) -> str:
     return f"{view.state} (simulated)" if view.simulated else view.state
 
 
-def _line(view: RunView) -> str:
+def run_line(view: RunView) -> str:
+    """A run's state, while it is waited for."""
     return f"run {view.run}: {_state(view)}" + (f" on {view.host}" if view.host else "")
 
 
-def _show(settings: Settings, view: RunView, *, failing: bool = True) -> None:
+def show_run(settings: Settings, view: RunView, *, failing: bool = True) -> None:
     """The run; then, where the command's outcome is the run's, its failure."""
     from perunml.client.runs import failure
 

@@ -11,7 +11,7 @@ from perunml.cli.settings import Command, Settings, manager_option
 
 
 @click.command(cls=Command)
-@click.argument("run")
+@click.argument("run", metavar="RUN|AGREEMENT/JOB")
 @click.option(
     "--listen",
     default="127.0.0.1:9000",
@@ -39,7 +39,7 @@ def command(
     listen_beyond_this_machine: bool,
     manager: str,
 ) -> None:
-    """Serve the service RUN to plain clients of the Open Inference Protocol on this machine, until it is stopped. Requests go sealed to the key that
+    """Serve a confidential service to plain clients of the Open Inference Protocol on this machine, until it is stopped. Requests go sealed to the key that
     the pinned manager certified, answers come with a receipt, and nothing is sent to anybody else."""
     import signal
     import threading

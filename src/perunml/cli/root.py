@@ -33,6 +33,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "condition": ("condition", "Narrow what may be done with an own asset, at once."),
         "output": ("output", "List, approve and pull what runs produced."),
         "model": ("output", "The same for models: `model pull`."),
+        "serve": ("serve", "Have an agreement's service run, and wait until it answers."),
         "infer": ("infer", "Ask a served model; the request is sealed to its host."),
         "proxy": ("proxy", "Let plain clients on this machine ask a served model, sealed on the way."),
         "receipt": ("receipt", "Verify a receipt, offline."),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Runs(Agreements):
-    """Submit, watch, pull, ask."""
+    """Submit, watch, pull, serve, ask."""
 
     def submit(
         self,
@@ -105,8 +105,45 @@ class Runs(Agreements):
 
         return outputs.pull(self.connection, self.home, self.identity, run, output, Path(target), progress=progress)
 
+    def serve(
+        self, agreement: str, job: str = "", *, another: bool = False, timeout: float | None = None,
+        watch: Callable[[RunView], None] | None = None,
+    ) -> RunView:  # fmt: skip
+        """A run of the service `job` that answers: one that does already, or (`another`: in any case) a new one, waited for. Without a `job` the agreement's only service is
+        meant. Raises `UsageError` (not_found): no such service, `ApprovalPending` (not_finished) after `timeout` seconds, and as `submit`."""
+        from perunml.agreements.jobs import ServiceJob
+        from perunml.client import runs
+
+        view, document = self.agreement(agreement)
+        services = [name for name, found in document.jobs.items() if isinstance(found, ServiceJob)]
+        name = job or (services[0] if len(services) == 1 else "")
+        if name not in services:
+            raise refuse(
+                NOT_FOUND,
+                "no such service in the agreement",
+                expected=", ".join(services) or "a service",
+                seen=job or "none named",
+            )
+        found = None if another else runs.answering(self.connection, view.digest, name)
+        return found or self.wait(self.submit(view.digest, name).run, timeout=timeout, watch=watch)
+
+    def service(self, name: str) -> str:
+        """A service's run: `name` itself, or of ``agreement/job`` the newest that answers. Raises `UsageError` (not_found)."""
+        from perunml.client import agreements, runs
+
+        agreement, slash, job = name.rpartition("/")
+        if not slash:
+            return name
+        found = runs.answering(self.connection, agreements.resolve(self.connection, agreement), job)
+        if found is None:
+            raise refuse(
+                NOT_FOUND, "no run of this service answers now", expected="a running service", seen=name,
+                command=f"perunml serve {agreement} {job}",
+            )  # fmt: skip
+        return found.run
+
     def infer(self, run: str, inputs: dict[str, Any], *, endpoint: str = "") -> Prediction:
-        """Ask the service of `run`: outputs, and a receipt that anybody can check offline. `inputs` are nested lists of numbers by name, or an Open Inference Protocol request.
+        """Ask the service of `run` (or ``agreement/job``): outputs, and a receipt that anybody can check offline. `inputs` are nested lists of numbers by name, or an Open Inference Protocol request.
 
         With `endpoint` the manager need not answer, nor know this party: the service's certificate is its word, and the
         service itself says whether this party may ask. The party is then called what its identity is called. A dry run
@@ -146,14 +183,14 @@ class Runs(Agreements):
             raise
 
     def _endpoint(self, run: str) -> str:
-        where = self.run(run).endpoint
+        where = self.run(self.service(run)).endpoint
         if not where:
             raise refuse(NOT_FOUND, "this run has no endpoint", expected="a running service", seen=run)
         return where
 
     def _service(self, run: str, endpoint: str) -> tuple[RunView, str]:
         try:
-            view = self.run(run)
+            view = self.run(self.service(run))
             party = self.agreement(view.agreement)[1].party_of(self.identity.signing.public.text)
         except (AgreementRefusal, Unreachable):
             if not endpoint:

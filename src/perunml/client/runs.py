@@ -58,6 +58,12 @@ def settled(view: RunView) -> bool:
     return view.state in ENDED or (view.state == "running" and bool(view.endpoint))
 
 
+def answering(connection: Connection, agreement: str, job: str) -> RunView | None:
+    """The newest run of a service that answers now."""
+    views = listed(connection, agreement)
+    return next((view for view in views if view.job == job and view.state == "running" and view.endpoint), None)
+
+
 def wait(
     connection: Connection,
     run: str,
