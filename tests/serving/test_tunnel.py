@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from perunml.wire.digests import digest
 from perunml.wire.errors import IntegrityError, PerunError, Unreachable, UsageError, refuse
 from perunml.wire.identity import SigningKey
 from perunml.wire.streams import MAX_CHUNK, StreamOpener, StreamSealer
+from perunml.wire.timestamps import format_time
 
 pytestmark = pytest.mark.torch
 SECRET, ASKED = bytes(range(32)), digest(b"asked")
@@ -204,6 +206,66 @@ def test_a_service_that_breaks_in_mid_stream_ends_it_with_a_code(world: World) -
             assert caught.value.code == wanted
             assert answer.receipt is None
         world.ends = ends
+
+
+def outlasting(world: World, renew: Callable[[Any, int], None]) -> tuple[Any, Callable[[], float]]:
+    """A service whose answer takes longer than a certificate: in its middle a minute passes, and `renew(service, now)` happens. And the client's clock, which goes with it."""
+
+    def parts() -> Iterator[bytes]:
+        yield b"one"
+        world.skipped = 61
+        renew(service, int(time.time()) + 61)
+        yield b"two"
+
+    service = streaming(world, parts)
+    return service, lambda: time.time() + world.skipped
+
+
+def test_a_stream_may_outlast_its_certificate_but_not_the_lease(world: World) -> None:
+    """The lease was renewed meanwhile: the receipt comes with the newer certificate, and holds offline. Without a renewal nothing more leaves."""
+    service, clock = outlasting(world, lambda it, now: it.certify(world.certificate(not_before=format_time(now), not_after=format_time(now + 60))))  # fmt: skip
+    try:
+        with world.gateway(service), tunnel(world, clock=clock) as made:
+            answer = made.ask("GET", "/v1/x", {})
+            assert answer.read() == b"onetwo"
+            newest = service.view().certificate.digest
+        assert answer.receipt is not None
+        assert answer.receipt.certificate.digest == newest
+        assert verify_receipt_file(answer.receipt.encode(), pin_of(world.manager), b"onetwo")["party"] == "clinic"
+        world.skipped = 0.0
+        service, clock = outlasting(world, lambda it, now: None)
+        with world.gateway(service), tunnel(world, clock=clock) as made, pytest.raises(PerunError) as caught:
+            made.ask("GET", "/v1/x", {}).read()
+        assert caught.value.code == "request_not_for_this_service"
+    finally:
+        world.skipped = 0.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [({"signer": SigningKey.generate()}, "bad_signature"), ({"machine": "simulated:sha256:" + "1" * 64}, "service_not_expected"),
+     ({"session_key": SigningKey.generate().public.text}, "service_not_expected"), ({"not_after": None}, "service_certificate_over")],
+    ids=["manager", "machine", "session", "over"],
+)  # fmt: skip
+def test_a_renewal_of_another_session_is_none(world: World, changes: dict[str, Any], code: str) -> None:
+    """What comes with the receipt must be the pinned manager's word on the very session that was asked, for now."""
+
+    def renew(it: Any, now: int) -> None:
+        times = {"not_before": format_time(now), "not_after": format_time(now + 60)}
+        if "not_after" in changes:
+            times = {"not_before": format_time(now - 60), "not_after": format_time(now)}
+        honest = it._signed
+        lie = world.certificate(**{**times, **{name: value for name, value in changes.items() if value}})
+        it.certify(world.certificate(not_before=format_time(now), not_after=format_time(now + 60)))
+        it._signed = lambda *arguments: (honest(*arguments)[0], lie)
+
+    service, clock = outlasting(world, renew)
+    try:
+        with world.gateway(service), tunnel(world, clock=clock) as made, pytest.raises(PerunError) as caught:
+            made.ask("GET", "/v1/x", {}).read()
+    finally:
+        world.skipped = 0.0
+    assert caught.value.code == code
 
 
 def test_two_clients_at_once_never_cross(world: World) -> None:

@@ -61,6 +61,22 @@ def check_service(
     return certificate
 
 
+def check_renewed(envelope: Envelope, pin: Pin, certificate: ServiceCertificate, *, now: int) -> ServiceCertificate:
+    """A later certificate of the very session that `certificate` is about, for an answer that outlasted it: all but its time is the same. Raises as `check_service`."""
+    later = check_service(
+        envelope, pin, agreement=certificate.agreement, run=certificate.run, model=certificate.model, now=now
+    )
+    for name, value in certificate:
+        if name not in ("not_before", "not_after") and getattr(later, name) != value:
+            raise refuse(
+                SERVICE_NOT_EXPECTED,
+                f"the renewed certificate is of another {name}",
+                expected=str(value),
+                seen=str(getattr(later, name)),
+            )
+    return later
+
+
 def check_answered(file: ReceiptFile, certificate: ServiceCertificate, request: SealedRequest) -> None:
     """That the receipt is the certified session's word on this very exchange. Raises `IntegrityError` (bad_signature, receipt_mismatch)."""
     receipt = InferenceReceipt.open(file.receipt, [PublicKey(certificate.session_key)])

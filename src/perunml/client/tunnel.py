@@ -30,6 +30,7 @@ from perunml.api.service import (
 from perunml.client.endpoint import (
     Asker,
     check_answered,
+    check_renewed,
     check_service,
     fetch_view,
     open_http,
@@ -65,10 +66,11 @@ class Answer:
     """`status` and `headers`, and the body as it comes, once. `receipt` is there when the body is at its end."""
 
     def __init__(self, chunks: Generator[tuple[bytes, bool], None, None], certificate: ServiceCertificate, request: SealedRequest,
-                 envelope: Envelope, digest_of_request: str) -> None:  # fmt: skip
+                 envelope: Envelope, digest_of_request: str, renewed: Callable[[Envelope], ServiceCertificate]) -> None:  # fmt: skip
+        """`renewed` checks a certificate that came with the receipt, because the one asked under ended meanwhile."""
         self._chunks = chunks
         self._certificate, self._request = certificate, request
-        self._envelope, self._asked = envelope, digest_of_request
+        self._envelope, self._asked, self._renewed = envelope, digest_of_request, renewed
         head, last = next(chunks, (b"", True))
         if last:
             _refused(head)
@@ -91,8 +93,11 @@ class Answer:
                 yield part
                 continue
             value = load_json(part)
-            if not isinstance(value, dict) or set(value) != {"receipt"}:
+            if not isinstance(value, dict) or "receipt" not in value or set(value) - {"receipt", "certificate"}:
                 _refused(part)
+            if "certificate" in value:
+                self._envelope = Envelope.from_json(value["certificate"])
+                self._certificate = self._renewed(self._envelope)
             file = ReceiptFile(
                 certificate=self._envelope, receipt=Envelope.from_json(value["receipt"]), request_digest=self._asked,
                 response_digest=self._hash.text, head=self._head,
@@ -186,7 +191,10 @@ class Tunnel:
         sealed = HpkePublicKey(certificate.hpke).seal(frame_request(signed, body, pad=self._pad), info)
         chunks = self._chunks(sealed, StreamOpener(request.secret, signed.digest))
         try:
-            return Answer(chunks, certificate, request, envelope, signed.digest)
+            return Answer(
+                chunks, certificate, request, envelope, signed.digest,
+                lambda later: check_renewed(later, self._pin, certificate, now=int(self._clock())),
+            )  # fmt: skip
         except BaseException:
             chunks.close()
             raise

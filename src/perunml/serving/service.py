@@ -113,7 +113,8 @@ class Service:
         lag = begin - (self._clock() if issued is None else issued)
         self._lag = max(self._lag, lag) if self._certificates else lag
         now = self.now()
-        kept = {name: each for name, each in self._certificates.items() if each.end > now}
+        # The newest until now stays, whatever its end: other threads look for it until they see this one's name.
+        kept = {name: each for name, each in self._certificates.items() if each.end > now or name == self._newest}
         self._certificates = {**kept, envelope.digest: _Certified(envelope, body, parse_time(body.not_after))}
         self._newest = envelope.digest
 
@@ -151,7 +152,7 @@ class Service:
             if not isinstance(reply.parts, (list, tuple)):
                 return begin, self._rest(made, certified, reply.parts)
             pieces = [begin, *(made.part(part) for part in _cut(reply.parts))]
-            return b"".join((*pieces, made.end(self._receipt(envelope, request, certified, made.response)))), None
+            return b"".join((*pieces, made.end(*self._signed(envelope, request, certified, made.response)))), None
         except Exception as exc:
             return _Sealing(envelope, request).refusal(exc), None
 
@@ -160,7 +161,7 @@ class Service:
             for part in _cut(parts):
                 self._alive(certified)
                 yield made.part(part)
-            end = made.end(self._receipt(made.envelope, made.request, certified, made.response))
+            end = made.end(*self._signed(made.envelope, made.request, certified, made.response))
         except Exception as exc:
             end = made.refusal(exc)
         yield end
@@ -213,28 +214,39 @@ class Service:
                 seen=", ".join(key for key, _ in envelope.signatures),
             ) from None
 
-    def _alive(self, certified: _Certified) -> None:
-        """Nothing leaves after the lease, or under a certificate that is over."""
+    def _alive(self, certified: _Certified) -> _Certified:
+        """The certificate under which something may leave now: that of the request, or, when it ended while the answer was made, the one of a renewal since. Nothing leaves after the
+        lease. Raises `SuspendedError` (service_over), `AgreementRefusal` (request_not_for_this_service)."""
         self._keys()
-        if self.now() >= certified.end:
-            raise refuse(REQUEST_NOT_FOR_THIS_SERVICE, "the certificate ended while the answer was computed")
+        now = self.now()
+        for found in (certified, self._certificates[self._newest]):
+            if now < found.end:
+                return found
+        raise refuse(REQUEST_NOT_FOR_THIS_SERVICE, "the certificate ended while the answer was computed")
+
+    def _signed(
+        self, envelope: Envelope, request: SealedRequest, asked: _Certified, response: str
+    ) -> tuple[Envelope, Envelope | None]:
+        """The receipt, and the certificate that it is under where the request named an older one."""
+        certified = self._alive(asked)
+        receipt = self._receipt(envelope, request, certified, response)
+        return receipt, None if certified is asked else certified.envelope
 
     def _receipt(self, envelope: Envelope, request: SealedRequest, certified: _Certified, response: str) -> Envelope:
         _, signer, _ = self._keys()
-        self._alive(certified)
-        now, body = self.now(), certified.body
+        body = certified.body
         return InferenceReceipt(
             manager=body.manager,
             agreement=body.agreement,
             job=body.job,
             run=body.run,
             model=body.model,
-            certificate=request.certificate,
+            certificate=certified.envelope.digest,
             request=envelope.digest,
             response=response,
             party=request.party,
             id=request.id,
-            time=format_time(now),
+            time=format_time(self.now()),
             simulated=body.simulated,
         ).envelope(signer)
 
@@ -269,8 +281,9 @@ class _Sealing:
         self._hash.add(part)
         return self._counted(self._sealer.seal(part))
 
-    def end(self, receipt: Envelope) -> bytes:
-        return self._last(canonical({"receipt": receipt.as_json()}))
+    def end(self, receipt: Envelope, certificate: Envelope | None = None) -> bytes:
+        renewed = {"certificate": certificate.as_json()} if certificate else {}
+        return self._last(canonical({"receipt": receipt.as_json(), **renewed}))
 
     def refusal(self, exc: Exception) -> bytes:
         """Whatever it was, the one who asked is told that there is no answer; of what is no refusal not a word, for that may be of another's model."""
