@@ -12,6 +12,8 @@ from perunml.agreements.flows import affected, ancestors, owners
 from perunml.wire.errors import PerunError
 
 INCONSISTENT: list[tuple[str, Any, str]] = [
+    ("jobs/serve/engine", "transformers", "cannot load"),
+    ("jobs/serve/engine", "onnx", "cannot load"),
     ("parties/st-vitus/approve", {"all": ["dpo", "dr-c"]}, "dr-c"),
     ("parties/st-vitus/approve", {"at_least": 2, "of": ["dpo", "dpo"]}, "stands twice"),  # P4
     ("parties/st-vitus/approve", {"at_least": 2, "of": ["dpo", {"all": ["dpo"]}]}, "stands twice"),  # P4
@@ -53,6 +55,17 @@ def test_parts_that_do_not_fit_are_refused(path: str, value: Any, words: str) ->
         agreement_from_json(edit(document(), path, value))
     assert {reason.code for reason in caught.value.reasons} == {"agreement_inconsistent"}
     assert any(words in reason.message for reason in caught.value.reasons)
+
+
+def test_a_language_model_has_no_batching() -> None:
+    """Its engine orders answers itself."""
+    made = edit(document(), "assets/chat", {"kind": "model", "owner": "acme", "digest": "sha256:" + "7" * 64})
+    made = edit(edit(made, "jobs/serve/model", "chat"), "jobs/serve/engine", "transformers")
+    made = edit(made, "jobs/train/outputs/model/use", DROP)
+    assert agreement_from_json(made)
+    with pytest.raises(PerunError) as caught:
+        agreement_from_json(edit(made, "jobs/serve/batching", {"rows": 8, "delay_ms": 5}))
+    assert "orders its answers itself" in str(caught.value)
 
 
 def test_two_inputs_at_one_place_are_refused() -> None:

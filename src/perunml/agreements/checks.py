@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from perunml.agreements import flows
 from perunml.agreements.boards import MAX_DEPTH, depth, members
 from perunml.agreements.codes import INCONSISTENT
-from perunml.agreements.jobs import ServiceJob, TrainingJob
+from perunml.agreements.jobs import LANGUAGE, ServiceJob, TrainingJob
 from perunml.agreements.profiles import alternatives, only_simulated
 from perunml.agreements.schema import Agreement, Quorum
 from perunml.wire.rules import Reason
 
-_ENGINE_FORMATS = {"torch-export": ("pt2",), "onnx": ("onnx",)}
+_ENGINE_FORMATS: Mapping[str, tuple[str, ...]] = {
+    "torch-export": ("pt2",),
+    "onnx": ("onnx",),
+    "transformers": (),
+    "vllm": (),
+}
+"""Formats of outputs that an engine loads; a language model is a folder, so it comes as an asset."""
 
 
 def inconsistencies(agreement: Agreement) -> list[Reason]:
@@ -183,9 +189,11 @@ def _service(a: Agreement, name: str, job: ServiceJob) -> Iterator[Reason]:
             yield _fault(
                 f"{place}.engine",
                 f"{job.engine} cannot load this model",
-                expected=", ".join(formats),
+                expected=", ".join(formats) or "a sealed folder, as an asset of kind model",
                 seen=output.form,
             )
+    if job.batching and job.engine in LANGUAGE:
+        yield _fault(f"{place}.batching", f"{job.engine} orders its answers itself", expected="no batching")
     for party in job.clients:
         if party not in a.parties:
             yield _fault(f"{place}.clients", f"{party!r} is none of the parties")

@@ -261,11 +261,15 @@ class Batching(Part):
     delay_ms: Annotated[int, Field(ge=0, le=MAX_DELAY)]
 
 
+LANGUAGE = ("transformers", "vllm")
+"""Engines whose models are of language."""
+
+
 class ServiceJob(Part):
     """A model served to clients. With `batching` the parties say that a row's result does not depend on the rows beside it."""
 
     model: AssetRef
-    engine: Literal["torch-export", "onnx"]
+    engine: Literal["torch-export", "onnx", "transformers", "vllm"]
     hosts: Name
     operator: Name
     clients: Unique[Name]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import json
 import socket
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,9 +15,9 @@ from urllib.parse import urlsplit
 
 from perunml.api.codes import REQUEST_TOO_LARGE
 from perunml.api.inference import ReceiptFile
-from perunml.api.refusal import STATUS
 from perunml.api.service import MAX_BODY
 from perunml.client.codes import BROWSER_REFUSED, LISTEN_REFUSED
+from perunml.client.plain import receipted, refusal_body, refusal_event, refusal_headers, status_of
 from perunml.client.tunnel import Answer, Tunnel
 from perunml.wire.codes import MALFORMED
 from perunml.wire.errors import PerunError, refuse
@@ -77,7 +76,7 @@ class Proxy:
 
     def _pass_on(self, handler: _Handler, answer: Answer) -> None:
         """The whole answer where it is short, with its length; a longer one, or a stream, in chunks as they come."""
-        parts = answer.parts()
+        parts = receipted(answer.parts())
         try:
             first = [part for _, part in zip(range(2), parts, strict=False)]
             if answer.receipt is not None or len(first) < 2:
@@ -148,11 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def refuse(self, exc: PerunError) -> None:
         """As clients of the path's protocol read errors."""
-        status = 413 if exc.code == REQUEST_TOO_LARGE.code else STATUS[exc.reasons[0].rule.kind]
-        value: dict[str, Any] = {"error": str(exc)}
-        if self.path.startswith("/v1/"):
-            value = {"error": {"message": str(exc), "type": "perunml", "param": None, "code": exc.code}}
-        self.whole(status, {"content-type": "application/json", "perunml-code": exc.code}, json.dumps(value).encode())
+        self.whole(status_of(exc), refusal_headers(exc), refusal_body(exc, self.path))
 
     def whole(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self._head(status, {**headers, "content-length": str(len(body))})
@@ -172,8 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
     def cut(self, exc: PerunError) -> None:
         """In an event stream the refusal can still be said; then the connection ends."""
         if "event-stream" in self._sent:
-            value = {"error": {"message": str(exc), "type": "perunml", "param": None, "code": exc.code}}
-            self.chunk(b"data: " + json.dumps(value).encode() + b"\n\n")
+            self.chunk(refusal_event(exc, self.path))
         self.close_connection = True
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)

@@ -13,7 +13,7 @@ ENGINE_UNKNOWN = rule(
     "engine_unknown",
     Kind.AGREEMENT,
     "The agreement names an engine that this version does not have.",
-    "The parties name `torch-export` or `onnx`, or the operator installs what the engine needs: `perunml agreement propose`.",
+    "The parties name an engine of docs/serving.md, or the operator installs what the engine needs: `perunml agreement propose`.",
 )
 MODEL_UNKNOWN = rule(
     "model_unknown",

@@ -34,12 +34,13 @@ PREDICT_SECONDS = 60.0
 SCRATCH = 256 << 20
 """Bytes of the engine's /tmp and /dev/shm, each; memory, taken only as it is used."""
 SOCKET = "engine.sock"
-_TOLD = {rule.code: rule for rule in (ENGINE_UNKNOWN, MODEL_REFUSED, INPUTS_REFUSED, INFERENCE_FAILED)}
+MAY_SAY = {rule.code: rule for rule in (ENGINE_UNKNOWN, MODEL_REFUSED, INPUTS_REFUSED, INFERENCE_FAILED)}
 """All that an engine's process may say; anything else is its failure."""
 
 
-class ConfinedEngine:
-    """`start` and `tend` from the runner's main thread, which bubblewrap lives as long as; `infer` from any. `model` lies in a memory mount, readable for the job's user."""
+class ConfinedProcess:
+    """An engine's process. `start` and `tend` from the runner's main thread, which bubblewrap lives as long as; what subclasses ask of it, from any. `model` lies in a memory mount, readable for the job's
+    user."""
 
     def __init__(
         self,
@@ -67,7 +68,6 @@ class ConfinedEngine:
         )
         self._sandbox: Sandbox | None = None
         self._link: socket.socket | None = None
-        self._forms = ModelForm("", (), ())
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -98,7 +98,7 @@ class ConfinedEngine:
             try:
                 link, _ = listener.accept()
                 link.settimeout(START_SECONDS)
-                forms = _described(receive(link)[0])
+                self._described(receive(link)[0])
             except (OSError, PerunError) as exc:
                 self.close()
                 if isinstance(exc, PerunError):
@@ -106,7 +106,8 @@ class ConfinedEngine:
                 raise refuse(ENGINE_GONE, "the engine's process does not come up") from None
         link.settimeout(PREDICT_SECONDS)
         with self._lock:
-            self._link, self._forms = link, forms
+            self._link = link
+        self._begun(link)
 
     def tend(self) -> None:
         """Start the engine anew when its process is gone. Raises as `start` does."""
@@ -114,28 +115,12 @@ class ConfinedEngine:
             self.close()
             self.start()
 
-    def forms(self) -> ModelForm:
-        return self._forms
+    def _described(self, told: Any) -> None:
+        """In subclasses: what the process says once its model is loaded. Raises its refusal."""
+        raise refusal_told(told)
 
-    def infer(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Raises what an engine does, and `LimitReached` (engine_gone), after which `tend` is due. One request is computed at a time; the others wait."""
-        said, parts = listed(inputs)
-        return self._ask({"tensors": said}, parts, lambda told, data: unlisted(_answer(told, "tensors", list), data))
-
-    def _ask(self, asked: Any, parts: Sequence[bytes | memoryview], read: Callable[[Any, memoryview], T]) -> T:
-        with self._lock:
-            if self._link is None:
-                raise refuse(ENGINE_GONE, "the engine's process is being started anew")
-            try:
-                send(self._link, asked, parts)
-                try:
-                    return read(*receive(self._link))
-                except (ValueError, TypeError, KeyError):
-                    raise _refusal(None) from None
-            except PerunError as exc:
-                if exc.code not in _TOLD:
-                    self._drop()
-                raise
+    def _begun(self, link: socket.socket) -> None:
+        """In subclasses: the process is there, and asked by `link`."""
 
     def close(self) -> None:
         """End the process and all in it."""
@@ -148,31 +133,61 @@ class ConfinedEngine:
 
     def _drop(self) -> None:
         if self._link is not None:
+            with contextlib.suppress(OSError):
+                self._link.shutdown(socket.SHUT_RDWR)  # wakes whoever reads from it
             self._link.close()
             self._link = None
 
 
-def _described(told: Any) -> ModelForm:
-    """What the engine's process says of its model once it is loaded."""
-    try:
-        if isinstance(told, dict) and set(told) == {"forms"}:
-            return read_forms(told["forms"])
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise _refusal(None) from None
-    raise _refusal(told)
+class ConfinedEngine(ConfinedProcess):
+    """An `Engine` of tensors: one request is computed at a time, the others wait."""
+
+    _forms = ModelForm("", (), ())
+
+    def forms(self) -> ModelForm:
+        return self._forms
+
+    def infer(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Raises what an engine does, and `LimitReached` (engine_gone), after which `tend` is due."""
+        said, parts = listed(inputs)
+        return self._ask({"tensors": said}, parts, lambda told, data: unlisted(_answer(told, "tensors", list), data))
+
+    def _ask(self, asked: Any, parts: Sequence[bytes | memoryview], read: Callable[[Any, memoryview], T]) -> T:
+        with self._lock:
+            if self._link is None:
+                raise refuse(ENGINE_GONE, "the engine's process is being started anew")
+            try:
+                send(self._link, asked, parts)
+                try:
+                    return read(*receive(self._link))
+                except (ValueError, TypeError, KeyError):
+                    raise refusal_told(None) from None
+            except PerunError as exc:
+                if exc.code not in MAY_SAY:
+                    self._drop()
+                raise
+
+    def _described(self, told: Any) -> None:
+        try:
+            if isinstance(told, dict) and set(told) == {"forms"}:
+                self._forms = read_forms(told["forms"])
+                return
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise refusal_told(None) from None
+        raise refusal_told(told)
 
 
 def _answer(told: Any, name: str, kind: type) -> Any:
     """The member `name` of what the engine's process said, or the refusal it may make."""
     if isinstance(told, dict) and set(told) == {name} and isinstance(told[name], kind):
         return told[name]
-    raise _refusal(told)
+    raise refusal_told(told)
 
 
-def _refusal(told: Any) -> PerunError:
+def refusal_told(told: Any) -> PerunError:
     """What the engine's process refuses, as far as it may; anything else is its failure."""
     if isinstance(told, dict) and set(told) == {"refusal"} and isinstance(told["refusal"], dict):
         said = Reason.from_json(told["refusal"])
-        if rule := _TOLD.get(said.code):
+        if rule := MAY_SAY.get(said.code):
             return error([Reason(rule, said.message, said.expected, said.seen)])
     return refuse(ENGINE_GONE, "the engine's process answers what no engine does")

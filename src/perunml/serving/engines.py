@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from perunml.agreements.jobs import LANGUAGE
 from perunml.serving.archive import check_pt2
 from perunml.serving.blobs import from_bytes, name_of, output_forms, to_bytes
 from perunml.serving.codes import ENGINE_UNKNOWN, INFERENCE_FAILED, INPUTS_REFUSED, MODEL_REFUSED
 from perunml.serving.forms import ModelForm
+from perunml.serving.language import LanguageEngine
 from perunml.serving.tensors import Tensor, TensorForm
 from perunml.wire.errors import PerunError, refuse
 
@@ -48,6 +50,19 @@ def load_engine(name: str, model: Path) -> Engine:
     if name != "torch-export":
         raise refuse(ENGINE_UNKNOWN, f"no engine {name!r} here", expected="torch-export, onnx", seen=name)
     return TorchExport(_model_file(model).read_bytes())
+
+
+def load_language(name: str, model: Path) -> LanguageEngine:
+    """The language engine that the agreement names, with the model in the folder `model`. Raises as `load_engine`."""
+    if name == "transformers":
+        from perunml.serving.transformers import Transformers
+
+        return Transformers(model)
+    if name == "vllm":
+        from perunml.serving.vllm import Vllm
+
+        return Vllm(model)
+    raise refuse(ENGINE_UNKNOWN, f"no engine {name!r} here", expected=", ".join(LANGUAGE), seen=name)
 
 
 def _model_file(place: Path) -> Path:

@@ -11,7 +11,7 @@ import functools
 import ipaddress
 import socket
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -91,21 +91,40 @@ async def _streamed(
         slot.release()
         return Response(first, 200, headers, SEALED_ANSWER)
 
+    pieces = _Pieces(rest)
+
     async def answer() -> AsyncIterator[bytes]:
         yield first
-        while (piece := await loop.run_in_executor(pool, next, rest, b"")) != b"":
+        while (piece := await loop.run_in_executor(pool, pieces.next)) != b"":
             yield piece
 
     class Answer(StreamingResponse):
-        """Lets go of its slot however it ends: taken whole, broken off, or never begun."""
+        """Lets go of its slot, and of the answer, however it ends: taken whole, broken off, or never begun."""
 
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
             try:
                 await super().__call__(scope, receive, send)
             finally:
                 slot.release()
+                pool.submit(pieces.close)
 
     return Answer(answer(), 200, headers, SEALED_ANSWER)
+
+
+class _Pieces:
+    """The rest of an answer, read by one thread at a time; closing waits for the one that reads."""
+
+    def __init__(self, rest: Iterator[bytes]) -> None:
+        self._rest, self._guard = rest, threading.Lock()
+
+    def next(self) -> bytes:
+        """Empty at the end."""
+        with self._guard:
+            return next(self._rest, b"")
+
+    def close(self) -> None:
+        with self._guard:
+            getattr(self._rest, "close", lambda: None)()
 
 
 async def _bounded_body(request: Request, most: int = MAX_SEALED) -> bytes:

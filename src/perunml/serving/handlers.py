@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
+from perunml.agreements.jobs import LANGUAGE
 from perunml.serving.batching import Batching
 from perunml.serving.engines import Engine
 from perunml.serving.inner import Handler
+from perunml.serving.language import LanguageEngine
 from perunml.serving.oip import OpenInference
+from perunml.serving.openai_api import OpenAiApi
 
 
-def handler_for(engine: Engine, job: str) -> Handler:
-    """The handler of a service's requests; `job` is the agreement's name of it, and the model's."""
-    return OpenInference(engine, job)
+def handler_for(engine: Engine | LanguageEngine, job: Mapping[str, Any], name: str) -> Handler:
+    """The handler of a service's requests, within what the agreement says of it: `job` as the document writes it, `name` the job's, which is the model's too."""
+    if job.get("engine") in LANGUAGE:
+        return OpenAiApi(cast("LanguageEngine", engine), name)
+    return OpenInference(as_agreed(cast("Engine", engine), job), name)
 
 
 def as_agreed(engine: Engine, job: Mapping[str, Any]) -> Engine:
-    """The engine within what the agreement says of its service: `job` as the document writes it."""
+    """An engine of tensors within what the agreement says."""
     if batching := job.get("batching"):
         engine = Batching(engine, batching["rows"], batching["delay_ms"] / 1000)
     return engine

@@ -11,8 +11,8 @@ from perunml.serving.tensors import MAX_TENSORS, Tensor, checked
 from perunml.wire.canonical import canonical, load_json
 from perunml.wire.errors import PerunError, refuse
 
-MAX_MESSAGE = 1 << 20
-"""Bytes of one value: what is said of `MAX_TENSORS` tensors, with names of any length."""
+MAX_MESSAGE = 32 << 20
+"""Bytes of one value: a conversation is the longest."""
 MAX_BLOB = 128 * 2**20
 """Bytes of the tensors of one request or answer."""
 

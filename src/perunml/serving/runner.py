@@ -12,6 +12,7 @@ import socket
 import threading
 from pathlib import Path
 
+from perunml.agreements.jobs import LANGUAGE
 from perunml.api.runs import QuotaAnswer, QuotaRequest
 from perunml.api.service import ServiceCertificate
 from perunml.host.clock import boottime
@@ -22,9 +23,10 @@ from perunml.host.runner import Run, Settings, run_main
 from perunml.host.sandbox import job_user
 from perunml.sealing.views.files import unpack
 from perunml.serving.codes import SERVICE_ADDRESS
-from perunml.serving.confined import ConfinedEngine
+from perunml.serving.confined import ConfinedEngine, ConfinedProcess
+from perunml.serving.confined_language import ConfinedLanguage
 from perunml.serving.gateway import Gateway, listen
-from perunml.serving.handlers import as_agreed, handler_for
+from perunml.serving.handlers import handler_for
 from perunml.serving.quota import Quota
 from perunml.serving.service import Service, Terms
 from perunml.wire.dsse import Envelope
@@ -75,7 +77,7 @@ class Serving:
             signer=run.session.signer,
             certificate=certificate,
             issued=_sent(run),
-            handler=handler_for(as_agreed(engine, run.delivery.job), ServiceCertificate.unverified(certificate).job),
+            handler=handler_for(engine, run.delivery.job, ServiceCertificate.unverified(certificate).job),
             quota=Quota(lambda wanted: _draw(run, wanted), clock=boottime),
             deadline=lambda: run.session.deadline,
             clock=boottime,
@@ -91,7 +93,7 @@ class Serving:
             engine.close()
         run.finish({})
 
-    def _tend(self, run: Run, service: Service, engine: ConfinedEngine, known: Envelope) -> None:
+    def _tend(self, run: Run, service: Service, engine: ConfinedProcess, known: Envelope) -> None:
         end = boottime() + run.delivery.wall_seconds if run.delivery.wall_seconds else float("inf")
         while not self._ended.wait(BEAT) and boottime() < end:
             newest = run.session.service_certificate
@@ -100,7 +102,7 @@ class Serving:
                 known = newest
             engine.tend()
 
-    def _engine(self, run: Run) -> ConfinedEngine:
+    def _engine(self, run: Run) -> ConfinedEngine | ConfinedLanguage:
         """The model, unsealed into memory, and the engine that the agreement names, not started yet."""
         fetched = run.fetch()["model"]
         user = job_user()
@@ -113,7 +115,8 @@ class Serving:
         name = run.delivery.job.get("engine")
         if not isinstance(name, str):
             raise refuse(DELIVERY_MISMATCH, "the job names no engine")
-        return ConfinedEngine(
+        kind = ConfinedLanguage if name in LANGUAGE else ConfinedEngine
+        return kind(
             name,
             folder,
             run.memory,

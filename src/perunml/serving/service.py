@@ -164,6 +164,9 @@ class Service:
             end = made.end(*self._signed(made.envelope, made.request, certified, made.response))
         except Exception as exc:
             end = made.refusal(exc)
+        finally:
+            # Also where the client went away: what nobody reads is not computed.
+            getattr(parts, "close", lambda: None)()
         yield end
 
     def _admit(self, envelope: Envelope, request: SealedRequest) -> _Certified:

@@ -1,4 +1,4 @@
-"""The engine's process, inside the sandbox: loads the model, answers one request after the other.
+"""The engine's process, inside the sandbox: loads the model, answers one request after the other, or those of a language model side by side.
 
 Arguments: the socket's path, the engine's name, the model's folder. It holds the model and one request's inputs at a time,
 and no key: what a model could do by being loaded or run, it does to this process, which has no network and no file.
@@ -11,9 +11,11 @@ import socket
 import sys
 from pathlib import Path
 
-from perunml.serving.engines import load_engine
+from perunml.agreements.jobs import LANGUAGE
+from perunml.serving.engines import load_engine, load_language
 from perunml.serving.forms import forms_json
 from perunml.serving.pipe import listed, receive, send, unlisted
+from perunml.serving.talk import Talker
 from perunml.wire.errors import PerunError
 
 
@@ -22,6 +24,11 @@ def main(argv: list[str]) -> int:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.connect(path)
         try:
+            if engine in LANGUAGE:
+                talker = Talker(sock, load_language(engine, Path(model)))
+                send(sock, {"language": True})
+                talker.serve()
+                return 0
             loaded = load_engine(engine, Path(model))
         except PerunError as exc:
             send(sock, {"refusal": exc.reasons[0].as_json()})

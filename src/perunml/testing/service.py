@@ -22,6 +22,7 @@ from perunml.host.clock import boottime
 from perunml.serving.engines import Engine
 from perunml.serving.gateway import Gateway, listen
 from perunml.serving.handlers import handler_for
+from perunml.serving.inner import Handler
 from perunml.serving.quota import Quota
 from perunml.serving.service import Service, Terms
 from perunml.serving.tensors import from_nested, to_nested
@@ -47,6 +48,7 @@ class World:
     """One session of a service, and who may certify, quota and ask it."""
 
     engine: Engine
+    handler: Handler | None = None  # what the engine's requests mean (default: the Open Inference Protocol)
     manager: SigningKey = field(default_factory=SigningKey.generate)
     signer: SigningKey = field(default_factory=SigningKey.generate)
     hpke: HpkePrivateKey = field(default_factory=HpkePrivateKey.generate)
@@ -88,7 +90,7 @@ class World:
             hpke=self.hpke,
             signer=self.signer,
             certificate=self.certificate(**changes),
-            handler=handler_for(self.engine, "serve"),
+            handler=self.handler or handler_for(self.engine, {}, "serve"),
             quota=Quota(self.draw, clock=self.clock),
             deadline=lambda: self.ends,
             clock=self.clock,
