@@ -57,6 +57,36 @@ def test_parts_that_do_not_fit_are_refused(path: str, value: Any, words: str) ->
     assert any(words in reason.message for reason in caught.value.reasons)
 
 
+def _weights(**changes: Any) -> dict[str, Any]:
+    """A service of weights with an architecture; `changes` of its job."""
+    made = edit(edit(document(), "jobs/train/outputs/model/format", "safetensors"), "jobs/serve/engine", "safetensors")
+    for name, value in {"code": "unet", **changes}.items():
+        made = made if value is DROP else edit(made, f"jobs/serve/{name}", value)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"code": DROP}, "comes with other code"), ({"code": "scans"}, "no asset of kind code"), ({"code": "nothing"}, "no asset of kind code"),
+     ({"engine": "torch-export"}, "comes with other code")],
+)  # fmt: skip
+def test_weights_alone_want_their_code_and_others_none(changes: dict[str, Any], words: str) -> None:
+    """An engine that has a program of its own takes no other beside it."""
+    assert agreement_from_json(_weights())
+    with pytest.raises(PerunError) as caught:
+        agreement_from_json(_weights(**changes))
+    assert any(words in reason.message for reason in caught.value.reasons)
+
+
+def test_code_flows_into_the_service_that_it_serves() -> None:
+    """Its owner is touched by what changes there, and its suspension ends it."""
+    made = edit(_weights(code="lib"), "assets/lib", {"kind": "code", "owner": "clinic", "digest": "sha256:" + "7" * 64, "entry": "net.py"})  # fmt: skip
+    agreement = agreement_from_json(made)
+    assert ancestors(agreement, "serve") == {"lib", "scans", "unet"}
+    assert "clinic" in owners(agreement, "serve")
+    assert "lib" not in ancestors(agreement, "train")
+
+
 def test_a_language_model_has_no_batching() -> None:
     """Its engine orders answers itself."""
     made = edit(document(), "assets/chat", {"kind": "model", "owner": "acme", "digest": "sha256:" + "7" * 64})

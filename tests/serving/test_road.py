@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-import queue
 import shutil
-import subprocess
-import sys
-import threading
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,15 +12,12 @@ from typing import Any
 
 import pytest
 
-from cli.kit import Party
-from perunml import Client
 from perunml.api.inference import ReceiptFile
 from perunml.client.receipts import verify_receipt
-from perunml.manager import setup
-from perunml.manager.server import Server
 from perunml.serving.engines import TorchExport
 from perunml.testing.service import predict
 from perunml.wire.errors import PerunError
+from serving.roads import LEASE, Road, Sealed, road
 
 pytestmark = [
     pytest.mark.torch,
@@ -33,126 +26,22 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the runner makes mounts, so it runs as root, here and in CI"),
     pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed; `make setup` installs it"),
 ]
-PROGRAM = Path(__file__).with_name("host.py")
-INPUTS = {"features": [[0.5] * 30]}
 REQUESTS = 6
-LEASE = 4
-AGREEMENT = """
-apiVersion: perunml/v1
-kind: Agreement
-metadata: {{name: served}}
-manager: {{key: "{manager}", profile: {{profile: simulated}}}}
-witnesses: {{waived_because_simulated: true}}
-parties:
-  owner: {{keys: {{k: "{owner}"}}}}
-  cloud: {{keys: {{k: "{cloud}"}}}}
-  clinic: {{keys: {{k: "{clinic}"}}}}
-assets:
-  net: {{kind: model, owner: owner, digest: "{model}"}}
-hosts:
-  inference: {{profile: simulated, imitates: tee, machines: ["{machine}"]}}
-jobs:
-  serve: {{model: net, engine: torch-export, hosts: inference, operator: cloud, clients: [clinic],
-           limits: {{requests: {requests}/day, until: "2035-01-01T00:00:00Z"}}, lease: {lease}s}}
-"""
-
-
-class Host:
-    """The agent's process, and its events as they come."""
-
-    def __init__(self, *arguments: str | Path) -> None:
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        self.process = subprocess.Popen(
-            [sys.executable, str(PROGRAM), *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=env,
-        )
-        self.seen: list[dict[str, Any]] = []
-        self._events: queue.Queue[dict[str, Any]] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self.process.stdout
-        with self.process.stdout as lines:
-            for line in lines:
-                self._events.put(json.loads(line))
-
-    def wait_for(self, name: str, seconds: float = 90) -> dict[str, Any]:
-        until = time.monotonic() + seconds
-        while True:
-            try:
-                event = self._events.get(timeout=max(0.01, until - time.monotonic()))
-            except queue.Empty:
-                raise AssertionError(f"no {name} in {seconds} s, but {self.seen}") from None
-            self.seen.append(event)
-            if event["event"] == name:
-                return event
-
-    def stop(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait(30)
-
-
-def served(home: Path, agreement: str) -> str:
-    """The run of the agreement's only service, as `perunml serve` answers once it answers."""
-    cloud = Party(home)
-    would = cloud("serve", "-o", "json", agreement, "--dry-run", passphrase=b"secret")
-    assert (would.code, would.json["would_send"]["method"]) == (0, "POST")
-    said = cloud("serve", "-o", "json", agreement, "--timeout", "120", passphrase=b"secret")
-    assert said.code == 0, said.err
-    assert said.json["endpoint"]
-    return str(said.json["run"])
+INPUTS = {"features": [[0.5] * 30]}
 
 
 @pytest.fixture
-def road(tmp_path: Path, model: Path) -> Iterator[tuple[dict[str, Client], Host, str]]:
-    """Manager, four people, an enrolled host, a sealed model, an agreement in force, a service that answers."""
-    manager = tmp_path / "manager"
-    identity = setup.init(manager, b"root", url="https://127.0.0.1:1")
-    profile = tmp_path / "profile.yaml"
-    profile.write_text("{apiVersion: perunml/v1, kind: ManagerProfile, profile: {profile: simulated}}")
-    server = Server(manager, b"root", "127.0.0.1", 0)
-    _, port = server.start()
-    people: dict[str, Client] = {}
-    host = None
-    try:
-        for name in ("owner", "cloud", "clinic", "stranger"):
-            people[name] = Client.create(tmp_path / name, name, b"secret")
-            people[name].trust(f"https://127.0.0.1:{port}", profile)
-        setup.admit(manager, [people[name].identity.signing.public.text for name in ("owner", "cloud", "clinic")])
-        (tmp_path / "net").mkdir()
-        shutil.copy(model, tmp_path / "net")
-        sealed = people["owner"].seal(tmp_path / "net", name="net", kind="model")
-        people["owner"].push("net")
-        (tmp_path / "pin").write_bytes(people["cloud"].pin.to_file())
-        host = Host(tmp_path / "host", tmp_path / "pin", tmp_path / "cloud", "127.0.0.1:0")
-        text = AGREEMENT.format(
-            manager=identity, model=sealed.asset, requests=REQUESTS, lease=LEASE,
-            machine=host.wait_for("machine")["machine"],
-            **{name: people[name].identity.signing.public.text for name in ("owner", "cloud", "clinic")},
-        )  # fmt: skip
-        view = people["owner"].propose(text.encode())
-        for name in ("owner", "cloud", "clinic"):
-            people[name].approve(view.digest)
-        run = served(tmp_path / "cloud", view.digest)
-        host.wait_for("serving")
-        yield people, host, run
-    finally:
-        if host is not None:
-            host.stop()
-        for each in people.values():
-            each.close()
-        server.stop()
+def served(model: Path, tmp_path: Path) -> Iterator[Road]:
+    """The story's model."""
+    (tmp_path / "net").mkdir()
+    shutil.copy(model, tmp_path / "net")
+    with road(tmp_path, {"net": Sealed("owner", "model", tmp_path / "net")}, "engine: torch-export", REQUESTS) as made:
+        yield made
 
 
-def test_a_service_from_release_to_suspension(
-    road: tuple[dict[str, Client], Host, str], model: Path, tmp_path: Path
-) -> None:
+def test_a_service_from_release_to_suspension(served: Road, model: Path, tmp_path: Path) -> None:
     """Predictions with receipts, across renewals; a stranger refused; the agreed count kept; a suspension ends it all (C14)."""
-    people, host, run = road
+    people, host, run = served.people, served.host, served.run
     clinic = people["clinic"]
     found = clinic.infer(run, INPUTS)
     first = found.receipt
@@ -198,3 +87,86 @@ def test_a_service_from_release_to_suspension(
     assert refused.value.code == "unreachable"
     sealed = tmp_path / "host/agent"
     assert not [path for path in sealed.rglob("*") if path.is_file() and b"archive/models" in path.read_bytes()]
+
+
+ARCHITECTURE = """
+import torch
+from layers import Doubled
+
+INPUTS = {"x": ("FP32", [-1, 3])}
+OUTPUTS = {"y": ("FP32", [-1, 2])}
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 2)
+        self.last = Doubled()
+
+    def forward(self, x):
+        return {"y": self.last(self.linear(x))}
+
+
+def build():
+    return Net()
+"""
+LAYERS = """
+import torch
+
+
+class Doubled(torch.nn.Module):
+    def forward(self, x):
+        return 2 * x
+"""
+
+
+def test_weights_of_one_and_code_of_another_make_a_service(tmp_path: Path) -> None:
+    """Neither reads the other's; and whoever owns the code can stop it as the weights' owner can."""
+    import torch
+    from safetensors.torch import save_file
+
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "source").mkdir()
+    linear = torch.nn.Linear(3, 2)
+    save_file(
+        {"linear.weight": linear.weight.detach(), "linear.bias": linear.bias.detach()},
+        tmp_path / "weights/w.safetensors",
+    )
+    (tmp_path / "source/net.py").write_text(textwrap.dedent(ARCHITECTURE))
+    (tmp_path / "source/layers.py").write_text(textwrap.dedent(LAYERS))
+    assets = {
+        "net": Sealed("owner", "model", tmp_path / "weights"),
+        "source": Sealed("coder", "code", tmp_path / "source", "net.py"),
+    }
+    with road(tmp_path, assets, "engine: safetensors, code: source") as made:
+        x = [[1.0, 2.0, 3.0], [0.5, 0.0, -1.0]]
+        found = made.people["clinic"].infer(made.run, {"x": x}).outputs["y"]
+        wanted = (2 * linear(torch.tensor(x))).tolist()
+        assert [pytest.approx(row, abs=1e-6) for row in wanted] == found
+        made.people["coder"].suspend("source", agreement=made.people["clinic"].run(made.run).agreement)
+        lost = made.host.wait_for("lease_lost", 3 * LEASE)
+        assert lost["reasons"][0]["code"] == "asset_suspended"
+
+
+def test_a_language_model_from_a_sealed_folder_to_a_stream(tmp_path: Path) -> None:
+    """Its owner brought it sealed; a client of OpenAI's protocol hears it word by word, across a renewal of the lease."""
+    openai: Any = pytest.importorskip("perunml.openai", reason="openai is not installed; `make setup` installs it")
+    pytest.importorskip("transformers", reason="Transformers is not installed; `make setup` installs it")
+    from serving.tiny import write_model
+
+    assets = {"net": Sealed("owner", "model", write_model(tmp_path / "tiny"))}
+    with road(tmp_path, assets, "engine: transformers") as made:
+        receipts: list[ReceiptFile] = []
+        with openai.OpenAI("served/serve", client=made.people["clinic"], on_receipt=receipts.append) as client:
+            asked: dict[str, Any] = {
+                "model": "serve",
+                "messages": [{"role": "user", "content": "hello"}],
+                "temperature": 0,
+                "max_tokens": 40,
+            }
+            whole = client.chat.completions.create(**asked).choices[0].message.content
+            made.host.wait_for("renewed")
+            stream = client.chat.completions.create(**asked, stream=True)
+            assert "".join(piece.choices[0].delta.content or "" for piece in stream) == whole
+        assert len(receipts) == 2
+        assert all(verify_receipt(kept, made.people["clinic"].pin)["simulated"] for kept in receipts)

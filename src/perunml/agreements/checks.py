@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from perunml.agreements import flows
 from perunml.agreements.boards import MAX_DEPTH, depth, members
 from perunml.agreements.codes import INCONSISTENT
-from perunml.agreements.jobs import LANGUAGE, ServiceJob, TrainingJob
+from perunml.agreements.jobs import LANGUAGE, WITH_CODE, ServiceJob, TrainingJob
 from perunml.agreements.profiles import alternatives, only_simulated
 from perunml.agreements.schema import Agreement, Quorum
 from perunml.wire.rules import Reason
@@ -15,6 +15,7 @@ from perunml.wire.rules import Reason
 _ENGINE_FORMATS: Mapping[str, tuple[str, ...]] = {
     "torch-export": ("pt2",),
     "onnx": ("onnx",),
+    "safetensors": ("safetensors",),
     "transformers": (),
     "vllm": (),
 }
@@ -192,6 +193,11 @@ def _service(a: Agreement, name: str, job: ServiceJob) -> Iterator[Reason]:
                 expected=", ".join(formats) or "a sealed folder, as an asset of kind model",
                 seen=output.form,
             )
+    if (job.code is not None) != (job.engine in WITH_CODE):
+        wanted = "the architecture, an asset of kind code" if job.engine in WITH_CODE else "no code"
+        yield _fault(f"{place}.code", f"{job.engine} comes with other code", expected=wanted, seen=job.code or "none")
+    elif job.code is not None and ((code := a.assets.get(job.code)) is None or code.kind != "code"):
+        yield _fault(f"{place}.code", f"{job.code!r} is no asset of kind code")
     if job.batching and job.engine in LANGUAGE:
         yield _fault(f"{place}.batching", f"{job.engine} orders its answers itself", expected="no batching")
     for party in job.clients:

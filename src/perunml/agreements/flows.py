@@ -16,7 +16,9 @@ def split_ref(ref: str) -> tuple[str, str] | None:
 
 def sources(job: AnyJob) -> tuple[str, ...]:
     """What a job reads: asset names and ``<job>.outputs.<name>``, its code first."""
-    return (job.code, *job.inputs) if isinstance(job, TrainingJob) else (job.model,)
+    if isinstance(job, TrainingJob):
+        return (job.code, *job.inputs)
+    return (job.code, job.model) if job.code else (job.model,)
 
 
 def ancestors(agreement: Agreement, ref: str) -> frozenset[str]:

@@ -263,13 +263,17 @@ class Batching(Part):
 
 LANGUAGE = ("transformers", "vllm")
 """Engines whose models are of language."""
+WITH_CODE = ("safetensors",)
+"""Engines whose models are weights alone: the architecture is an asset of kind code."""
 
 
 class ServiceJob(Part):
-    """A model served to clients. With `batching` the parties say that a row's result does not depend on the rows beside it."""
+    """A model served to clients. `code` is the architecture of a model that is weights alone. With `batching` the parties say that a row's result does
+    not depend on the rows beside it."""
 
     model: AssetRef
-    engine: Literal["torch-export", "onnx", "transformers", "vllm"]
+    engine: Literal["torch-export", "onnx", "safetensors", "transformers", "vllm"]
+    code: Name | None = None
     hosts: Name
     operator: Name
     clients: Unique[Name]

@@ -204,6 +204,8 @@ def _service(name: str, job: ServiceJob) -> Section:
         f"At most {count} requests in {_span(window)}, until {format_time(job.limits.until)}.",
         f"Fresh evidence every {_span(job.lease)}, or its keys are gone.",
     ]
+    if job.code:
+        said.append(f"Code {job.code} computes the answers with the model's weights; it reads every request.")
     if job.batching:
         said.append(
             f"Requests of different clients are computed together, up to {job.batching.rows} rows, after {job.batching.delay_ms} ms at most: that one's rows "

@@ -9,7 +9,7 @@ import functools
 from typing import Any
 
 from perunml.agreements.flows import ancestors, sources, split_ref
-from perunml.agreements.jobs import ServiceJob, TrainingJob
+from perunml.agreements.jobs import ServiceJob
 from perunml.agreements.schema import Agreement
 from perunml.api.runs import InputKey, KeyDelivery, OutputKey
 from perunml.api.service import ServiceCertificate
@@ -57,7 +57,7 @@ def build(
         )
         for grant in release.outputs
     }
-    code = agreement.assets[job.code] if isinstance(job, TrainingJob) else None
+    code = agreement.assets[job.code] if job.code else None
     kept = checkpoints.delivered(services, connection, agreement, run)
     if kept is not None and kept.last is not None:
         grants[CHECKPOINT] = kept.last.asset

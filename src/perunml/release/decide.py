@@ -113,7 +113,8 @@ def _inputs(agreement: Agreement, job: AnyJob) -> tuple[InputGrant, ...]:
         return InputGrant(name, ref, "" if split_ref(ref) else agreement.assets[ref].digest, mount)
 
     if not isinstance(job, TrainingJob):
-        return (grant("model", job.model, "/model"),)
+        code = (grant("code", job.code, "/code"),) if job.code else ()
+        return (*code, grant("model", job.model, "/model"))
     return (grant("code", job.code, "/code"), *(grant(ref, ref, mount) for ref, mount in job.inputs.items()))
 
 

@@ -9,7 +9,7 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +34,8 @@ PREDICT_SECONDS = 60.0
 SCRATCH = 256 << 20
 """Bytes of the engine's /tmp and /dev/shm, each; memory, taken only as it is used."""
 SOCKET = "engine.sock"
+MODEL, CODE = "/in/model", "/in/code"
+"""Where the engine's process finds what it runs."""
 MAY_SAY = {rule.code: rule for rule in (ENGINE_UNKNOWN, MODEL_REFUSED, INPUTS_REFUSED, INFERENCE_FAILED)}
 """All that an engine's process may say; anything else is its failure."""
 
@@ -48,10 +50,13 @@ class ConfinedProcess:
         model: Path,
         memory: PrivateMemory,
         *,
+        program: tuple[Path, str] | None = None,
+        devices: Mapping[str, Path] | None = None,
         cgroup: Callable[[], Cgroup | None] = lambda: None,
         swap_allowed: bool,
     ) -> None:
-        """`cgroup` makes one for each start, where the machine can; `swap_allowed` is for simulated machines."""
+        """`program` is the folder of a model's code and the name of its entry there; `devices` GPUs' nodes by their paths in the sandbox; `cgroup` makes one for each start, where the machine can;
+        `swap_allowed` is for simulated machines."""
         user = job_user()
         self._engine = engine
         self._make_cgroup = cgroup
@@ -59,13 +64,15 @@ class ConfinedProcess:
         self._out = memory.add("out", 1 << 20, owner=user)
         self._view = View(
             code=memory.show("code", Path(perunml.__file__).resolve().parents[1]),
-            inputs={"/in/model": model},
+            inputs={MODEL: model, **({CODE: program[0]} if program else {})},
             out=self._out,
             tmp=memory.add("tmp", SCRATCH, owner=user, executable=True),
             shm=memory.add("shm", SCRATCH, owner=user),
             parameters=canonical({}),
             prefixes=show_interpreter(memory),
+            devices=devices or {},
         )
+        self._entry = [f"{CODE}/{program[1]}"] if program else []
         self._sandbox: Sandbox | None = None
         self._link: socket.socket | None = None
         self._lock = threading.Lock()
@@ -87,7 +94,8 @@ class ConfinedProcess:
             "perunml.serving.worker",
             f"{contract.OUT}/{SOCKET}",
             self._engine,
-            "/in/model",
+            MODEL,
+            *self._entry,
         ]
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(str(path))

@@ -7,7 +7,7 @@ both, and what it raises never carries a value of either.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,9 +40,13 @@ class Engine(Protocol):
         ...
 
 
-def load_engine(name: str, model: Path) -> Engine:
-    """The engine that the agreement names, with `model`: a `.pt2` or `.onnx` file, or a folder that holds exactly one. Raises
+def load_engine(name: str, model: Path, entry: Path | None = None) -> Engine:
+    """The engine that the agreement names, with `model`: a `.pt2`, `.onnx` or `.safetensors` file, or a folder that holds exactly one; `entry` is the architecture's file. Raises
     `AgreementRefusal` (engine_unknown) and `IntegrityError` (model_refused)."""
+    if name == "safetensors" and entry is not None:
+        from perunml.serving.architecture import Architecture
+
+        return Architecture(_model_file(model), entry)
     if name == "onnx":
         from perunml.serving.onnx import Onnx
 
@@ -74,9 +78,40 @@ def _model_file(place: Path) -> Path:
     return files[0]
 
 
-class TorchExport:
-    """An exported program (`torch.export.save`) on the CPU. Inputs are tensors by the names of `forward`'s arguments;
-    outputs have the names of the dictionary that `forward` returns, or ``output`` or ``output_0``, ``output_1``…"""
+class TorchModel:
+    """A PyTorch module and what it takes: each input's type, its shape with [least, most] for what may vary, and whether it is passed by keyword. Outputs have the names of the dictionary that it
+    returns, or ``output`` or ``output_0``, ``output_1``…"""
+
+    def __init__(
+        self, module: Any, inputs: Mapping[str, tuple[Any, list[Any], bool]], form: ModelForm, device: str
+    ) -> None:
+        self._module, self._inputs, self._form, self._device = module, inputs, form, device
+
+    def forms(self) -> ModelForm:
+        return self._form
+
+    def infer(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        check_names(self._inputs, inputs)
+        given = {tensor.name: tensor for tensor in inputs}
+        tensors = {name: from_bytes(given[name], *form[:2]) for name, form in self._inputs.items()}
+        return [to_bytes(name, value) for name, value in self._run(tensors).items()]
+
+    def _run(self, tensors: dict[str, Any]) -> dict[str, Any]:
+        import torch
+
+        placed = {name: tensor.to(self._device) for name, tensor in tensors.items()}
+        arguments = [tensor for name, tensor in placed.items() if not self._inputs[name][2]]
+        keywords = {name: tensor for name, tensor in placed.items() if self._inputs[name][2]}
+        try:
+            with torch.inference_mode():
+                found = self._module(*arguments, **keywords)
+        except Exception as exc:
+            raise refuse(INFERENCE_FAILED, f"the model failed on these inputs ({type(exc).__name__})") from None
+        return _outputs(found)
+
+
+class TorchExport(TorchModel):
+    """An exported program (`torch.export.save`), on the GPU where the host shows one. Inputs are tensors by the names of `forward`'s arguments."""
 
     def __init__(self, archive: bytes, *, threads: int = THREADS) -> None:
         """Raises `IntegrityError` (model_refused)."""
@@ -84,46 +119,36 @@ class TorchExport:
 
         check_pt2(archive)
         torch.set_num_threads(threads)
+        device = device_name()
         try:
             _check_sample_inputs(archive)
             with _quiet():
                 program = torch.export.load(io.BytesIO(archive))
-            self._inputs = _input_forms(program)
-            self._module = program.module()
-            self._given = output_forms(program)
+                if device != "cpu":
+                    program = torch.export.passes.move_to_device_pass(program, device)
+            inputs = _input_forms(program)
+            rows = [TensorForm(name, name_of(dtype), _varying(shape)) for name, (dtype, shape, _) in inputs.items()]
+            form = ModelForm("torch-export", tuple(rows), output_forms(program))
+            super().__init__(program.module(), inputs, form, device)
         except PerunError:
             raise
         except Exception as exc:
             # The reader raises whatever its parts raise; the message may quote the archive, so the type must do.
             raise refuse(MODEL_REFUSED, f"the model is not loaded: {type(exc).__name__} in PyTorch's reader") from None
 
-    def forms(self) -> ModelForm:
-        inputs = [TensorForm(name, name_of(dtype), _varying(shape)) for name, (dtype, shape, _) in self._inputs.items()]
-        return ModelForm("torch-export", tuple(inputs), self._given)
 
-    def infer(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        self._same_names([tensor.name for tensor in inputs])
-        given = {tensor.name: tensor for tensor in inputs}
-        tensors = {name: from_bytes(given[name], *form[:2]) for name, form in self._inputs.items()}
-        return [to_bytes(name, value) for name, value in self._run(tensors).items()]
+def device_name() -> str:
+    """Where PyTorch computes here: on a GPU that the sandbox shows, or on the CPU."""
+    import torch
 
-    def _same_names(self, names: list[str]) -> None:
-        if len(names) != len(self._inputs) or set(names) != set(self._inputs):
-            raise refuse(
-                INPUTS_REFUSED, "other inputs than the model's", expected=", ".join(self._inputs), seen=", ".join(names)
-            )
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
-    def _run(self, tensors: dict[str, Any]) -> dict[str, Any]:
-        import torch
 
-        arguments = [tensor for name, tensor in tensors.items() if not self._inputs[name][2]]
-        keywords = {name: tensor for name, tensor in tensors.items() if self._inputs[name][2]}
-        try:
-            with torch.inference_mode():
-                found = self._module(*arguments, **keywords)
-        except Exception as exc:
-            raise refuse(INFERENCE_FAILED, f"the model failed on these inputs ({type(exc).__name__})") from None
-        return _outputs(found)
+def check_names(known: Iterable[str], inputs: Sequence[Tensor]) -> None:
+    """Raises `UsageError` (inputs_refused) unless the inputs are those that the model has, each once."""
+    wanted, names = list(known), [tensor.name for tensor in inputs]
+    if len(names) != len(wanted) or set(names) != set(wanted):
+        raise refuse(INPUTS_REFUSED, "other inputs than the model's", expected=", ".join(wanted), seen=", ".join(names))
 
 
 def _varying(shape: list[Any]) -> tuple[int, ...]:

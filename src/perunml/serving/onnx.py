@@ -14,6 +14,7 @@ from typing import Any
 from perunml.sealing.formats import check_format
 from perunml.serving.archive import MAX_ARCHIVE
 from perunml.serving.codes import ENGINE_UNKNOWN, INFERENCE_FAILED, INPUTS_REFUSED, MODEL_REFUSED
+from perunml.serving.engines import check_names
 from perunml.serving.forms import ModelForm
 from perunml.serving.tensors import MAX_ELEMENTS, Tensor, TensorForm, checked
 from perunml.wire.errors import PerunError, refuse
@@ -74,19 +75,13 @@ class Onnx:
         return ModelForm("onnx", tuple(self._inputs.values()), tuple(self._outputs))
 
     def infer(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        self._same_names([tensor.name for tensor in inputs])
+        check_names(self._inputs, inputs)
         given = {tensor.name: self._array(tensor) for tensor in inputs}
         try:
             found = self._session.run([form.name for form in self._outputs], given)
         except Exception as exc:
             raise refuse(INFERENCE_FAILED, f"the model failed on these inputs ({type(exc).__name__})") from None
         return [self._tensor(form, value) for form, value in zip(self._outputs, found, strict=True)]
-
-    def _same_names(self, names: list[str]) -> None:
-        if len(names) != len(self._inputs) or set(names) != set(self._inputs):
-            raise refuse(
-                INPUTS_REFUSED, "other inputs than the model's", expected=", ".join(self._inputs), seen=", ".join(names)
-            )
 
     def _array(self, tensor: Tensor) -> Any:
         import numpy as np

@@ -10,17 +10,22 @@ import shutil
 import signal
 import socket
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
-from perunml.agreements.jobs import LANGUAGE
+from perunml.agreements.jobs import LANGUAGE, WITH_CODE
 from perunml.api.runs import QuotaAnswer, QuotaRequest
 from perunml.api.service import ServiceCertificate
+from perunml.host import gpus
 from perunml.host.clock import boottime
 from perunml.host.codes import DELIVERY_MISMATCH
+from perunml.host.contract import CODE, entry_path
+from perunml.host.fetch import Fetched
 from perunml.host.limits import make_cgroup
 from perunml.host.memory import SLACK, available_memory
 from perunml.host.runner import Run, Settings, run_main
 from perunml.host.sandbox import job_user
+from perunml.ledger.devices import Devices
 from perunml.sealing.views.files import unpack
 from perunml.serving.codes import SERVICE_ADDRESS
 from perunml.serving.confined import ConfinedEngine, ConfinedProcess
@@ -36,6 +41,8 @@ from perunml.wire.identity import PublicKey
 BEAT = 0.2
 """Seconds between looks at the session's certificate and at the engine's process."""
 PAGE = 4096
+MOUNTS = {"model": "model", "code": "program"}
+"""Where a service's inputs lie in the runner's memory; `code` there is this package's own, which the engine's process runs."""
 
 
 class Serving:
@@ -57,14 +64,21 @@ class Serving:
 
     def serve(self, run: Run) -> None:
         """From delivery to the end."""
-        if run.delivery.kind != "serve" or set(run.delivery.inputs) != {"model"}:
+        names = {"model", "code"} if run.delivery.job.get("engine") in WITH_CODE else {"model"}
+        if run.delivery.kind != "serve" or set(run.delivery.inputs) != names:
             raise refuse(DELIVERY_MISMATCH, "not a service with one model", seen=run.delivery.kind)
-        if run.session.service_certificate is None:
-            raise refuse(DELIVERY_MISMATCH, "the manager gave the service no certificate")
+        with gpus.claim() as claim:
+            if claim.taken:
+                run.report("warning", message="another run has this machine's GPUs: the service sees none")
+            self._answer(run, self._engine(run, claim.nodes), claim.devices)
+
+    def _answer(self, run: Run, engine: ConfinedEngine | ConfinedLanguage, devices: Devices | None) -> None:
         assert self._socket is not None
-        engine = self._engine(run)
         engine.start()
+        # Not before: loading a model may take longer than a lease, and then there is a newer one.
         certificate = run.session.service_certificate
+        if certificate is None:
+            raise refuse(DELIVERY_MISMATCH, "the manager gave the service no certificate")
         service = Service(
             Terms(
                 manager=PublicKey(run.settings.pin.identity),
@@ -91,7 +105,7 @@ class Serving:
         finally:
             gateway.stop()
             engine.close()
-        run.finish({})
+        run.finish({}, devices=devices)
 
     def _tend(self, run: Run, service: Service, engine: ConfinedProcess, known: Envelope) -> None:
         end = boottime() + run.delivery.wall_seconds if run.delivery.wall_seconds else float("inf")
@@ -102,27 +116,40 @@ class Serving:
                 known = newest
             engine.tend()
 
-    def _engine(self, run: Run) -> ConfinedEngine | ConfinedLanguage:
+    def _engine(self, run: Run, devices: Mapping[str, Path]) -> ConfinedEngine | ConfinedLanguage:
         """The model, unsealed into memory, and the engine that the agreement names, not started yet."""
-        fetched = run.fetch()["model"]
-        user = job_user()
-        space = SLACK + sum(-(-size // PAGE) * PAGE + PAGE for size in fetched.reader.files.values())
-        folder: Path = run.memory.add("model", space, owner=user)
-        unpack(fetched.reader, folder)
-        run.memory.freeze("model", user)
-        fetched.reader.close()
-        shutil.rmtree(fetched.folder, ignore_errors=True)
-        name = run.delivery.job.get("engine")
-        if not isinstance(name, str):
+        fetched = run.fetch()
+        folders = {name: _unpacked(run, MOUNTS[name], found) for name, found in fetched.items()}
+        engine = run.delivery.job.get("engine")
+        if not isinstance(engine, str):
             raise refuse(DELIVERY_MISMATCH, "the job names no engine")
-        kind = ConfinedLanguage if name in LANGUAGE else ConfinedEngine
+        kind = ConfinedLanguage if engine in LANGUAGE else ConfinedEngine
         return kind(
-            name,
-            folder,
+            engine,
+            folders["model"],
             run.memory,
+            program=(folders["code"], _entry(run.delivery.entry)) if "code" in folders else None,
+            devices=devices,
             cgroup=lambda: make_cgroup(run.delivery.run, available_memory()),
             swap_allowed=run.delivery.simulated,
         )
+
+
+def _unpacked(run: Run, name: str, fetched: Fetched) -> Path:
+    """An input in a memory mount of its own that the engine's user can read; its ciphertext is gone."""
+    user = job_user()
+    space = SLACK + sum(-(-size // PAGE) * PAGE + PAGE for size in fetched.reader.files.values())
+    folder: Path = run.memory.add(name, space, owner=user)
+    unpack(fetched.reader, folder)
+    run.memory.freeze(name, user)
+    fetched.reader.close()
+    shutil.rmtree(fetched.folder, ignore_errors=True)
+    return folder
+
+
+def _entry(name: str) -> str:
+    """The architecture's file below its folder. Raises `IntegrityError` (delivery_mismatch)."""
+    return entry_path(name).removeprefix(f"{CODE}/")
 
 
 def _sent(run: Run) -> float:

@@ -1,6 +1,6 @@
 """The engine's process, inside the sandbox: loads the model, answers one request after the other, or those of a language model side by side.
 
-Arguments: the socket's path, the engine's name, the model's folder. It holds the model and one request's inputs at a time,
+Arguments: the socket's path, the engine's name, the model's folder, and perhaps the architecture's file. It holds the model and one request's inputs at a time,
 and no key: what a model could do by being loaded or run, it does to this process, which has no network and no file.
 """
 
@@ -21,6 +21,7 @@ from perunml.wire.errors import PerunError
 
 def main(argv: list[str]) -> int:
     path, engine, model = argv[1:4]
+    entry = Path(argv[4]) if len(argv) > 4 else None
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.connect(path)
         try:
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> int:
                 send(sock, {"language": True})
                 talker.serve()
                 return 0
-            loaded = load_engine(engine, Path(model))
+            loaded = load_engine(engine, Path(model), entry)
         except PerunError as exc:
             send(sock, {"refusal": exc.reasons[0].as_json()})
             return 1
