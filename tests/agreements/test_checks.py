@@ -96,6 +96,10 @@ def test_a_language_model_has_no_batching() -> None:
     with pytest.raises(PerunError) as caught:
         agreement_from_json(edit(made, "jobs/serve/batching", {"rows": 8, "delay_ms": 5}))
     assert "orders its answers itself" in str(caught.value)
+    for name in ("batch", "top_k", "digits"):
+        with pytest.raises(PerunError) as caught:
+            agreement_from_json(edit(made, f"jobs/serve/limits/{name}", 3))
+        assert "with text, not with scores" in str(caught.value)
 
 
 def test_two_inputs_at_one_place_are_refused() -> None:

@@ -49,6 +49,9 @@ NARROWS: dict[str, Spoil] = {
     "jobs.train.outputs.model.max_size": lambda d: job(d)["outputs"]["model"].update(max_size="400MiB"),
     "jobs.train.outputs.metrics.release": lambda d: job(d)["outputs"]["metrics"].update(release={"approve": ["acme"]}),
     "jobs.serve.limits.requests": lambda d: job(d, "serve")["limits"].update(requests="9999/day"),
+    "jobs.serve.limits.batch": lambda d: job(d, "serve")["limits"].update(batch=64),
+    "jobs.serve.limits.top_k": lambda d: job(d, "serve")["limits"].update(top_k=3),
+    "jobs.serve.limits.digits": lambda d: job(d, "serve")["limits"].update(digits=0),
     "hosts.inference": lambda d: d["hosts"]["inference"]["any_of"].pop(),
     "hosts.trainer.min_driver": lambda d: d["hosts"]["trainer"].update(min_driver="550.1"),
 }

@@ -59,6 +59,19 @@ def test_checkpoints_are_told() -> None:
     assert "its checkpoint (at most 1.0 GiB, padded to that) is sealed" in text(kept)
 
 
+def test_limits_on_answers_are_told() -> None:
+    """Rows, how many scores, how many digits; and what is not limited."""
+    limited = edit(
+        edit(edit(document(), "jobs/serve/limits/batch", 1), "jobs/serve/limits/top_k", 3),
+        "jobs/serve/limits/digits",
+        2,
+    )
+    said = text(agreement_from_json(limited))
+    assert "A request has at most 1 row." in said
+    assert "Of its scores an answer has the 3 greatest of each row, rounded to 2 decimal digits; whole numbers" in said
+    assert "Of its scores" not in text(agreement_from_json(document()))
+
+
 def test_batching_is_told() -> None:
     """That strangers' requests meet in one computation, how many, how long."""
     together = agreement_from_json(edit(document(), "jobs/serve/batching", {"rows": 32, "delay_ms": 5}))

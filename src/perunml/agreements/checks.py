@@ -198,6 +198,11 @@ def _service(a: Agreement, name: str, job: ServiceJob) -> Iterator[Reason]:
         yield _fault(f"{place}.code", f"{job.engine} comes with other code", expected=wanted, seen=job.code or "none")
     elif job.code is not None and ((code := a.assets.get(job.code)) is None or code.kind != "code"):
         yield _fault(f"{place}.code", f"{job.code!r} is no asset of kind code")
+    named = [name for name in ("batch", "top_k", "digits") if getattr(job.limits, name) is not None]
+    if named and job.engine in LANGUAGE:
+        yield _fault(
+            f"{place}.limits.{named[0]}", f"{job.engine} answers with text, not with scores", expected="no such limit"
+        )
     if job.batching and job.engine in LANGUAGE:
         yield _fault(f"{place}.batching", f"{job.engine} orders its answers itself", expected="no batching")
     for party in job.clients:

@@ -49,6 +49,8 @@ CLASS_BITS = 4
 """Bits of an error's class: nine ways to end."""
 DEFAULT_EVERY, MAX_EVERY = 300, 86400
 """Seconds between two checkpoints."""
+MAX_COUNT, MAX_DIGITS = 1 << 24, 15
+"""Rows of a request and scores of an answer, more than a service takes or gives; digits that a 64-bit number has."""
 MAX_ROWS, MAX_DELAY = 4096, 1000
 """Rows of one batch, and milliseconds: a client's request is to be answered at once."""
 
@@ -150,10 +152,14 @@ class TrainingLimits(Part):
 
 
 class ServiceLimits(Part):
-    """`requests`: (count, window in seconds) over all replicas."""
+    """`requests`: (count, window in seconds) over all replicas. Of a model of tensors also: rows in one request (`batch`), how many of the greatest scores an answer has (`top_k`), and to how many
+    decimal digits they are rounded."""
 
     requests: Rate
     until: Time
+    batch: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
+    digits: Annotated[int, Field(ge=0, le=MAX_DIGITS)] | None = None
 
 
 class ReleaseRule(Part):

@@ -69,6 +69,13 @@ def _until(path: str, before: int, after: int) -> Iterator[Field]:
     yield Field(path, format_time(before), format_time(after), after < before, hosting=False)
 
 
+def _at_most(path: str, before: int | None, after: int | None) -> Iterator[Field]:
+    """Less of it, or a bound where there was none."""
+    narrows = after is not None and (before is None or after < before)
+    words = ["any" if value is None else str(value) for value in (before, after)]
+    yield Field(path, words[0], words[1], narrows)
+
+
 def _requests(path: str, before: tuple[int, int], after: tuple[int, int]) -> Iterator[Field]:
     """Fewer in the same window; another window is another limit."""
     same = before[1] == after[1]
@@ -195,6 +202,9 @@ _LIMITS: Mapping[str, Compare] = {
     "wall": _less(seconds),
     "resumes": _less(),
     "requests": _requests,
+    "batch": _at_most,
+    "top_k": _at_most,
+    "digits": _at_most,
 }
 _OUTPUT: Mapping[str, Compare] = {"max_size": _less(format_size), "release": _approvers, "level": _level}
 _JOB: Mapping[str, Compare] = {

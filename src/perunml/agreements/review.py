@@ -13,7 +13,7 @@ from perunml.agreements import flows
 from perunml.agreements.approvals import Standing, check_successor
 from perunml.agreements.boards import in_words
 from perunml.agreements.codes import INCONSISTENT
-from perunml.agreements.jobs import PRINTED, Output, ServiceJob, TrainingJob
+from perunml.agreements.jobs import PRINTED, Output, ServiceJob, ServiceLimits, TrainingJob
 from perunml.agreements.narrowing import written
 from perunml.agreements.profiles import allows_simulated
 from perunml.agreements.recovery import holders, threshold
@@ -204,6 +204,13 @@ def _service(name: str, job: ServiceJob) -> Section:
         f"At most {count} requests in {_span(window)}, until {format_time(job.limits.until)}.",
         f"Fresh evidence every {_span(job.lease)}, or its keys are gone.",
     ]
+    limits = job.limits
+    if limits.batch is not None:
+        said.append(f"A request has at most {limits.batch} row{'s' if limits.batch != 1 else ''}.")
+    if limits.top_k is not None or limits.digits is not None:
+        said.append(
+            f"Of its scores an answer has {_scores(limits)}; whole numbers, such as labels, leave as the model gives them."
+        )
     if job.code:
         said.append(f"Code {job.code} computes the answers with the model's weights; it reads every request.")
     if job.batching:
@@ -212,6 +219,12 @@ def _service(name: str, job: ServiceJob) -> Section:
             "tell nothing of another's is for the model to keep."
         )
     return Section(f"Service {name}", tuple(said))
+
+
+def _scores(limits: ServiceLimits) -> str:
+    """What an answer has of a row's scores."""
+    which = f"the {limits.top_k} greatest of each row" if limits.top_k is not None else "all"
+    return which if limits.digits is None else f"{which}, rounded to {limits.digits} decimal digits"
 
 
 def _leaving(a: Agreement) -> tuple[str, ...]:

@@ -51,6 +51,12 @@ QUOTA_EXHAUSTED = rule(
     "The requests that the agreement allows in this window are used up.",
     "The client waits for the next window, or the parties agree on a higher limit: `perunml agreement propose`.",
 )
+BATCH_TOO_LARGE = rule(
+    "batch_too_large",
+    Kind.LIMIT,
+    "A request has more rows than the agreement allows at once.",
+    "The client sends fewer rows at once (`perunml infer RUN FILE`), or the parties agree on more: `perunml agreement propose`.",
+)
 SERVICE_BUSY = rule(
     "service_busy",
     Kind.LIMIT,

@@ -10,6 +10,7 @@ from perunml.serving.batching import Batching
 from perunml.serving.engines import Engine
 from perunml.serving.inner import Handler
 from perunml.serving.language import LanguageEngine
+from perunml.serving.limits import Limited
 from perunml.serving.oip import OpenInference
 from perunml.serving.openai_api import OpenAiApi
 
@@ -25,4 +26,7 @@ def as_agreed(engine: Engine, job: Mapping[str, Any]) -> Engine:
     """An engine of tensors within what the agreement says."""
     if batching := job.get("batching"):
         engine = Batching(engine, batching["rows"], batching["delay_ms"] / 1000)
-    return engine
+    limits = {
+        name: value for name in ("batch", "top_k", "digits") if (value := job.get("limits", {}).get(name)) is not None
+    }
+    return Limited(engine, **limits) if limits else engine
