@@ -142,6 +142,14 @@ class _Handler(BaseHTTPRequestHandler):
                 BROWSER_REFUSED, "a web page asked, or another name than this machine's was used", seen=named[:80]
             )
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What is no request that this server reads, or of a method that it has not: told as any refusal, and the connection ends."""
+        self.close_connection = True
+        exc = refuse(MALFORMED, "not a request that a service takes", expected="GET or POST", seen=str(message)[:80])
+        self.path = getattr(self, "path", "/")
+        self.request_version = getattr(self, "request_version", "") or self.protocol_version
+        self.whole(code, refusal_headers(exc), refusal_body(exc, self.path))
+
     def log_message(self, format: str, *args: Any) -> None:
         """What is asked is nobody's to log."""
 
