@@ -349,17 +349,19 @@ def agent(
     folder: PathLike,
     *,
     services_listen: str = "",
+    metrics_listen: str = "",
+    traces_to: str = "",
     unpack_at_most: int | None = None,
     on_event: Callable[[dict[str, Any]], None] = lambda event: None,
     **which: Any,
 ) -> Agent:
     """The agent of an enrolled machine (`which`: the arguments of `machine`): `run_forever()` takes jobs until `stop()`. With `services_listen` (HOST:PORT, port 0
-    any) it takes services too. Inputs of more than `unpack_at_most` bytes are mounted, not decrypted into memory (None: more than half of what is free). `on_event` gets what happens, from several threads. Raises `UsageError` (not_enrolled,
+    any) it takes services too, whose numbers Prometheus reads at `metrics_listen` (``/metrics``), and whose spans go to the OpenTelemetry collector `traces_to`. Inputs of more than `unpack_at_most` bytes are mounted, not decrypted into memory (None: more than half of what is free). `on_event` gets what happens, from several threads. Raises `UsageError` (not_enrolled,
     host_unfit, agent_busy) when it runs."""
     from perunml.host.agent import Agent
 
     return Agent(
-        Path(folder), pin, machine(folder, **which), services_listen=services_listen, on_event=on_event,
+        Path(folder), pin, machine(folder, **which), services_listen=services_listen, metrics_listen=metrics_listen, traces_to=traces_to, on_event=on_event,
         unpack_at_most=-1 if unpack_at_most is None else unpack_at_most,
     )  # fmt: skip
 

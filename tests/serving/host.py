@@ -29,6 +29,7 @@ def main() -> None:
             pin,
             attester,
             services_listen=listen,
+            metrics_listen="127.0.0.1:0",
             on_event=lambda event: print(json.dumps(event), flush=True),
             poll=0.2,
         )

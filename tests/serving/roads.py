@@ -110,6 +110,7 @@ class Road:
     people: dict[str, Client]
     host: Host
     run: str
+    metrics: str
 
 
 @contextmanager
@@ -139,8 +140,7 @@ def road(folder: Path, assets: Mapping[str, Sealed], job: str, requests: int = 1
         for name in PARTIES:
             people[name].approve(view.digest)
         run = served(folder / "cloud", view.digest)
-        host.wait_for("serving")
-        yield Road(people, host, run)
+        yield Road(people, host, run, host.wait_for("serving")["metrics"])
     finally:
         if host is not None:
             host.stop()

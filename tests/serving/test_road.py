@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from perunml.api.inference import ReceiptFile
@@ -77,6 +78,10 @@ def test_a_service_from_release_to_suspension(served: Road, model: Path, tmp_pat
     with pytest.raises(PerunError) as refused:
         clinic.infer(run, INPUTS)
     assert refused.value.code == "quota_exhausted"
+
+    numbers = httpx.get(f"{served.metrics}/metrics").text
+    assert 'requests_total{kind="request",status="200",code=""}' in numbers
+    assert "perunml_service_engine_starts_total 1" in numbers
 
     people["owner"].suspend("net", agreement=clinic.run(run).agreement)
     lost = host.wait_for("lease_lost", 3 * LEASE)

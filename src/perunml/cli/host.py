@@ -119,6 +119,10 @@ def enrol(
 @machine_options
 @click.option("--services-listen", default="", metavar="HOST:PORT",
               help="Take services too, and let them listen here (port 0: any) [default: take none].")  # fmt: skip
+@click.option("--metrics-listen", default="", metavar="HOST:PORT",
+              help="Let services show counts, sizes and times of their requests here, at /metrics, for Prometheus.")  # fmt: skip
+@click.option("--traces-to", default="", metavar="URL",
+              help="Let services send the same as spans to this OpenTelemetry collector (OTLP over HTTP).")  # fmt: skip
 @click.option("--unpack-at-most", default="", metavar="SIZE",
               help="Decrypt inputs up to this size (8GiB) into memory, mount larger ones [default: half of what is free].")  # fmt: skip
 @click.pass_obj
@@ -129,6 +133,8 @@ def run(
     pin_file: Path | None,
     manager: str,
     services_listen: str,
+    metrics_listen: str,
+    traces_to: str,
     unpack_at_most: str,
     **machine: Any,
 ) -> None:
@@ -145,7 +151,7 @@ def run(
     pin = _pin(settings, pin_file, manager)
     _check_machine(machine)
     agent = operators.agent(
-        pin, folder, services_listen=services_listen, unpack_at_most=parse_size(unpack_at_most) if unpack_at_most else None,
+        pin, folder, services_listen=services_listen, metrics_listen=metrics_listen, traces_to=traces_to, unpack_at_most=parse_size(unpack_at_most) if unpack_at_most else None,
         on_event=report, **machine,
     )  # fmt: skip
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -43,11 +43,11 @@ RUNNERS = {"train": "perunml.host.runner", "serve": "perunml.serving.runner"}
 
 
 class Agent:
-    """A machine's agent. `services_listen` (HOST:PORT, port 0 allowed) lets it take services too. `operator` lets it renew its
+    """A machine's agent. `services_listen` (HOST:PORT, port 0 allowed) lets it take services too, which tell their numbers at `metrics_listen` and their spans to the collector `traces_to`. `operator` lets it renew its
     machine's certificate. An input of more than `unpack_at_most` bytes is mounted, not unpacked (-1: as memory allows). `on_event` gets `progress` events, from several threads."""
 
     def __init__(
-        self, folder: Path, pin: Pin, attester: Attester, *, services_listen: str = "", operator: Signer | None = None,
+        self, folder: Path, pin: Pin, attester: Attester, *, services_listen: str = "", metrics_listen: str = "", traces_to: str = "", operator: Signer | None = None,
         name: str = "host", on_event: Listener = lambda event: None, poll: float = POLL, slots: int = SLOTS,
         unpack_at_most: int = -1,
     ) -> None:  # fmt: skip
@@ -55,7 +55,7 @@ class Agent:
         self._pin = pin
         self._attester = attester
         self._gatherer = Gatherer(attester)
-        self._listen = services_listen
+        self._listen, self._metrics, self._traces = services_listen, metrics_listen, traces_to
         self._operator = operator
         self._name = name
         self._on_event = on_event
@@ -136,11 +136,12 @@ class Agent:
 
     def _start(self, item: WorkItem, member: Membership) -> None:
         self._tell({"event": "taken", "run": item.run, "agreement": item.agreement, "job": item.job, "kind": item.kind})
+        serves = item.kind == "serve"
         settings = Settings(
             run=item.run, agreement=item.agreement, machine=member.machine, simulated=member.simulated, pin=self._pin,
             certificate=member.certificate, key=member.key.decode(), folder=str((self._folder / "runs" / item.run).absolute()),
-            agent_pid=os.getpid(), evidence_fd=-1, events_fd=-1, listen=self._listen if item.kind == "serve" else "",
-            unpack_at_most=self._unpack_at_most,
+            agent_pid=os.getpid(), evidence_fd=-1, events_fd=-1, unpack_at_most=self._unpack_at_most,
+            listen=self._listen if serves else "", metrics=self._metrics if serves else "", traces=self._traces if serves else "",
         )  # fmt: skip
 
         def collect(request: EvidenceRequest) -> Bundle:

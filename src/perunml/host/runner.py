@@ -74,6 +74,8 @@ class Settings(Message):
     evidence_fd: int
     events_fd: int
     listen: str = ""  # services: HOST:PORT to listen on
+    metrics: str = ""  # services: HOST:PORT for the operator's numbers
+    traces: str = ""  # services: the collector of spans
     unpack_at_most: int = -1  # bytes of an input that is unpacked into memory; -1: as memory allows
 
     def __repr__(self) -> str:

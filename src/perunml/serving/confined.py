@@ -73,6 +73,7 @@ class ConfinedProcess:
             devices=devices or {},
         )
         self._entry = [f"{CODE}/{program[1]}"] if program else []
+        self.on_start: Callable[[], None] = lambda: None
         self._sandbox: Sandbox | None = None
         self._link: socket.socket | None = None
         self._lock = threading.Lock()
@@ -115,6 +116,7 @@ class ConfinedProcess:
         link.settimeout(PREDICT_SECONDS)
         with self._lock:
             self._link = link
+        self.on_start()
         self._begun(link)
 
     def tend(self) -> None:

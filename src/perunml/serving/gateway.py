@@ -11,8 +11,9 @@ import functools
 import ipaddress
 import socket
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
@@ -20,7 +21,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from perunml.api.base import Message
 from perunml.api.codes import REQUEST_TOO_LARGE, UNREACHABLE
@@ -28,6 +29,7 @@ from perunml.api.refusal import STATUS, RefusalBody
 from perunml.api.service import MAX_BODY
 from perunml.serving.codes import SERVICE_BUSY
 from perunml.serving.service import Service
+from perunml.serving.watch import HEADER, Seen, Watched
 from perunml.wire.codes import MALFORMED
 from perunml.wire.errors import PerunError, refuse
 
@@ -47,7 +49,7 @@ WORKERS = 32
 STOP_SECONDS = 5.0
 
 
-def make_app(service: Service, max_waiting: int = MAX_WAITING) -> Starlette:
+def make_app(service: Service, max_waiting: int = MAX_WAITING, watch: Watch | None = None) -> ASGIApp:
     """The application. It has two routes and keeps nothing."""
     pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="perunml-infer")
     waiting, large = asyncio.Semaphore(max_waiting), asyncio.Semaphore(MAX_LARGE)
@@ -58,12 +60,21 @@ def make_app(service: Service, max_waiting: int = MAX_WAITING) -> Starlette:
     async def sealed(request: Request) -> Response:
         return await _guarded(_streamed(request, service, pool, waiting, large))
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/.well-known/perunml/service", show, methods=["GET"]),
             Route("/v1/sealed", sealed, methods=["POST"]),
         ]
     )
+    return Watched(app, watch.watchers, watch.begun) if watch else app
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who is told of requests: when they are over, and of each begin and end."""
+
+    watchers: tuple[Callable[[Seen], None], ...]
+    begun: Callable[[int], None]
 
 
 async def _viewed(service: Service) -> Message:
@@ -152,14 +163,15 @@ async def _guarded(work: Coroutine[Any, Any, Message | Response]) -> Response:
         made = await work
         if isinstance(made, Response):
             return made
-        status, content = 200, made.encode()
+        status, content, code = 200, made.encode(), ""
     except PerunError as exc:
         status = 413 if exc.code == REQUEST_TOO_LARGE.code else STATUS[exc.reasons[0].rule.kind]
-        content = RefusalBody.of(exc).encode()
+        content, code = RefusalBody.of(exc).encode(), exc.code
     except Exception:
-        status, content = 500, RefusalBody.of(refuse(UNREACHABLE, "the service failed")).encode()
+        status, code = 500, UNREACHABLE.code
+        content = RefusalBody.of(refuse(UNREACHABLE, "the service failed")).encode()
     # The body of a refused request may not have been read: the connection is of no further use then.
-    headers = {"cache-control": "no-store"} | ({} if status == 200 else {"connection": "close"})
+    headers = {"cache-control": "no-store"} | ({"connection": "close", HEADER.decode(): code} if code else {})
     return Response(content, status, headers, "application/json")
 
 
@@ -182,11 +194,13 @@ def listen(address: str) -> tuple[socket.socket, str]:
 class Gateway:
     """Serves in a thread of its own, from `start` to `stop`."""
 
-    def __init__(self, service: Service, sock: socket.socket, *, max_waiting: int = MAX_WAITING) -> None:
+    def __init__(
+        self, service: Service, sock: socket.socket, *, max_waiting: int = MAX_WAITING, watch: Watch | None = None
+    ) -> None:
         self._service = service
         self._socket = sock
         config = uvicorn.Config(
-            functools.partial(make_app, service, max_waiting),
+            functools.partial(make_app, service, max_waiting, watch),
             factory=True,
             log_config=None,
             access_log=False,

@@ -30,10 +30,12 @@ from perunml.sealing.views.files import unpack
 from perunml.serving.codes import SERVICE_ADDRESS
 from perunml.serving.confined import ConfinedEngine, ConfinedProcess
 from perunml.serving.confined_language import ConfinedLanguage
-from perunml.serving.gateway import Gateway, listen
+from perunml.serving.gateway import Gateway, Watch, listen
 from perunml.serving.handlers import handler_for
+from perunml.serving.metrics import Metrics, MetricsServer
 from perunml.serving.quota import Quota
 from perunml.serving.service import Service, Terms
+from perunml.serving.traces import Traces
 from perunml.wire.dsse import Envelope
 from perunml.wire.errors import refuse
 from perunml.wire.identity import PublicKey
@@ -50,15 +52,19 @@ class Serving:
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
+        self._numbers: socket.socket | None = None
+        self._numbers_at = ""
+        self._traces: Traces | None = None
         self._endpoint = ""
         self._ended = threading.Event()
 
     def prepare(self, settings: Settings) -> str:
         """Bind `settings.listen`; the endpoint to tell the manager."""
-        try:
-            self._socket, self._endpoint = listen(settings.listen)
-        except (OSError, ValueError):
-            raise refuse(SERVICE_ADDRESS, "the address for services cannot be bound", seen=settings.listen) from None
+        self._socket, self._endpoint = _bound(settings.listen)
+        if settings.metrics:
+            self._numbers, self._numbers_at = _bound(settings.metrics)
+        if settings.traces:
+            self._traces = Traces(settings.traces)
         signal.signal(signal.SIGTERM, lambda number, frame: self._ended.set())
         return self._endpoint
 
@@ -74,6 +80,8 @@ class Serving:
 
     def _answer(self, run: Run, engine: ConfinedEngine | ConfinedLanguage, devices: Devices | None) -> None:
         assert self._socket is not None
+        metrics = Metrics(lambda: run.session.deadline - boottime())
+        engine.on_start = metrics.started
         engine.start()
         # Not before: loading a model may take longer than a lease, and then there is a newer one.
         certificate = run.session.service_certificate
@@ -96,15 +104,21 @@ class Serving:
             deadline=lambda: run.session.deadline,
             clock=boottime,
         )
-        gateway = Gateway(service, self._socket)
+        watchers = (metrics.seen, *([self._traces.seen] if self._traces else []))
+        gateway = Gateway(service, self._socket, watch=Watch(watchers, metrics.begun))
         run.on_lost = service.close
         gateway.start()
-        run.report("serving", endpoint=self._endpoint, simulated=run.delivery.simulated)
+        numbers = MetricsServer(metrics, self._numbers).start() if self._numbers else None
+        run.report("serving", endpoint=self._endpoint, metrics=self._numbers_at, simulated=run.delivery.simulated)
         try:
             self._tend(run, service, engine, certificate)
         finally:
             gateway.stop()
             engine.close()
+            if numbers:
+                numbers.stop()
+            if self._traces:
+                self._traces.stop()
         run.finish({}, devices=devices)
 
     def _tend(self, run: Run, service: Service, engine: ConfinedProcess, known: Envelope) -> None:
@@ -133,6 +147,13 @@ class Serving:
             cgroup=lambda: make_cgroup(run.delivery.run, available_memory()),
             swap_allowed=run.delivery.simulated,
         )
+
+
+def _bound(address: str) -> tuple[socket.socket, str]:
+    try:
+        return listen(address)
+    except (OSError, ValueError):
+        raise refuse(SERVICE_ADDRESS, "the address for services cannot be bound", seen=address) from None
 
 
 def _unpacked(run: Run, name: str, fetched: Fetched) -> Path:
