@@ -17,6 +17,7 @@ from perunml.client.home import Home
 from perunml.ledger.receipts import open_receipt
 from perunml.sealing.reader import SealedReader
 from perunml.sealing.store import FolderStore
+from perunml.wire.digests import digest_of
 from perunml.wire.identity import PublicKey
 
 
@@ -83,6 +84,12 @@ def test_serve_what_was_trained(road: Road) -> None:
     renewed = session.renew()
     assert renewed.service_certificate is not None
     assert ServiceCertificate.open(renewed.service_certificate, manager).session_key == certificate.session_key
+    # What was found of the host is in the ledger, for the parties: each receipt of this service names it.
+    path = f"/v1/ledger/entries?agreement={road.agreement.digest}"
+    entries = [each.entry for each in road.party["clinic"].call("GET", path, EntryList).entries]
+    (found,) = [each["body"] for each in entries if each["type"] == "release" and each["subject"] == run.run]
+    assert certificate.verdict == digest_of(found["verdict"])
+    assert ServiceCertificate.open(renewed.service_certificate, manager).verdict == certificate.verdict
     assert road.run(run.run, "clinic").endpoint == "https://127.0.0.1:9"
     assert session.link.quota(run.run, QuotaRequest(wanted=7)).granted == 7
     assert session.link.quota(run.run, QuotaRequest(wanted=7)).granted == 3

@@ -34,6 +34,7 @@ LIES: dict[str, dict[str, Any]] = {
     "run": {"run": "ef" * 16},
     "model": {"model": digest(b"x")},
     "simulated": {"simulated": False},
+    "verdict": {"verdict": digest(b"x")},
     "certificate": {"certificate": digest(b"x")},
     "time": {"time": "2026-01-01T00:00:00Z"},
 }

@@ -82,6 +82,7 @@ class ServiceCertificate(_Body):
     profile: str  # achieved: simulated, measured, tee, gpu-cc
     imitates: str  # for simulated: whose checks were run
     simulated: bool
+    verdict: str  # digest of what was found of the host, as the release's ledger entry has it
     hpke: str  # requests are sealed to it
     session_key: str  # receipts are signed with it
     not_before: str
@@ -97,7 +98,7 @@ class ServiceCertificate(_Body):
     def _receiving(cls, value: str) -> str:
         return _valid(HpkePublicKey, value)
 
-    @field_validator("agreement", "model")
+    @field_validator("agreement", "model", "verdict")
     @classmethod
     def _digests(cls, value: str) -> str:
         return _valid(parse_digest, value)
@@ -183,8 +184,9 @@ class InferenceReceipt(_Body):
     id: str
     time: str
     simulated: bool
+    verdict: str
 
-    @field_validator("request", "response", "certificate", "model", "agreement")
+    @field_validator("request", "response", "certificate", "model", "agreement", "verdict")
     @classmethod
     def _digests(cls, value: str) -> str:
         return _valid(parse_digest, value)
@@ -247,7 +249,7 @@ def sealed_info(manager: str, agreement: str, run: str) -> dict[str, str]:
 def check_receipt(certificate: ServiceCertificate, certificate_digest: str, receipt: InferenceReceipt) -> None:
     """That `receipt` is of the very service that `certificate` is about, in its time. Signatures are the caller's to have
     checked. Raises `IntegrityError` (receipt_mismatch), naming the first member that differs."""
-    for name in ("manager", "agreement", "job", "run", "model", "simulated"):
+    for name in ("manager", "agreement", "job", "run", "model", "simulated", "verdict"):
         wanted, seen = getattr(certificate, name), getattr(receipt, name)
         if wanted != seen:
             raise refuse(

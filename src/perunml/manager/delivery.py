@@ -102,6 +102,7 @@ def service_certificate(
         profile=verdict["profile"],
         imitates=verdict["imitates"],
         simulated=verdict["simulated"],
+        verdict=verdict["digest"],
         hpke=hpke,
         session_key=session_key,
         not_before=format_time(now),

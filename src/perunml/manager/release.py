@@ -39,7 +39,7 @@ from perunml.release.decide import decide
 from perunml.release.types import Refusal, Release, Run
 from perunml.wire.canonical import canonical
 from perunml.wire.codes import MALFORMED
-from perunml.wire.digests import digest
+from perunml.wire.digests import digest, digest_of
 from perunml.wire.encoding import b64, unb64
 from perunml.wire.errors import PerunError, error, refuse
 from perunml.wire.hpke import HpkePublicKey
@@ -255,6 +255,8 @@ def _release(
         "simulated": decided.simulated,
         "sentences": list(decided.sentences),
     }
+    found = {**verdict, "boot": appraisal.boot, "claims": dict(appraisal.claims)}
+    verdict["digest"] = digest_of(found)
     if isinstance(job, ServiceJob):
         certificate = delivery.service_certificate(
             services, run, job, machine.id, verdict, grants["model"], asked.request.session_hpke,
@@ -267,7 +269,7 @@ def _release(
         "machine": machine.id,
         "session_key": asked.request.session_key,
         "assets": grants,
-        "verdict": {**verdict, "boot": appraisal.boot, "claims": dict(appraisal.claims)},
+        "verdict": found,
     }
     entry, _ = transaction.journal.append("release", now, run.agreement, run.run, told)
     answer = _answer(services, asked, run, held.agreement.ends, decided, encode(keys), lease, entry, now)

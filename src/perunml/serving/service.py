@@ -251,6 +251,7 @@ class Service:
             id=request.id,
             time=format_time(self.now()),
             simulated=body.simulated,
+            verdict=body.verdict,
         ).envelope(signer)
 
     def _keys(self) -> tuple[HpkePrivateKey, SigningKey, Handler]:

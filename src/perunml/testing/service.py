@@ -73,6 +73,7 @@ class World:
             "profile": "simulated",
             "imitates": "tee",
             "simulated": True,
+            "verdict": digest(b"verdict"),
             "hpke": self.hpke.public.text,
             "session_key": self.signer.public.text,
             "not_before": format_time(now),
