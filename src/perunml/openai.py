@@ -51,6 +51,15 @@ class OpenAI(openai.OpenAI):
         )  # newer clients name another class, and take this
         super().__init__(api_key="sealed end to end", http_client=http, **options)
 
+    def copy(self, **options: Any) -> openai.OpenAI:  # type: ignore[override]  # what it takes is the client's own, which grows
+        """The same client with other `options` (`timeout`, `max_retries`, …), over the same tunnel, which stays this one's to close."""
+        plain = openai.OpenAI(
+            api_key=self.api_key, base_url=self.base_url, http_client=self._client, max_retries=self.max_retries, timeout=self.timeout
+        )  # fmt: skip
+        return plain.copy(**options)
+
+    with_options = copy  # type: ignore[assignment]  # as above
+
     def close(self) -> None:
         """Let go of the service, and of the identity that this opened."""
         super().close()

@@ -163,6 +163,8 @@ def test_the_sealed_client_is_the_same_client(
     assert len(client.embeddings.create(model="serve", input="x", encoding_format="float").data[0].embedding) == 32
     assert client.models.retrieve("serve").id == "serve"
     assert len(receipts) == 4
+    assert asked(client.with_options(timeout=30)).choices[0].message.content == text_of(engine, "hello")
+    assert len(receipts) == 5
     for kept in receipts:
         assert verify_receipt_file(kept.encode(), pin_of(world.manager))["party"] == "clinic"
 

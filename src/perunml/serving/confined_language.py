@@ -13,6 +13,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
 from typing import Any, TypeVar
 
 from perunml.serving.codes import ENGINE_GONE
@@ -42,6 +43,7 @@ class ConfinedLanguage(ConfinedProcess):
         self._numbers = itertools.count(1)
         self._places: dict[int, Place] = {}  # of this process; the next one gets its own
         self._sending = threading.Lock()
+        self._heard = monotonic()
 
     def chat(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str | Finish]:
         """Raises what an engine does, and `LimitReached` (engine_gone), after which `tend` is due."""
@@ -59,22 +61,31 @@ class ConfinedLanguage(ConfinedProcess):
 
     def _asked(self, what: dict[str, Any], most: int) -> Iterator[tuple[Any, memoryview]]:
         """What the process answers to one request, at most `most` messages; closing it takes the request back."""
-        number, places, place = next(self._numbers), self._places, Place(most + 1)
+        number, places, place, over = next(self._numbers), self._places, Place(most + 1), False
         places[number] = place
         try:
             self._say({"id": number, **what})
-            while True:
-                try:
-                    found = place.get(timeout=PREDICT_SECONDS)
-                except queue.Empty:
-                    found = None
-                if found is None:
-                    raise refuse(ENGINE_GONE, "the engine's process ended, or took too long")
+            while not over:
+                found = self._next(place)
+                over = not isinstance(found[0], dict) or "piece" not in found[0]
                 yield found
         finally:
             del places[number]
-            with contextlib.suppress(PerunError):  # it may be at its end anyway, or gone with its answers
-                self._say({"id": number, "cancel": True})
+            if not over:
+                with contextlib.suppress(PerunError):  # it may be gone, and its answers with it
+                    self._say({"id": number, "cancel": True})
+
+    def _next(self, place: Place) -> tuple[Any, memoryview]:
+        """What comes next in a place. One that says nothing to anybody for so long is hung; one that talks to others is busy."""
+        try:
+            found = place.get(timeout=PREDICT_SECONDS)
+        except queue.Empty:
+            found = None
+            if (link := self._link) is not None and monotonic() - self._heard >= PREDICT_SECONDS:
+                self._lost(link)
+        if found is None:
+            raise refuse(ENGINE_GONE, "the engine's process ended, or took too long")
+        return found
 
     def _read_as(self, read: Callable[..., T], *told: Any) -> T:
         """A process that says what no engine does is not asked again."""
@@ -112,6 +123,7 @@ class ConfinedLanguage(ConfinedProcess):
         try:
             while True:
                 told, data = receive(link)
+                self._heard = monotonic()
                 if (place := places.get(told["id"])) is not None:  # else it was taken back
                     place.put_nowait((told, data))
         except (PerunError, TypeError, KeyError, queue.Full):

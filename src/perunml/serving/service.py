@@ -148,7 +148,11 @@ class Service:
             reply = handler(Inner(request.method, request.path, request.headers, body))
             made = _Sealing(envelope, request)
             begin = made.begin(reply)
-            self._alive(certified)
+            try:
+                self._alive(certified)
+            except PerunError:
+                _close(reply.parts)
+                raise
             if not isinstance(reply.parts, (list, tuple)):
                 return begin, self._rest(made, certified, reply.parts)
             pieces = [begin, *(made.part(part) for part in _cut(reply.parts))]
@@ -165,8 +169,7 @@ class Service:
         except Exception as exc:
             end = made.refusal(exc)
         finally:
-            # Also where the client went away: what nobody reads is not computed.
-            getattr(parts, "close", lambda: None)()
+            _close(parts)
         yield end
 
     def _admit(self, envelope: Envelope, request: SealedRequest) -> _Certified:
@@ -309,6 +312,11 @@ class _Sealing:
 
 def _refusal(exc: PerunError) -> bytes:
     return canonical({"refusal": RefusalBody.of(exc).model_dump(mode="json")})
+
+
+def _close(parts: Iterable[bytes | memoryview]) -> None:
+    """What nobody reads, because the client went away or the lease is over, is not computed."""
+    getattr(parts, "close", lambda: None)()
 
 
 def _cut(parts: Iterable[bytes | memoryview]) -> Iterator[memoryview]:

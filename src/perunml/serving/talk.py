@@ -63,7 +63,7 @@ class Talker:
     def __init__(self, sock: socket.socket, engine: LanguageEngine) -> None:
         self._sock, self._engine = sock, engine
         self._sending = threading.Lock()
-        self._cancelled: set[int] = set()
+        self._working: set[int] = set()  # requests that are not over, but for those that were taken back
 
     def serve(self) -> None:
         with ThreadPoolExecutor(TALKERS, thread_name_prefix="answer") as pool:
@@ -73,8 +73,9 @@ class Talker:
                 except PerunError:
                     return  # the service closed
                 if "cancel" in asked:
-                    self._cancelled.add(asked["id"])
+                    self._working.discard(asked["id"])
                 else:
+                    self._working.add(asked["id"])
                     pool.submit(self._answer, asked)
 
     def _answer(self, asked: dict[str, Any]) -> None:
@@ -91,11 +92,11 @@ class Talker:
             failed = refuse(INFERENCE_FAILED, f"the model failed ({type(exc).__name__})")
             self._say({"id": number, "refusal": failed.reasons[0].as_json()})
         finally:
-            self._cancelled.discard(number)
+            self._working.discard(number)
 
     def _chat(self, number: int, messages: list[Message], sampling: Sampling) -> None:
         for piece in self._engine.chat(messages, sampling):
-            if number in self._cancelled:
+            if number not in self._working:
                 return
             if isinstance(piece, Finish):
                 finish = {
