@@ -5,7 +5,7 @@ PY := .venv/bin/python
 
 help:
 	@echo "make demo [DATA=folder]  the whole story: five parties, one manager, two hosts, a model trained and served"
-	@echo "make test                all tests (under 10 minutes on 2 cores)"
+	@echo "make test                all tests (about 13 minutes on 2 cores)"
 	@echo "make test-long           a million mutations of evidence, and what else takes minutes"
 	@echo "make fuzz                fuzz every parser of evidence [FUZZ_SECONDS=120 in all] [FUZZ_TARGETS=\"attest public\"]"
 	@echo "make lint                ruff, mypy --strict, the import contract"

@@ -42,7 +42,7 @@ from sealing.bucket import NAME as BUCKET
 ELSEWHERE = {
     "quickstart": "tests/e2e/test_story.py",
     "host measure-key": "tests/cli/test_host.py",
-    "serve": "tests/serving/test_road.py",
+    "serve": "tests/serving/roads.py",
 }
 """Verbs whose one run takes a minute, a host or a TPM, and the file that runs them with ``-o json``."""
 TOP = Path(__file__).parents[2]
