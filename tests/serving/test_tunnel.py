@@ -208,6 +208,22 @@ def test_a_service_that_breaks_in_mid_stream_ends_it_with_a_code(world: World) -
         world.ends = ends
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [Reply(200, {"content-type": "a\r\nset-cookie: x"}, [b""]), Reply(99999, {}, [b""]), Reply(100, {}, [b""]), Reply(200, {"accept": "x" * 1025}, [b""])],
+    ids=["lines", "high", "low", "long"],
+)  # fmt: skip
+def test_a_head_that_is_no_plain_answer_s_is_malformed(world: World, reply: Reply) -> None:
+    """What a service says of its answer becomes the proxy's own head: one line each, a status that there is."""
+    before, world.handler = world.handler, lambda asked: reply
+    try:
+        with world.gateway(world.service()), tunnel(world) as made, pytest.raises(PerunError) as caught:
+            made.ask("GET", "/v2", {})
+    finally:
+        world.handler = before
+    assert caught.value.code == "malformed"
+
+
 def outlasting(world: World, renew: Callable[[Any, int], None]) -> tuple[Any, Callable[[], float]]:
     """A service whose answer takes longer than a certificate: in its middle a minute passes, and `renew(service, now)` happens. And the client's clock, which goes with it."""
 

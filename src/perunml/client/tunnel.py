@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import httpx
 
@@ -21,6 +21,7 @@ from perunml.api.pin import Pin
 from perunml.api.service import (
     HEADERS,
     MAX_BODY,
+    MAX_PATH,
     ResponseHash,
     SealedRequest,
     ServiceCertificate,
@@ -78,10 +79,7 @@ class Answer:
         value = load_json(head)
         if not isinstance(value, dict) or set(value) != {"status", "headers"} or type(value["status"]) is not int:
             raise refuse(MALFORMED, "the service's answer has no head of its form", expected="status and headers")
-        self.status: int = value["status"]
-        self.headers: dict[str, str] = {
-            name: str(text) for name, text in dict(value["headers"]).items() if name in HEADERS
-        }
+        self.status, self.headers = _head(value["status"], value["headers"])
         self.receipt: ReceiptFile | None = None
 
     def parts(self) -> Iterator[bytes]:
@@ -215,6 +213,18 @@ class Tunnel:
             ) from None
         except httpx.HTTPError as exc:
             raise refuse(UNREACHABLE, f"no answer from {self._http.base_url}", seen=type(exc).__name__) from None
+
+
+def _head(status: Any, headers: Any) -> tuple[int, dict[str, str]]:
+    """An answer's status and those headers that go through, in one line each: they become a plain answer's. Raises `UsageError` (malformed)."""
+    good = isinstance(headers, dict) and 200 <= status <= 599
+    if not good or not all(
+        isinstance(text, str) and text.isprintable() and len(text) <= MAX_PATH for text in headers.values()
+    ):
+        raise refuse(
+            MALFORMED, "the service's answer has no head of its form", expected="a status, and headers of a line"
+        )
+    return status, {name: text for name, text in headers.items() if name in HEADERS}
 
 
 def _refused(last: bytes) -> NoReturn:

@@ -24,8 +24,12 @@ from perunml.serving.talk import chat_json, read_vectors
 from perunml.wire.errors import PerunError, refuse
 
 T = TypeVar("T")
-MAX_PIECE = 64 * 1024
+MAX_PIECE = 4096
 """Characters of one piece of an answer; a token has some."""
+MAX_SAID = 64 * 1024
+"""Bytes of what the process says at a time, numbers aside: so many of them are held for a slow client as its answer may have tokens."""
+VECTORS = 2
+"""Messages that are held of an answer of vectors, with the one that says that there will be no more."""
 SPARE = 16
 """Pieces more than tokens: what is held back comes in one of its own."""
 
@@ -55,7 +59,7 @@ class ConfinedLanguage(ConfinedProcess):
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Raises as `chat`."""
-        for told, data in self._asked({"embed": list(texts)}, 1):
+        for told, data in self._asked({"embed": list(texts)}, VECTORS - 1):
             return self._read_as(_vectors, told, data, len(texts))
         raise AssertionError("there is an answer, or a refusal is raised")
 
@@ -122,10 +126,13 @@ class ConfinedLanguage(ConfinedProcess):
         """Put each message where it is waited for, until the process ends or says what nobody asked for."""
         try:
             while True:
-                told, data = receive(link)
+                told, data = receive(link, MAX_SAID)
                 self._heard = monotonic()
-                if (place := places.get(told["id"])) is not None:  # else it was taken back
-                    place.put_nowait((told, data))
+                if (place := places.get(told["id"])) is None:
+                    continue  # it was taken back
+                if len(data) and place.maxsize > VECTORS:
+                    raise TypeError("a conversation has no numbers")
+                place.put_nowait((told, data))
         except (PerunError, TypeError, KeyError, queue.Full):
             self._lost(link)
         for place in list(places.values()):

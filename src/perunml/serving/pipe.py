@@ -28,14 +28,14 @@ def send(sock: socket.socket, value: Any, parts: Sequence[bytes | memoryview] = 
         raise refuse(ENGINE_GONE, "the engine's process takes nothing") from None
 
 
-def receive(sock: socket.socket) -> tuple[Any, memoryview]:
-    """The value and its bytes. Raises `LimitReached` (engine_gone) for an end, a timeout, or what is not such a message."""
+def receive(sock: socket.socket, most: int = MAX_MESSAGE) -> tuple[Any, memoryview]:
+    """The value, of at most `most` bytes, and what belongs to it. Raises `LimitReached` (engine_gone) for an end, a timeout, or what is not such a message."""
     try:
         head = _exactly(sock, 8)
         size, more = int.from_bytes(head[:4]), int.from_bytes(head[4:])
-        if size > MAX_MESSAGE or more > MAX_BLOB:
+        if size > most or more > MAX_BLOB:
             raise ValueError
-        value = load_json(bytes(_exactly(sock, size)), limit=MAX_MESSAGE)
+        value = load_json(bytes(_exactly(sock, size)), limit=most)
         return value, memoryview(_exactly(sock, more))
     except (OSError, ValueError, PerunError):
         raise refuse(ENGINE_GONE, "the engine's process does not answer") from None
