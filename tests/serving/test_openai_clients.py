@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,7 @@ from perunml.wire.identity import SigningKey
 pytestmark = pytest.mark.torch
 openai = pytest.importorskip("openai", reason="openai is not installed; `make setup` installs it")
 pytest.importorskip("transformers", reason="Transformers is not installed; `make setup` installs it")
-from perunml.openai import OpenAI  # noqa: E402 - after it is known to be there
+from perunml.openai import AsyncOpenAI, OpenAI  # noqa: E402 - after it is known to be there
 from perunml.serving.transformers import Transformers  # noqa: E402
 from serving.tiny import write_model  # noqa: E402
 
@@ -167,6 +168,39 @@ def test_the_sealed_client_is_the_same_client(
     assert len(receipts) == 5
     for kept in receipts:
         assert verify_receipt_file(kept.encode(), pin_of(world.manager))["party"] == "clinic"
+
+
+def test_a_client_that_awaits_is_the_same_too(world: World, home: Path, engine: Transformers) -> None:
+    """Several at once, whole and streamed; refusals, a client that goes away, and other options."""
+    receipts: list[ReceiptFile] = []
+
+    async def talk() -> list[str]:
+        async with AsyncOpenAI(
+            RUN, home=home, passphrase=PASSPHRASE, endpoint=world.endpoint, on_receipt=receipts.append
+        ) as client:
+
+            async def one(number: int) -> str:
+                if number % 2:
+                    return str((await asked(client, f"question {number}")).choices[0].message.content)
+                stream = await asked(client.with_options(timeout=30), f"question {number}", stream=True)
+                return "".join([piece.choices[0].delta.content or "" async for piece in stream])
+
+            found = await asyncio.gather(*map(one, range(6)))
+            with pytest.raises(openai.BadRequestError) as refused:
+                await asked(client, n=2)
+            assert refused.value.code == "inputs_refused"
+            model: Any = world.engine
+            model.after, model.go_on = 3, threading.Event()
+            model.closed.clear()
+            stream = await asked(client, stream=True)
+            await anext(aiter(stream))
+            model.go_on.set()
+            await stream.close()
+            assert await asyncio.to_thread(model.closed.wait, 20)
+            return found
+
+    assert asyncio.run(talk()) == [text_of(engine, f"question {number}") for number in range(6)]
+    assert len(receipts) == 6
 
 
 def test_nothing_is_sent_to_a_service_that_is_not_the_one_meant(world: World, home: Path) -> None:
