@@ -145,16 +145,18 @@ async def _bounded_body(request: Request, most: int = MAX_SEALED) -> bytes:
         raise refuse(MALFORMED, "bodies are not compressed")
     if not announced.isascii() or not announced.isdigit() or int(announced[:20]) > most:
         raise refuse(REQUEST_TOO_LARGE, "the body is too large", expected=f"at most {most} bytes")
-    body = bytearray()
+    parts: list[bytes] = []
+    size = 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for part in request.stream():
-                body += part
-                if len(body) > most:
+                parts.append(part)
+                size += len(part)
+                if size > most:
                     raise refuse(REQUEST_TOO_LARGE, "the body is too large", expected=f"at most {most} bytes")
     except (TimeoutError, ClientDisconnect):
         raise refuse(UNREACHABLE, "the body did not come") from None
-    return bytes(body)
+    return b"".join(parts)
 
 
 async def _guarded(work: Coroutine[Any, Any, Message | Response]) -> Response:
