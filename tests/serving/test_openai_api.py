@@ -90,6 +90,25 @@ def test_what_is_asked_reaches_the_engine() -> None:
     assert engine.asked[1][1] == Sampling(1024, 1.0, 1.0, None, ())
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"max_completion_tokens": None, "max_tokens": 2}, {"max_completion_tokens": 2, "max_tokens": None}],
+    ids=["the older", "the newer"],
+)
+def test_a_bound_holds_beside_one_that_is_null(changes: dict[str, Any]) -> None:
+    """Clients write what is not set as null: the bound that is set is the one that counts."""
+    engine = Parrot()
+    ask({**HELLO, **changes}, engine=engine)
+    assert engine.asked[0][1].max_tokens == 2
+
+
+@pytest.mark.parametrize("name", ["frequency_penalty", "presence_penalty"])
+@pytest.mark.parametrize("none", [0, 0.0, None], ids=str)
+def test_a_penalty_of_nothing_is_taken_however_it_is_written(name: str, none: float | None) -> None:
+    """Clients whose penalties are floats write 0.0."""
+    assert ask({**HELLO, name: none}).status == 200
+
+
 def test_a_bound_cuts_the_answer_and_says_so() -> None:
     """`finish_reason` is ``length``."""
     (choice,) = read(ask({**HELLO, "max_tokens": 2}))["choices"]
@@ -167,7 +186,7 @@ LONG = "x" * (4 * 2**20 + 1)
         {"messages": [{"role": "user", "content": 1}]}, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
         {"messages": [{"role": "user", "content": LONG}]}, {"messages": [{"role": "user", "content": "x"}] * 1025},
         {"messages": [{"role": "user", "content": "\ud800"}]}, {"messages": [{"role": "assistant", "content": "x", "tool_calls": []}]},
-        {"stream": 1}, {"stream": "yes"}, {"stream_options": {}}, {"stream": True, "stream_options": {"other": 1}},
+        {"stream": 1}, {"stream": 1.0}, {"stream": 0.0}, {"stream": "yes"}, {"stream_options": {}}, {"stream": True, "stream_options": {"other": 1}},
         {"max_tokens": 0}, {"max_tokens": 1.5}, {"max_tokens": True}, {"max_tokens": 10**9}, {"temperature": -0.1}, {"temperature": 2.1},
         {"temperature": "1"}, {"top_p": 1.1}, {"stop": ["x"] * 5}, {"stop": ""}, {"stop": [1]}, {"stop": "x" * 257}, {"seed": "1"}, {"seed": 2**53 + 1},
         {"n": 2}, {"n": True}, {"logprobs": True}, {"tools": [{}]}, {"response_format": {"type": "json_object"}}, {"frequency_penalty": 0.5}, {"surprise": 1},

@@ -24,7 +24,7 @@ MAX_STOPS, MAX_STOP = 4, 256
 _PASSED_OVER = {"model", "user", "safety_identifier", "prompt_cache_key", "metadata", "store", "service_tier"}
 """Members without an effect on the answer: who asks, tags, prices."""
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "n": (1, None), "frequency_penalty": (0, None), "presence_penalty": (0, None), "logprobs": (False, None), "top_logprobs": (None,),
+    "n": (1, None), "frequency_penalty": (0, 0.0, None), "presence_penalty": (0, 0.0, None), "logprobs": (False, None), "top_logprobs": (None,),
     "logit_bias": (None, {}), "tools": (None, []), "tool_choice": (None, "none", "auto"), "parallel_tool_calls": (None, True, False),
     "response_format": (None, {"type": "text"}), "modalities": (None, ["text"]),
 }  # fmt: skip
@@ -66,13 +66,13 @@ def asked_for_chat(value: dict[str, Any]) -> Chat:
     _only(value, _CHAT)
     stream = value.get("stream")
     options = value.get("stream_options")
-    if stream not in (None, True, False) or type(stream) is int:
+    if stream is not None and type(stream) is not bool:
         raise _odd("stream", "true or false")
     if options is not None and not (
         stream and isinstance(options, dict) and set(options) <= {"include_usage", "include_obfuscation"}
     ):
         raise _odd("stream_options", "include_usage, of a stream")
-    most = value.get("max_completion_tokens", value.get("max_tokens"))
+    most = _given(value, "max_completion_tokens", value.get("max_tokens"))
     sampling = Sampling(
         max_tokens=DEFAULT_TOKENS if most is None else int(_number("max_tokens", most, 1, MAX_TOKENS, whole=True)),
         temperature=_number("temperature", _given(value, "temperature", 1.0), 0, 2),
@@ -166,7 +166,7 @@ def _is_text(value: Any) -> bool:
     return True
 
 
-def _given(value: dict[str, Any], name: str, default: float) -> Any:
+def _given(value: dict[str, Any], name: str, default: Any) -> Any:
     found = value.get(name)
     return default if found is None else found
 

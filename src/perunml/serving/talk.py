@@ -80,6 +80,8 @@ class Talker:
 
     def _answer(self, asked: dict[str, Any]) -> None:
         number = asked["id"]
+        if number not in self._working:
+            return  # taken back while it waited its turn: nothing of it is computed
         try:
             if "embed" in asked:
                 self._embed(number, asked["embed"])
