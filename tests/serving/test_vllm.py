@@ -34,7 +34,7 @@ class Library:
     text: str = "hello there"
     reason: str = "stop"
     fails: bool = False
-    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    asked: list[tuple[list[int], dict[str, Any]]] = field(default_factory=list)
     ended: int = 0
 
     def get_tokenizer(self) -> Any:
@@ -46,11 +46,15 @@ class Library:
                     raise ValueError(f"no system: {messages}")
                 return "|".join(message["content"] for message in messages)
 
+            def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, list[int]]:
+                assert not add_special_tokens
+                return {"input_ids": [ord(letter) for letter in text]}
+
         assert library
         return Tokenizer()
 
-    async def generate(self, prompt: str, parameters: Given, request_id: str) -> AsyncIterator[Any]:
-        self.asked.append((prompt, parameters.said))
+    async def generate(self, prompt: dict[str, list[int]], parameters: Given, request_id: str) -> AsyncIterator[Any]:
+        self.asked.append((prompt["prompt_token_ids"], parameters.said))
         try:
             for size in range(1, len(self.text) + 1):
                 if self.fails and size == 3:
@@ -98,7 +102,9 @@ def test_an_answer_in_pieces_with_its_tokens(library: Library, folder: Path) -> 
     engine = load_language("vllm", folder)
     found = list(engine.chat([Message("user", "hi")], Sampling(9, 0.5, 0.25, 3, ("END",))))
     assert found == [*"hello there", Finish("stop", 5, 11)]
-    assert library.asked == [("hi", {"max_tokens": 9, "temperature": 0.5, "top_p": 0.25, "seed": 3, "stop": ["END"]})]
+    assert library.asked == [
+        ([ord("h"), ord("i")], {"max_tokens": 9, "temperature": 0.5, "top_p": 0.25, "seed": 3, "stop": ["END"]})
+    ]
     library.reason = "length"
     assert list(engine.chat([Message("user", "hi")], Sampling(9, 0, 1)))[-1] == Finish("length", 5, 11)
 

@@ -69,6 +69,8 @@ class ConfinedLanguage(ConfinedProcess):
         places[number] = place
         try:
             self._say({"id": number, **what})
+            if self._places is not places:  # another process since: nobody answers here
+                raise refuse(ENGINE_GONE, "the engine's process was started anew meanwhile")
             while not over:
                 found = self._next(place)
                 over = not isinstance(found[0], dict) or "piece" not in found[0]

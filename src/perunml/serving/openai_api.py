@@ -67,9 +67,7 @@ class OpenAiApi:
                 INPUTS_REFUSED, "the request is no JSON object, or too large", expected=f"at most {MAX_REQUEST} bytes"
             )
         if value.get("model") != self.name:
-            raise refuse(
-                MODEL_UNKNOWN, "the service has no such model", expected=self.name, seen=str(value.get("model"))[:80]
-            )
+            raise refuse(MODEL_UNKNOWN, "the service has no such model", expected=self.name)
         return value
 
     def _chat(self, request: Inner) -> Reply:

@@ -109,6 +109,7 @@ class Talker:
                 self._say({"id": number, "finish": finish})
                 return
             self._say({"id": number, "piece": piece})
+        raise refuse(INFERENCE_FAILED, "the model's answer has no end")
 
     def _embed(self, number: int, texts: list[str]) -> None:
         found = self._engine.embed(texts)

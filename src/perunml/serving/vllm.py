@@ -48,7 +48,9 @@ class Vllm:
     def chat(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str | Finish]:
         said = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            prompt = self._tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+            text = self._tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+            # As tokens: given the text, vLLM would put a begin of its own before the template's.
+            prompt = {"prompt_token_ids": self._tokenizer(text, add_special_tokens=False)["input_ids"]}
         except Exception as exc:
             raise refuse(
                 INPUTS_REFUSED, f"the model's template does not take these messages ({type(exc).__name__})"
@@ -74,7 +76,9 @@ class Vllm:
     def embed(self, texts: Sequence[str]) -> Vectors:
         raise refuse(INPUTS_REFUSED, "this service makes no vectors", expected="the engine transformers")
 
-    async def _stream(self, prompt: str, options: Any, places: queue.Queue[str | Finish | BaseException]) -> None:
+    async def _stream(
+        self, prompt: dict[str, Any], options: Any, places: queue.Queue[str | Finish | BaseException]
+    ) -> None:
         """What vLLM gives, which is the whole text each time, in pieces."""
         try:
             before = ""
