@@ -4,8 +4,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# With IMAGES=1 also what building machine images and booting them takes: `make image`, `make test-vm`.
 PACKAGES="bubblewrap swtpm swtpm-tools libtss2-dev libtss2-tcti-swtpm0 libseccomp2 pkg-config gcc python3-dev python3-venv erofs-utils squashfs-tools"
+IMAGE_PACKAGES="mmdebstrap erofs-utils cryptsetup-bin systemd-boot-efi binutils sbsigntool mtools dosfstools fdisk e2fsprogs cpio zstd lz4 faketime openssl"
+VM_PACKAGES="qemu-system-x86 ovmf"
 PYTHON=${PYTHON:-python3}
+[ -z "${IMAGES:-}" ] || PACKAGES="$PACKAGES $IMAGE_PACKAGES $VM_PACKAGES"
 
 missing=""
 for package in $PACKAGES; do

@@ -58,6 +58,8 @@ FILES = (
     "development-root.pem",
     "baseline.yaml",
     "release.json",
+    "gpu-7.eventlog",
+    "golden.json",
     "account.json",
     "quote.bin",
     "devices.json",
@@ -95,7 +97,19 @@ def test_a_shown_command_is_understood(line: str, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     for name in FILES:
         Path(name).touch()
-    for name in ("scans", "roots", "packages", "sysroot", "manifests", "answers", "certificates", "vendors"):
+    for name in (
+        "scans",
+        "roots",
+        "packages",
+        "sysroot",
+        "manifests",
+        "answers",
+        "certificates",
+        "vendors",
+        "image",
+        "secure-boot",
+        "disk",
+    ):
         Path(name).mkdir()
     words = shlex.split(re.sub(r" \d< \S+$", "", line))[1:]
     parse(words)

@@ -43,6 +43,12 @@ ELSEWHERE = {
     "quickstart": "tests/e2e/test_story.py",
     "host measure-key": "tests/cli/test_host.py",
     "serve": "tests/serving/roads.py",
+    "manager boot": "tests/manager/test_boot.py",
+    "host install": "tests/host/test_install.py",
+    "host uninstall": "tests/host/test_install.py",
+    "host boot": "tests/host/test_reception.py",
+    "host boot-log": "tests/host/test_reception.py",
+    "image golden": "tests/vm/world.py",
 }
 """Verbs whose one run takes a minute, a host or a TPM, and the file that runs them with ``-o json``."""
 TOP = Path(__file__).parents[2]

@@ -72,6 +72,7 @@ SDK = {
     "evidence check tdx": "perunml.client.evidence.check_dcap",
     "evidence check snp": "perunml.client.evidence.check_snp",
     "evidence check nvidia": "perunml.client.evidence.check_nvidia",
+    "image golden": "perunml.client.golden.compute",
     "baseline build": "perunml.client.baselines.build_baseline",
     "baseline import": "perunml.client.baselines.import_keylime",
     "baseline diff": "perunml.evidence.difference.difference",
@@ -90,9 +91,14 @@ SDK = {
     "manager store list": "perunml.manager.stores.show",
     "manager store remove": "perunml.manager.stores.remove",
     "manager run": "operators.manager",
+    "manager boot": "perunml.manager.boot.read",
     "host enrol": "operators.enrol",
     "host run": "operators.agent",
+    "host boot": "perunml.host.boot.serve",
+    "host boot-log": "Client.host_boot_log",
     "host doctor": "operators.doctor",
+    "host install": "perunml.host.install.install",
+    "host uninstall": "perunml.host.install.uninstall",
     "host measure-key": "operators.measure_key",
     "host explain": "Client.explain",
     "quickstart": "perunml.testing.story.tell.tell",
@@ -123,7 +129,9 @@ SENDS = {
     "manager join",
 }
 """Verbs that send something which changes something, there or (`trust`: what is believed from now on) here."""
-SERVES = {"manager run", "host run", "witness run", "checker run", "proxy"}
+WRITES = {"host install", "host uninstall"}
+"""Verbs that change this machine beyond a folder that they are given, and so have a dry run too."""
+SERVES = {"manager run", "manager boot", "host run", "host boot", "witness run", "checker run", "proxy"}
 """Verbs that run until they are stopped. `host run` sends, for as long as it runs: a dry run of it would do nothing."""
 
 

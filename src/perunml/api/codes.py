@@ -39,3 +39,9 @@ REQUEST_TOO_LARGE = rule(
     "A request's body is larger than a service reads.",
     "The client sends fewer rows at once: `perunml infer RUN FILE`.",
 )
+SETTINGS_ODD = rule(
+    "settings_odd",
+    Kind.USAGE,
+    "The settings of a machine, `host.yaml` or `manager.yaml`, are not there or not of their form.",
+    "The machine's operator writes them anew: `perunml host boot --help` and `perunml manager boot --help` name each.",
+)

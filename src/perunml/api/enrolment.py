@@ -65,6 +65,27 @@ class EnrolChallenge(Message):
     nonce: B64  # empty for a TPM
 
 
+class AtHost(Message):
+    """What an operator asks of a machine that it enrols over the network (`host.reception`): the beginning of an enrolment, as
+    an `EnrolRequest`, under this name. What else an operator knows of its TPM goes along, as in `EnrolTpm`."""
+
+    name: str
+    cleared: bool = False
+    revocations: list[B64] = Field(default_factory=list)
+    ak_certificate: B64 = b""
+    ak_chain: list[B64] = Field(default_factory=list)
+
+
+class BootLog(Message):
+    """What a machine's firmware logged of this boot, as its kernel keeps it (TCG crypto-agile log). Its word alone: a quote proves it."""
+
+    event_log: B64
+
+
+class BootLogAsked(Message):
+    """An operator asks a machine that waits for it (`host.reception`) for its boot log."""
+
+
 class EnrolAnswer(Message):
     answer: B64
 

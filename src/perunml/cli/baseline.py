@@ -107,7 +107,7 @@ def build(settings: Settings, /, out: Path, older: Path | None, until: str | Non
 
     voice = settings.voice
     with progress("hashing", silent=voice.as_json) as report:
-        built = build_baseline(_sources(options), _rules(options), progress=report, **_window(older, until))
+        built = build_baseline(_sources(options), _rules(options), progress=report, **window(older, until))
     _write(settings, built.baseline, out, built.notes, built.left_out)
 
 
@@ -128,7 +128,7 @@ def import_(
     found = import_keylime(read_evidence(file))
     rules = _rules(options)
     ima = replace(rules.ima, keys=rules.ima.keys | found.rules.keys, keyrings=rules.ima.keyrings | found.rules.keyrings)
-    made = assemble(found.files, _sources(options), replace(rules, ima=ima), **_window(older, until))
+    made = assemble(found.files, _sources(options), replace(rules, ima=ima), **window(older, until))
     _write(settings, made, out, found.notes, len(found.notes))
 
 
@@ -173,18 +173,24 @@ def schema(settings: Settings) -> None:
     settings.voice.answer(found, json.dumps(found, indent=2).splitlines())
 
 
-def _write(settings: Settings, baseline: Baseline, out: Path, notes: Iterable[str], left_out: int) -> None:
-    """Write the document in canonical form, so that the file's SHA-256 is the digest that agreements name."""
+def write_new(out: Path, data: bytes) -> None:
+    """Write a file that is not there. A document goes out in canonical form, so that the file's SHA-256 is the digest that agreements
+    name. Raises `UsageError` (already_exists)."""
     from perunml.client.codes import ALREADY_EXISTS
-    from perunml.wire.dsse import unsigned
     from perunml.wire.errors import refuse
 
-    envelope = unsigned("Baseline", baseline.as_json())
     try:
         with out.open("xb") as file:
-            file.write(envelope.payload)
+            file.write(data)
     except FileExistsError:
         raise refuse(ALREADY_EXISTS, "the file is there already", seen=str(out)) from None
+
+
+def _write(settings: Settings, baseline: Baseline, out: Path, notes: Iterable[str], left_out: int) -> None:
+    """Write the document, and say what it holds and what was left out."""
+    from perunml.wire.dsse import unsigned
+
+    write_new(out, unsigned("Baseline", baseline.as_json()).payload)
     told = list(notes)
     for line in told:
         settings.voice.note(line)
@@ -252,7 +258,8 @@ def _rules(options: dict[str, Any]) -> Rules:
     return Rules(BootRules.from_json(found["boot"]), ImaRules.from_json(found["ima"]), TpmRules.from_json(found["tpm"]))
 
 
-def _window(older: Path | None, until: str | None) -> dict[str, Any]:
+def window(older: Path | None, until: str | None) -> dict[str, Any]:
+    """The arguments of `build_baseline` for --older and --until. Raises `click.UsageError` for one without the other."""
     from perunml.client.evidence import read_profile
     from perunml.wire.timestamps import parse_time
 

@@ -25,8 +25,7 @@ def machine_options(function: F) -> F:
     """What says which machine this is, the same for `enrol` and `run`."""
     for option in reversed(
         (
-            click.option("--folder", required=True, type=click.Path(path_type=Path, file_okay=False),
-                         help="The agent's own folder."),
+            click.option("--folder", type=click.Path(path_type=Path, file_okay=False), help="The agent's own folder."),
             click.option("--pin", "pin_file", type=existing_file,
                          help="The pinned manager's file, as `trust` made it [default: this home's]."),
             manager_option,
@@ -68,6 +67,8 @@ def machine_options(function: F) -> F:
     type=existing_file,
     help="A revocation list (DER) of the EK's issuers; again for each.",
 )
+@click.option("--at", metavar="HOST:PORT",
+              help="The machine is elsewhere and waits there for its operator (`host boot`): no --folder, nothing of this machine.")  # fmt: skip
 @click.option("--ak-certificate", "ak_certificates", multiple=True, type=existing_file,
               help="A cloud's certificate (DER) for the attestation key, then its chain's; again for each.")  # fmt: skip
 @dry_run_option
@@ -75,10 +76,11 @@ def machine_options(function: F) -> F:
 def enrol(
     settings: Settings,
     /,
-    folder: Path,
+    folder: Path | None,
     pin_file: Path | None,
     manager: str,
     name: str,
+    at: str | None,
     dry_run: bool,
     cleared: bool,
     revocations: tuple[Path, ...],
@@ -93,18 +95,29 @@ def enrol(
     """
     from perunml import operators
 
-    _check_machine(machine)
-    with settings.client(manager=manager, dry_run=dry_run) as client:
-        done = operators.enrol(
-            client,
-            folder,
-            name,
-            pin=_pin(settings, pin_file, manager),
-            cleared=cleared,
-            revocations=revocations,
-            ak_certificates=ak_certificates,
-            **machine,
+    if at is not None and (folder or pin_file or any(machine.values())):
+        raise click.UsageError(
+            "--at enrols another machine, by that one's own settings: leave out what describes this one."
         )
+    if at is None:
+        _check_machine(machine, folder)
+    with settings.client(manager=manager, dry_run=dry_run) as client:
+        if at is not None:
+            own, *chain = [path.read_bytes() for path in ak_certificates] or [b""]
+            lists = [path.read_bytes() for path in revocations]
+            done = client.enrol_host(at, name, cleared=cleared, revocations=lists, ak_certificate=own, ak_chain=chain)
+        else:
+            assert folder is not None
+            done = operators.enrol(
+                client,
+                folder,
+                name,
+                pin=_pin(settings, pin_file, manager),
+                cleared=cleared,
+                revocations=revocations,
+                ak_certificates=ak_certificates,
+                **machine,
+            )
     value = {"machine": done.machine, "name": name, "simulated": done.simulated, "expires": done.expires}
     rows = [
         ("machine", done.machine),
@@ -129,7 +142,7 @@ def enrol(
 def run(
     settings: Settings,
     /,
-    folder: Path,
+    folder: Path | None,
     pin_file: Path | None,
     manager: str,
     services_listen: str,
@@ -149,7 +162,8 @@ def run(
         say_event(settings, event, event_line(event))
 
     pin = _pin(settings, pin_file, manager)
-    _check_machine(machine)
+    _check_machine(machine, folder)
+    assert folder is not None
     agent = operators.agent(
         pin, folder, services_listen=services_listen, metrics_listen=metrics_listen, traces_to=traces_to, unpack_at_most=parse_size(unpack_at_most) if unpack_at_most else None,
         on_event=report, **machine,
@@ -157,6 +171,52 @@ def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: agent.stop())
     agent.run_forever()
+
+
+@command.command("boot")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.pass_obj
+def boot(settings: Settings, folder: Path) -> None:
+    """Be the one service of a machine that nobody logs in to: run the agent by the settings in FOLDER, and wait there to be
+    enrolled over the network (`host enrol --at`).
+
+    FOLDER holds `host.yaml` (apiVersion, kind: Host, operator: the key that may enrol this machine, and, if wanted,
+    enrol_listen, services_listen, metrics_listen, traces_to, unpack_at_most, attester, binder), `pin.json` (the pinned
+    manager, as `perunml trust` makes it) and, if the TPM wants them, certificates in `ek-chain/`.
+    """
+    import signal
+
+    from perunml import operators
+    from perunml.host.boot import HostSettings, serve
+
+    def report(event: dict[str, Any]) -> None:
+        say_event(settings, event, event_line(event))
+
+    def stopped(stop: Callable[[], None]) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, frame: stop())
+
+    said = HostSettings.read(folder)
+    said.state.mkdir(mode=0o700, exist_ok=True)
+    machine = operators.machine(said.state, attester=said.attester, binder=said.binder, ek_chain=said.ek_chain)
+    serve(said, machine, on_event=report, stopped=stopped)
+
+
+@command.command("boot-log")
+@click.option(
+    "--at", required=True, metavar="HOST:PORT", help="Where the machine waits for its operator (`host boot`)."
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file that is written.")
+@click.pass_obj
+def boot_log(settings: Settings, at: str, out: Path) -> None:
+    """As its operator, fetch the boot log of a machine that nobody logs in to, for `image golden --event-log`. It is the machine's own
+    word: use that of a machine which you trust, and give every other its values."""
+    from perunml.cli.baseline import write_new
+
+    with settings.client() as client:
+        log = client.host_boot_log(at)
+    write_new(out, log)
+    settings.voice.answer({"file": str(out), "size": len(log)}, table([("file", out), ("size", f"{len(log)} bytes")]))
 
 
 @command.command("measure-key")
@@ -227,9 +287,11 @@ def _pin(settings: Settings, pin_file: Path | None, manager: str) -> Pin:
     return Pin.from_file(pin_file.read_bytes()) if pin_file else settings.home.pin(manager)
 
 
-def _check_machine(machine: dict[str, Any]) -> None:
+def _check_machine(machine: dict[str, Any], folder: Path | None) -> None:
     from perunml import operators
 
+    if folder is None:
+        raise click.UsageError("Missing option '--folder'.")
     machine["binder"] = machine["binder"] or ""
     try:
         operators.machine_kinds(machine["tcti"], machine["attester"], machine["simulated_machine"], machine["binder"])
@@ -274,3 +336,6 @@ def explain(settings: Settings, name: str, manager: str) -> None:
             lines += [line for reason in reasons for line in four_parts(reason)]
         value.append({**host.model_dump(mode="json"), "refusals": told})
     settings.voice.answer({"hosts": value}, lines)
+
+
+from perunml.cli import host_install  # noqa: E402, F401 - below what it uses of this module

@@ -17,6 +17,7 @@ from perunml.cli.voice import table
 if TYPE_CHECKING:
     from perunml.manager.backup import Backup
     from perunml.manager.custody import Kind
+    from perunml.manager.server import Server
 
 command = group("The trusted service that keeps agreements and keys, verifies evidence and releases keys.")
 folder_option = click.option(
@@ -205,7 +206,32 @@ def run(settings: Settings, folder: Path, listen: tuple[str, int] | None, tcti: 
 
     custody = operators.custody(folder)  # says that this is no manager's folder before it asks for a passphrase
     passphrase = settings.passphrase("Passphrase of the manager") if custody == "passphrase" else None
-    server = operators.manager(folder, passphrase, listen=listen, tcti=tcti)
+    _serve(settings, operators.manager(folder, passphrase, listen=listen, tcti=tcti), listen)
+
+
+@command.command("boot")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.pass_obj
+def boot(settings: Settings, folder: Path) -> None:
+    """Be the one service of a machine that nobody logs in to: make the manager on its first boot, run it on each.
+
+    FOLDER holds `manager.yaml` (apiVersion, kind: Manager, url, attester and, if wanted, custody: tpm or tee, listen, admit,
+    demand_revocations), certificates in `vendor-roots/`, `simulated-ek-roots/`, `simulated-tee-roots/` and `ek-chain/`, and the
+    manager's own folder, `manager/`. There is no passphrase: the TPM or the TEE keeps the root key.
+    """
+    from perunml import operators
+    from perunml.manager.boot import read
+
+    said = read(folder)
+    said.prepare()
+    _serve(settings, operators.manager(said.state, listen=said.listen), None)
+
+
+def _serve(settings: Settings, server: Server, listen: tuple[str, int] | None) -> None:
+    """Say that it is ready, and serve until told to stop."""
+    from perunml import operators
+
+    custody = operators.custody(server.services.config.folder)
     config, identity = server.services.config, server.services.keys.identity.public.text
     host = listen[0] if listen else urlsplit(config.url).hostname
     attester = config.device.kind

@@ -23,6 +23,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "seal": ("seal", "Seal a folder or file into this party's home; nothing is sent."),
         "push": ("push", "Send a sealed asset, and its key for the manager alone."),
         "document": ("document", "Sign and send a document that agreements name, as a baseline."),
+        "image": ("image", "Compute what a machine image will measure when it boots."),
         "baseline": ("baseline", "Make, import, compare and show baselines of machines."),
         "agreement": ("agreement", "Check, review, propose, approve and list agreements."),
         "job": ("job", "Submit runs, watch them, wait for them."),

@@ -174,3 +174,15 @@ SEALING_BUSY = rule(
     "Another process seals an asset of this name in this home now.",
     "The party waits for it to end, then seals: `perunml seal`.",
 )
+IMAGE_ODD = rule(
+    "image_odd",
+    Kind.USAGE,
+    "A machine image's files are not of their form, or do not belong together.",
+    "The operator builds the image anew (`make image`), or names its folder: `perunml image golden IMAGE`.",
+)
+GOLDEN_OPEN = rule(
+    "golden_open",
+    Kind.USAGE,
+    "Golden values were asked for without saying what the firmware measures of itself.",
+    "The caller gives a boot log of a trusted machine, Secure Boot's keys, or leaves those PCRs open in so many words: `perunml image golden --help`.",
+)

@@ -135,6 +135,10 @@ class Home:
             command="perunml trust URL --profile FILE",
         )
 
+    def pin_path(self, manager: str = "") -> Path:
+        """The file of `pin(manager)`. Raises as that."""
+        return self.folder / "managers" / f"{manager_name(self.pin(manager).url)}.json"
+
     def checkpoint_path(self, pin: Pin) -> Path:
         """Where the newest checkpoint seen of a manager lies; named by its identity, for an address can move."""
         return self.folder / "ledger" / f"{_slug(pin.identity)}.note"

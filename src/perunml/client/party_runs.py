@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from perunml.wire.canonical import canonical
 from perunml.wire.errors import AgreementRefusal, Unreachable, refuse
 
 if TYPE_CHECKING:
+    from perunml.api.enrolment import Enrolled
     from perunml.api.hosts import HostView
     from perunml.api.inference import ReceiptFile
     from perunml.api.runs import OutputView, RunView
@@ -48,6 +49,39 @@ class Runs(Agreements):
         from perunml.client import runs
 
         return runs.show(self.connection, run)
+
+    def enrol_host(
+        self,
+        address: str,
+        name: str,
+        *,
+        cleared: bool = False,
+        revocations: Sequence[bytes] = (),
+        ak_certificate: bytes = b"",
+        ak_chain: Sequence[bytes] = (),
+    ) -> Enrolled:
+        """As its operator, enrol the machine that waits for it at `address` (HOST:PORT; `host.boot`): this key stays here, the
+        machine's stays there. The rest is as for `operators.enrol`. Raises what the machine or the manager refuses."""
+        from perunml.api.enrolment import AtHost
+        from perunml.client.enrolling import HostDoor, enrol_at
+
+        asked = AtHost(
+            name=name,
+            cleared=cleared,
+            revocations=list(revocations),
+            ak_certificate=ak_certificate,
+            ak_chain=list(ak_chain),
+        )
+        with HostDoor(address, self.identity.signing) as door:
+            return enrol_at(door, self.connection, asked)
+
+    def host_boot_log(self, address: str) -> bytes:
+        """As its operator, the boot log of the machine at `address` (HOST:PORT), as its kernel keeps it: what golden values of its firmware
+        are made with. The machine's own word. Raises what the machine refuses."""
+        from perunml.client.enrolling import HostDoor
+
+        with HostDoor(address, self.identity.signing) as door:
+            return door.boot_log()
 
     def why(self, what: str) -> Why:
         """Everything that stands in the way of a run (its id) or of a job (``agreement/job``), at once: whose approval is missing,

@@ -22,7 +22,7 @@ from perunml.evidence.binding import binding
 from perunml.evidence.bundle import Bundle
 from perunml.host.channel import EvidenceRequest
 from perunml.host.codes import AGENT_BUSY, DELIVERY_MISMATCH, HOST_UNFIT, NOT_ENROLLED
-from perunml.host.enrol import Membership, enrol, membership
+from perunml.host.enrol import FILE, Membership, enrol, membership
 from perunml.host.gather import Gatherer
 from perunml.host.process import RunnerProcess, clean_leftovers
 from perunml.host.progress import Event, Listener
@@ -100,8 +100,11 @@ class Agent:
                 self._running.clear()
 
     def _work(self, link: ManagerLink, member: Membership) -> None:
-        """Take work until the certificate is to be renewed."""
-        while not self._stop.is_set() and not (self._operator and time.time() > member.renew_at):
+        """Take work until the certificate is to be renewed, or was: an operator may bring a new one while the agent runs."""
+        kept = self._kept()
+        while (
+            not self._stop.is_set() and not (self._operator and time.time() > member.renew_at) and kept == self._kept()
+        ):
             self._reap()
             for item in self._ask(link).items:
                 if self._wanted(item):
@@ -179,6 +182,10 @@ class Agent:
                 self._not_before[run] = time.monotonic() + BACK_OFF
         now = time.monotonic()
         self._not_before = {run: until for run, until in self._not_before.items() if until > now}
+
+    def _kept(self) -> tuple[int, int]:
+        found = (self._folder / FILE).stat()
+        return found.st_ino, found.st_mtime_ns
 
     def _membership(self) -> Membership:
         try:

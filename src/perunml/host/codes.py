@@ -8,6 +8,24 @@ NOT_ENROLLED = rule(
     "The agent's folder holds no certificate of this manager for this machine, or it is over.",
     "The operator enrols the machine: `perunml host enrol`.",
 )
+ENROLMENT_STRANGE = rule(
+    "enrolment_strange",
+    Kind.AGREEMENT,
+    "Somebody other than the operator whom a machine's settings name asked it to enrol, or nothing was begun that could go on.",
+    "The machine's operator enrols it with the key that its settings name: `perunml host enrol --at HOST:PORT`.",
+)
+ENROLMENT_ADDRESS = rule(
+    "enrolment_address",
+    Kind.USAGE,
+    "The address at which a machine is to be enrolled is not HOST:PORT of this machine, or somebody has it already.",
+    "The operator gives another address in the machine's settings, `enrol_listen`: `perunml host boot FOLDER`.",
+)
+INSTALL_CONFLICT = rule(
+    "install_conflict",
+    Kind.USAGE,
+    "A file that `host install` would write is there already and is somebody else's, or was changed since; nothing was written.",
+    "The machine's operator moves it away, or makes its content their own, then `perunml host install` again.",
+)
 HOST_UNFIT = rule(
     "host_unfit",
     Kind.USAGE,

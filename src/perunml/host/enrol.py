@@ -109,13 +109,17 @@ def enrol(
     key = SigningKey.generate()
     with ManagerLink(pin) as link:
         challenge = link.enrol(enrol_request(attester, name, key.public.text, beside), operator)
-        answer = EnrolAnswer(answer=_answer(attester, challenge, key.public.text, pin.identity))
+        answer = EnrolAnswer(answer=answer_challenge(attester, challenge, key.public.text, pin.identity))
         enrolled = link.answer_enrolment(challenge.enrolment, answer, operator)
-    if (
-        enrolled.machine != (attester.machine or enrolled.machine)
-        or _certified_key(enrolled.certificate) != key.public.text
-    ):
-        raise refuse(DELIVERY_MISMATCH, "the certificate is another machine's or another key's", expected=attester.machine, seen=enrolled.machine)  # fmt: skip
+    keep(folder, pin, attester.machine, key, enrolled)
+    return enrolled
+
+
+def keep(folder: Path, pin: Pin, machine: str, key: SigningKey, enrolled: Enrolled) -> None:
+    """Keep a machine's certificate, and the key behind it, in `folder`. `machine` is empty for a TEE, which the manager names.
+    Raises `IntegrityError` (delivery_mismatch) for a certificate that is not this machine's or this key's."""
+    if enrolled.machine != (machine or enrolled.machine) or _certified_key(enrolled.certificate) != key.public.text:
+        raise refuse(DELIVERY_MISMATCH, "the certificate is another machine's or another key's", expected=machine, seen=enrolled.machine)  # fmt: skip
     pem = ed25519.Ed25519PrivateKey.from_private_bytes(key.secret()).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -124,7 +128,6 @@ def enrol(
         key=pem.decode(), expires=enrolled.expires,
     )  # fmt: skip
     _write(folder / FILE, kept.encode())
-    return enrolled
 
 
 def enrol_request(
@@ -162,9 +165,10 @@ def membership(pin: Pin, machine: str, folder: Path, now: int | None = None) -> 
     return Membership(kept.machine, kept.simulated, kept.certificate, kept.key.encode(), renew_at, expires)
 
 
-def _answer(
+def answer_challenge(
     attester: TpmMachine | SimulatedMachine | TeeMachine, challenge: EnrolChallenge, tls_key: str, manager: str
 ) -> bytes:
+    """What the machine answers to a manager's challenge; a TEE's evidence names the TLS key (text) and the manager's identity."""
     if "tee" in attester.enrolment():
         bound = binding(
             purpose="enrol", nonce=challenge.nonce, role="host", session_hpke="", session_tls=tls_key, manager=manager,

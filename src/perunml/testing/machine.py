@@ -100,7 +100,7 @@ class SimulatedMachine:
             return
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not (self.folder / "tpm" / "tpm2-00.permall").exists():
-            self._manufacture()
+            manufacture(self.folder, self.banks)
         self.ima_log.write_bytes(b"")
         self._measured = {}
         for _ in range(20):  # a port may be taken between choosing and using it
@@ -171,19 +171,6 @@ class SimulatedMachine:
         with open_tpm(self.tcti) as tpm:
             tpm.extend(IMA_PCR, {bank: line.extend_value(bank) for bank in self.banks})
 
-    def _manufacture(self) -> None:
-        """Make the TPM and its EK certificates, with a CA of its own: nothing outside of the folder is touched."""
-        for name in ("ca", "tpm"):
-            (self.folder / name).mkdir(exist_ok=True, mode=0o700)
-        names = {"folder": self.folder, "ca": self.folder / "ca", "banks": ",".join(self.banks), "tool": _tool()}
-        for file, text in (("localca.conf", _LOCALCA), ("localca.options", _OPTIONS), ("setup.conf", _SETUP)):
-            (self.folder / file).write_text(text.format(**names))
-        command = ["swtpm_setup", "--tpm2", "--tpm-state", str(self.folder / "tpm"), "--create-ek-cert", "--overwrite"]
-        command += ["--config", str(self.folder / "setup.conf")]
-        made = subprocess.run(command, capture_output=True, text=True, check=False)
-        if made.returncode:
-            raise RuntimeError(f"swtpm_setup failed: {made.stdout}{made.stderr}")
-
     def _listen(self, port: int) -> bool:
         command = ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={self.folder / 'tpm'}"]
         command += ["--server", f"type=tcp,port={port},bindaddr=127.0.0.1"]
@@ -207,6 +194,23 @@ class SimulatedMachine:
             process.kill()
         process.wait()
         return False
+
+
+def manufacture(folder: Path, banks: Sequence[str] = ("sha256",)) -> list[Path]:
+    """Make a software TPM's state in `folder`/tpm, with EK certificates of a CA in `folder`/ca: its issuer and its root, PEM.
+    Nothing outside of the folder is touched. Raises `RuntimeError`."""
+    for name in ("ca", "tpm"):
+        (folder / name).mkdir(exist_ok=True, mode=0o700)
+    names = {"folder": folder, "ca": folder / "ca", "banks": ",".join(banks), "tool": _tool()}
+    for file, text in (("localca.conf", _LOCALCA), ("localca.options", _OPTIONS), ("setup.conf", _SETUP)):
+        (folder / file).write_text(text.format(**names))
+    command = ["swtpm_setup", "--tpm2", "--tpm-state", str(folder / "tpm"), "--create-ek-cert", "--overwrite"]
+    made = subprocess.run(
+        [*command, "--config", str(folder / "setup.conf")], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        raise RuntimeError(f"swtpm_setup failed: {made.stdout}{made.stderr}")
+    return [folder / "ca" / name for name in ("issuercert.pem", "swtpm-localca-rootca-cert.pem")]
 
 
 def _tool() -> str:
