@@ -84,7 +84,11 @@ class HostDoor:
         except httpx.HTTPError as exc:
             raise refuse(UNREACHABLE, f"no answer from the machine at {self._url}", seen=type(exc).__name__) from None
         if len(response.content) > MAX_MESSAGE:
-            raise refuse(UNREACHABLE, f"the machine at {self._url} answers at too great length")
+            raise refuse(
+                UNREACHABLE,
+                f"the machine at {self._url} answers at too great length",
+                seen=f"{len(response.content)} bytes",
+            )
         if response.status_code == 200:
             return answer.decode(response.content)
         try:
